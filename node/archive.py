@@ -1,0 +1,268 @@
+"""What was exchanged, kept by content: blobs and round records, and the models.
+
+Layout of an archive: `blobs/ab/<hex root>` and `rounds/<8 digits>.record`. A file is written under `tmp/`,
+fsynced and renamed, so that whatever stands in its place is whole; a full disk leaves nothing behind. Reading
+creates nothing: an archive on read-only media can be audited.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from folkmoot.protocol import merkle
+from folkmoot.protocol.blob import CHUNK, BlobRef, chunk_count, chunk_size, ref_of
+from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.types import Digest, Round
+
+TEMPORARY = "tmp"
+
+
+class ArchiveError(FolkmootError):
+    """A blob or record cannot be stored, is damaged or not what was asked for; the message names the file."""
+
+
+class BlobWriter:
+    """Takes a blob in pieces of any sizes and puts it in place once it is whole; see `BlobStore.writer`."""
+
+    def __init__(self, store: "BlobStore", expected: BlobRef | None) -> None:
+        self._store = store
+        self._expected = expected
+        self._temporary, self._file = _open_temporary(store.root)
+        self._leaves: list[Digest] = []
+        self._chunk = bytearray()
+        self._size = 0
+        self.ref: BlobRef | None = None
+        """What was stored; None until the block of `writer()` has ended well."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`; raises `ArchiveError` if it cannot be written or exceeds the expected size."""
+        view = memoryview(data).cast("B")
+        self._size += len(view)
+        if self._expected is not None and self._size > self._expected.size:
+            raise ArchiveError(f"blob {self._expected}: {self._size} bytes came, more than it has")
+        with _explained(self._temporary):
+            _write_all(self._file, view)
+        while view:
+            taken = view[: CHUNK - len(self._chunk)]
+            self._chunk += taken
+            view = view[len(taken) :]
+            if len(self._chunk) == CHUNK:
+                self._close_chunk()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.ref = self._place()
+        finally:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def _close_chunk(self) -> None:
+        self._leaves.append(merkle.leaf_hash(self._chunk))
+        self._chunk = bytearray()
+
+    def _place(self) -> BlobRef:
+        if self._chunk:
+            self._close_chunk()
+        ref = BlobRef(merkle.root(self._leaves), self._size)
+        if self._expected is not None and ref != self._expected:
+            raise ArchiveError(f"blob {self._expected}: the bytes that came are {ref}")
+        _move_into_place(self._file, self._temporary, self._store.place(ref.root))
+        return ref
+
+
+class BlobStore:
+    """Blobs as files named by their root. Subclasses say where a blob lies (`place`)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def place(self, root: Digest) -> Path:
+        """Where the blob called `root` lies, whether it is there or not."""
+        raise NotImplementedError
+
+    def writer(self, expected: BlobRef | None = None) -> BlobWriter:
+        """A context manager to write a blob as it arrives: `with store.writer() as blob: blob.write(...)`.
+
+        At the end of the block the blob is in place, durably, as `blob.ref`; if the block raises, nothing is
+        kept. With `expected`, anything that is not exactly that blob raises `ArchiveError`.
+        """
+        return BlobWriter(self, expected)
+
+    def add_bytes(self, data: bytes | bytearray | memoryview, expected: BlobRef | None = None) -> BlobRef:
+        """Store `data`, durable on return; raises `ArchiveError` (disk full, or not the `expected` blob)."""
+        with self.writer(expected) as blob:
+            blob.write(data)
+        assert blob.ref is not None
+        return blob.ref
+
+    def add_file(self, source: Path, expected: BlobRef | None = None) -> BlobRef:
+        """Store a copy of the file `source`, read chunk by chunk; raises `ArchiveError`."""
+        with _explained(source), source.open("rb") as file, self.writer(expected) as blob:
+            while chunk := file.read(CHUNK):
+                blob.write(chunk)
+        assert blob.ref is not None
+        return blob.ref
+
+    def path(self, root: Digest) -> Path | None:
+        """The file of the blob called `root`; None if it is not here."""
+        path = self.place(root)
+        return path if path.is_file() else None
+
+    def has(self, ref: BlobRef) -> bool:
+        """Whether the blob is here with its full size (contents are not read)."""
+        try:
+            return self.place(ref.root).stat().st_size == ref.size
+        except OSError:
+            return False
+
+    @contextmanager
+    def open(self, ref: BlobRef) -> Iterator[BinaryIO]:
+        """The blob's file, open for reading; raises `ArchiveError` if it is absent or has the wrong size."""
+        path = self.place(ref.root)
+        with _explained(path):
+            file = path.open("rb")
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if size != ref.size:
+                raise ArchiveError(
+                    f"{path}: {size} bytes, expected {ref.size}: the file is damaged, remove it"
+                )
+            yield file
+
+    def read(self, ref: BlobRef, verify: bool = True) -> bytes:
+        """The whole blob; `ArchiveError` if absent, of wrong size or (with `verify`) of other contents."""
+        with self.open(ref) as file, _explained(self.place(ref.root)):
+            data = file.read()
+        if verify and ref_of(data) != ref:
+            raise ArchiveError(
+                f"{self.place(ref.root)}: the contents are not {ref}: the file is damaged, remove it"
+            )
+        return data
+
+    def read_chunk(self, ref: BlobRef, index: int) -> bytes:
+        """Chunk `index` of the blob, unverified (the fetcher checks it against its leaf hash).
+
+        Raises `ArchiveError` if the blob is absent or has the wrong size, or has no such chunk.
+        """
+        if not 0 <= index < chunk_count(ref.size):
+            raise ArchiveError(f"blob {ref} has no chunk {index}")
+        with self.open(ref) as file, _explained(self.place(ref.root)):
+            return os.pread(file.fileno(), chunk_size(ref.size, index), index * CHUNK)
+
+    def leaves(self, ref: BlobRef) -> list[Digest]:
+        """The blob's chunk hashes, in order; raises `ArchiveError` unless they fold to its root."""
+        with self.open(ref) as file, _explained(self.place(ref.root)):
+            leaves = [merkle.leaf_hash(chunk) for chunk in iter(lambda: file.read(CHUNK), b"")]
+        if merkle.root(leaves) != ref.root:
+            raise ArchiveError(
+                f"{self.place(ref.root)}: the contents are not {ref}: the file is damaged, remove it"
+            )
+        return leaves
+
+    def remove(self, root: Digest) -> None:
+        """Forget the blob called `root`, if it is here."""
+        with _explained(self.place(root)):
+            self.place(root).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Drop what a killed writer left behind; for the store's one writing process, at its start."""
+        shutil.rmtree(self.root / TEMPORARY, ignore_errors=True)
+
+
+class Archive(BlobStore):
+    """Everything that the rounds exchanged; what an auditor asks for."""
+
+    def place(self, root: Digest) -> Path:
+        name = root.hex()
+        return self.root / "blobs" / name[:2] / name
+
+    def add_record(self, number: Round, record: bytes) -> None:
+        """Store the record of a round, durable on return; replaces an earlier one (a reorganised chain)."""
+        path = self._record_path(number)
+        temporary, file = _open_temporary(self.root)
+        try:
+            with _explained(path):
+                _write_all(file, memoryview(record))
+            _move_into_place(file, temporary, path)
+        finally:
+            file.close()
+            temporary.unlink(missing_ok=True)
+
+    def record(self, number: Round) -> bytes | None:
+        """The record of a round, None if there is none; raises `ArchiveError` if it cannot be read."""
+        path = self._record_path(number)
+        with _explained(path):
+            return path.read_bytes() if path.is_file() else None
+
+    def rounds(self) -> list[Round]:
+        """The rounds that have a record, ascending."""
+        names = (path.stem for path in (self.root / "rounds").glob("*.record"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _record_path(self, number: Round) -> Path:
+        return self.root / "rounds" / f"{number:08d}.record"
+
+
+class Models(BlobStore):
+    """Model vectors: flat little-endian float32 in charter order, each `<hex root>.f32`."""
+
+    def place(self, root: Digest) -> Path:
+        return self.root / f"{root.hex()}.f32"
+
+    def digests(self) -> set[Digest]:
+        """The models that are here."""
+        return {bytes.fromhex(path.stem) for path in self.root.glob("*.f32")}
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into an `ArchiveError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise ArchiveError(f"{path}: {error.strerror or error}: check free space and permissions") from error
+
+
+def _open_temporary(root: Path) -> tuple[Path, BinaryIO]:
+    directory = root / TEMPORARY
+    with _explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=directory)
+        # Unbuffered: a write that fails must fail in write(), not in a later close().
+        return Path(name), os.fdopen(descriptor, "wb", buffering=0)
+
+
+def _write_all(file: BinaryIO, data: memoryview) -> None:
+    while data:  # an unbuffered write may take less than it is given
+        data = data[file.write(data) :]
+
+
+def _move_into_place(file: BinaryIO, temporary: Path, path: Path) -> None:
+    """Make the written `temporary` durable as `path`: data first, then the name, then the directories."""
+    with _explained(path):
+        os.fsync(file.fileno())
+        fresh = [directory for directory in path.parents if not directory.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.chmod(0o644)  # mkstemp's 0600 would hide the archive from an auditor's account
+        temporary.replace(path)
+        for directory in [path.parent, *(made.parent for made in fresh)]:
+            _sync_directory(directory)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

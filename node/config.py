@@ -1,0 +1,216 @@
+"""A node's home: where everything lies in it, and what its operator sets in `node.toml`.
+
+What the members agreed on stands in the charter, not here: `node.toml` only says how this node reaches the
+network, the ledger and its own data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from folkmoot.node.toml import load
+from folkmoot.protocol.toml import ConfigError, toml_value
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Multiaddr = Annotated[str, Meta(pattern=r"^/(ip4|ip6|dns|dns4|dns6)/")]
+Url = Annotated[str, Meta(pattern=r"^https?://")]
+Address = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}$")]
+
+_MULTIADDR_STARTS = ("/ip4/", "/ip6/", "/dns/", "/dns4/", "/dns6/")
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the tables of `node.toml`: immutable, nothing unknown."""
+
+
+class NetworkConfig(_Table, frozen=True):
+    """Where to listen (TCP; port 0 lets the system choose) and whom to call first.
+
+    An entry of `bootstrap` is a multiaddr ending in /p2p/PEER, or a file that holds such addresses, one per
+    line (another node's `address` file), which may appear later.
+    """
+
+    listen: Multiaddr = "/ip4/127.0.0.1/tcp/0"
+    bootstrap: tuple[str, ...] = ()
+
+
+class LedgerConfig(_Table, frozen=True):
+    """JSON-RPC end points, tried in order, and the address of the federation's contract."""
+
+    rpc: Annotated[tuple[Url, ...], Meta(min_length=1)]
+    contract: Address
+
+
+class TrainerConfig(_Table, frozen=True):
+    """How local training runs: its command (else the built-in trainer), CPU threads, seconds for a fit."""
+
+    command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    threads: Annotated[int, Meta(ge=1, le=1024)] = 1
+    timeout: Annotated[float, Meta(gt=0, le=7 * 86_400)] = 3600.0
+
+
+class DataConfig(_Table, frozen=True):
+    """This member's own examples; a relative path starts at the node's home."""
+
+    train: str = "data/train.safetensors"
+    test: str = "data/test.safetensors"
+
+
+class LogConfig(_Table, frozen=True):
+    """From which severity on lines are logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class NodeConfig(_Table, frozen=True):
+    """All of `node.toml`. `name` is this member's name in the charter."""
+
+    name: Name
+    ledger: LedgerConfig
+    network: NetworkConfig = NetworkConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    data: DataConfig = DataConfig()
+    log: LogConfig = LogConfig()
+
+
+@dataclass(frozen=True)
+class Home:
+    """The layout of a node's home directory (DESIGN section 6). Nothing is created by naming it."""
+
+    path: Path
+
+    def resolve(self, path: str) -> Path:
+        """`path` as written in `node.toml`: relative ones start at the home."""
+        return self.path / path
+
+    @property
+    def config(self) -> Path:
+        """What the operator sets."""
+        return self.path / "node.toml"
+
+    @property
+    def member(self) -> Path:
+        """The public halves of the keys: what the other members put into the charter."""
+        return self.path / "member.toml"
+
+    @property
+    def charter(self) -> Path:
+        """The agreement, as TOML."""
+        return self.path / "charter.toml"
+
+    @property
+    def charter_signatures(self) -> Path:
+        """Directory of the members' detached signatures on the charter, one `<name>.sig` each."""
+        return self.path / "charter.sig"
+
+    @property
+    def keys(self) -> Path:
+        """Secret keys; only the owner may read it."""
+        return self.path / "keys"
+
+    @property
+    def store(self) -> Path:
+        """The journal (SQLite)."""
+        return self.path / "store.sqlite"
+
+    @property
+    def archive(self) -> Path:
+        """Content-addressed blobs and round records; may be handed to an auditor as it is."""
+        return self.path / "archive"
+
+    @property
+    def models(self) -> Path:
+        """Flat model vectors by digest, and `model0.safetensors`."""
+        return self.path / "models"
+
+    @property
+    def initial_model(self) -> Path:
+        """The starting weights that the charter names by digest."""
+        return self.models / "model0.safetensors"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of `node.log` (JSON lines) and its older parts."""
+        return self.path / "logs"
+
+    @property
+    def status(self) -> Path:
+        """What `folkmoot status` reads; replaced whole by the running node."""
+        return self.path / "status.json"
+
+    @property
+    def address(self) -> Path:
+        """The multiaddrs on which the running node listens, one per line."""
+        return self.path / "address"
+
+
+def load_config(home: Home) -> NodeConfig:
+    """`node.toml` of `home`, checked; raises `ConfigError` naming file, key and remedy."""
+    return load(home.config, NodeConfig)
+
+
+def bootstrap_addresses(config: NetworkConfig, home: Home) -> list[str]:
+    """The multiaddrs to call first, address files read now; a file that is not there yet gives none.
+
+    Raises `ConfigError` for an entry, or a line of a file, that is not a multiaddr naming its peer.
+    """
+    addresses = []
+    for entry in config.bootstrap:
+        if entry.startswith(_MULTIADDR_STARTS):
+            addresses.append(_peer_address(entry, "network.bootstrap"))
+        else:
+            path = home.resolve(entry)
+            addresses += [_peer_address(line, str(path)) for line in _lines(path)]
+    return addresses
+
+
+def render_config(config: NodeConfig) -> str:
+    """`config` as the text of a `node.toml` with a word of explanation at each table."""
+    lines = [
+        "# This node: who it is, how it reaches the others and the ledger, where its data lies.",
+        f"name = {toml_value(config.name)}",
+        "",
+        "[network]",
+        "# bootstrap: multiaddrs ending in /p2p/PEER, or files that hold them",
+        *_assignments(config.network),
+        "",
+        "[ledger]",
+        "# rpc: JSON-RPC end points, tried in order",
+        *_assignments(config.ledger),
+        "",
+        "[trainer]",
+        "# command: your own trainer instead of the built-in one; timeout: seconds that one fit may take",
+        *_assignments(config.trainer),
+        "",
+        "[data]",
+        "# relative paths start at this file's directory",
+        *_assignments(config.data),
+        "",
+        "[log]",
+        *_assignments(config.log),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _assignments(table: msgspec.Struct) -> list[str]:
+    """One `key = value` per field that is set; TOML has no null."""
+    values = msgspec.structs.asdict(table)
+    return [f"{key} = {toml_value(value)}" for key, value in values.items() if value is not None]
+
+
+def _peer_address(address: str, source: str) -> str:
+    if not address.startswith(_MULTIADDR_STARTS) or "/p2p/" not in address:
+        raise ConfigError(f"{source}: {address!r} is not an address like /ip4/192.0.2.7/tcp/4001/p2p/PEER_ID")
+    return address
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a list of addresses: {error}") from error

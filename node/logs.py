@@ -1,0 +1,120 @@
+"""Logs: JSON lines in HOME/logs/node.log for machines, short lines on stderr for people.
+
+What libraries log through the standard library comes out in the same two places, from WARNING on. What peers
+do wrong is counted by `Once`, so that a flood of bad messages gives one line and a number.
+"""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+Level = Literal["debug", "info", "warning", "error"]
+
+FILE_NAME = "node.log"
+MAX_BYTES = 10_000_000
+"""Size at which a log file is set aside; `KEPT_FILES` older ones stay."""
+KEPT_FILES = 5
+
+_SHARED: Sequence[Processor] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+)
+
+
+def logger(**context: object) -> FilteringBoundLogger:
+    """A logger whose lines carry `context`; usable before `logging_to`, then it only writes to stderr."""
+    bound: FilteringBoundLogger = structlog.get_logger(**context)
+    return bound
+
+
+@contextmanager
+def logging_to(directory: Path, level: Level = "info", stream: TextIO | None = None) -> Iterator[None]:
+    """Within the block log to `directory`/node.log (made if needed) and, for people, to `stream` (stderr).
+
+    Raises `OSError` if the file cannot be opened.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = RotatingFileHandler(
+        directory / FILE_NAME, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8", delay=False
+    )
+    human = logging.StreamHandler(stream or sys.stderr)
+    file.setFormatter(_formatter(structlog.processors.JSONRenderer()))
+    human.setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=human.stream.isatty())))
+    root, ours = logging.getLogger(), logging.getLogger("folkmoot")
+    earlier = root.level, ours.level
+    root.setLevel(logging.WARNING)
+    ours.setLevel(level.upper())
+    for handler in (file, human):
+        root.addHandler(handler)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=lambda *_: ours,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        for handler in (file, human):
+            root.removeHandler(handler)
+        file.close()
+        root.setLevel(earlier[0])
+        ours.setLevel(earlier[1])
+
+
+class Once:
+    """Logs the first event of each (kind, peer) and counts them all.
+
+    Peers outside the federation choose their own ids, so at most `MAX_PEERS` pairs are told apart; later ones
+    are counted, and logged once, as peer "others".
+    """
+
+    MAX_PEERS = 1024
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def note(self, kind: str, peer: str, **details: object) -> None:
+        """Count one event of `kind` by `peer`; `details` are only logged, and only the first time."""
+        key = (kind, peer)
+        if key not in self._counts and len(self._counts) >= self.MAX_PEERS:
+            key = (kind, "others")
+        self._counts[key] += 1
+        if self._counts[key] == 1:
+            self._log.warning(kind, peer=key[1], note="further ones are only counted", **details)
+
+    def counts(self) -> dict[str, int]:
+        """How many events of each kind there were, over all peers."""
+        totals: Counter[str] = Counter()
+        for (kind, _), count in self._counts.items():
+            totals[kind] += count
+        return dict(totals)
+
+    def log_totals(self) -> None:
+        """Log how often each (kind, peer) came, if more than once; for the end of a run."""
+        for (kind, peer), count in sorted(self._counts.items()):
+            if count > 1:
+                self._log.info("total", kind=kind, peer=peer, count=count)
+
+
+def _formatter(renderer: Processor) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    )

@@ -1,0 +1,138 @@
+"""HOME/status.json: what a running node says about itself, replaced whole so that readers never see half of
+it.
+
+Also the sampled memory figures that it shows.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from folkmoot.protocol.errors import FolkmootError
+
+_RSS_LINE = re.compile(rb"^(?:RssAnon|RssShmem):\s*(\d+) kB$", re.MULTILINE)
+
+
+class StatusError(FolkmootError):
+    """The status file cannot be read or written; the message names it."""
+
+
+class _Report(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Base of what stands in the status file."""
+
+
+class LedgerStatus(_Report):
+    """How far the public record is."""
+
+    height: int = 0
+    """Rounds recorded on the ledger."""
+    backlog: int = 0
+    """Rounds finished here and not yet recorded."""
+    state: str = "unknown"
+    """ok · unreachable · …: the outbox's word."""
+
+
+class RoundStatus(_Report):
+    """One completed round. Digests in hex, `bytes` sent and received in it by this node."""
+
+    round: int
+    participants: int
+    seconds: float
+    model_digest: str
+    statement: str
+    accuracy: float | None = None
+    bytes: int = 0
+
+
+class NodeStatus(_Report):
+    """The whole file. Sizes in bytes unless they end in `_mb` (10^6 bytes); times are Unix seconds."""
+
+    name: str
+    pid: int
+    peer_id: str
+    member: int
+    """Index in the charter."""
+    round: int = 1
+    """The round at work or next."""
+    rounds: int = 0
+    """Rounds completed."""
+    phase: str = "starting"
+    attempt: int = 0
+    peers: list[str] = []
+    """Names of the members that answer."""
+    model_digest: str = ""
+    accuracy: float | None = None
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    rss_mb: float = 0.0
+    peak_rss_mb: float = 0.0
+    trainer_peak_rss_mb: float = 0.0
+    ledger: LedgerStatus = msgspec.field(default_factory=LedgerStatus)
+    history: list[RoundStatus] = []
+    refused: dict[str, int] = {}
+    """What peers sent that was refused: count by kind."""
+    updated: float = 0.0
+
+
+def write_status(path: Path, status: NodeStatus) -> None:
+    """Replace the file at `path`; raises `StatusError`. Not fsynced: it is out of date within a second."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1) + b"\n")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StatusError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_status(path: Path) -> NodeStatus | None:
+    """The status at `path`, None if no node has written one; raises `StatusError` if it is unreadable."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=NodeStatus)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StatusError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise StatusError(
+            f"{path}: not a node's status ({error}): was it written by another version?"
+        ) from error
+
+
+def is_running(status: NodeStatus) -> bool:
+    """Whether a process with the status file's pid lives (a reused pid reads as alive)."""
+    try:
+        os.kill(status.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def rss_mb(pid: int) -> float:
+    """RssAnon + RssShmem of process `pid` in MB (10^6 bytes): memory that is its own, not mapped files.
+
+    0 where /proc does not tell (process gone, or not Linux).
+    """
+    try:
+        text = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return 0.0
+    return sum(int(kilobytes) for kilobytes in _RSS_LINE.findall(text)) * 1024 / 1e6
+
+
+class PeakRss:
+    """The highest `rss_mb` of a process that sampling has seen (over all its incarnations)."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.peak = 0.0
+
+    def sample(self, pid: int | None) -> float:
+        """Measure process `pid` (None: it is not running) and return its memory now, in MB."""
+        self.now = 0.0 if pid is None else rss_mb(pid)
+        self.peak = max(self.peak, self.now)
+        return self.now
