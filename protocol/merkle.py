@@ -1,20 +1,18 @@
 """Merkle trees of RFC 6962 (certificate transparency) over SHA-256.
 
-Blobs are named by such a root over their chunks, so that a fetcher can check each chunk as it comes. Leaves and
-inner nodes are hashed under different prefixes (RFC 6962, 2.1): a node can never be passed off as a leaf.
+Blobs are named by such a root over their chunks, so that a fetcher can check each chunk as it comes. Leaves
+and inner nodes are hashed under different prefixes (RFC 6962, 2.1): a node can never be passed off as a leaf.
 
-Every function here works level by level from the leaves up. An odd last node rises unchanged, which gives the same
-tree as the recursive "largest power of two smaller than n" split of the RFC, without recursion.
+Every function here works level by level from the leaves up. An odd last node rises unchanged, which gives the
+same tree as the recursive "largest power of two smaller than n" split of the RFC, without recursion.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
 
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from folkmoot.protocol.types import DIGEST_SIZE
 
-DIGEST_SIZE = 32
 EMPTY_ROOT = sha256(b"").digest()
 
 _LEAF_PREFIX = b"\x00"
@@ -64,8 +62,8 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Check that `leaf` (a leaf hash) is number `index` of the `size` leaves under `root`.
 
-    Raises RemoteProtocolError, saying what was expected and what was found, for an index out of range, a proof of
-    the wrong length or with an entry of the wrong size, and for a root that differs.
+    Raises RemoteProtocolError, saying what was expected and what was found, for an index out of range, a
+    proof of the wrong length or with an entry of the wrong size, and for a root that differs.
     """
     if not 0 <= index < size:
         raise RemoteProtocolError(f"inclusion proof for leaf {index}, but the tree has {size} leaves")
@@ -79,7 +77,8 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     calculated = _root_from_proof(leaf, index, size, proof)
     if calculated != root:
         raise RemoteProtocolError(
-            f"inclusion proof of leaf {index} in {size}: expected root {root.hex()}, calculated {calculated.hex()}"
+            f"inclusion proof of leaf {index} in {size}: "
+            f"expected root {root.hex()}, calculated {calculated.hex()}"
         )
 
 
