@@ -1,0 +1,1 @@
+"""The public record: the contract, the adapters that reach it, and the audit."""

@@ -1,0 +1,1 @@
+"""One participant: daemon, network, training, data and store."""

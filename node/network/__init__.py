@@ -1,0 +1,1 @@
+"""Peers: control messages, announcements and bulk transfer, behind the `Network` port (`port.py`)."""
