@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.stdlib import BoundLogger, ProcessorFormatter
+from structlog.typing import Processor
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -23,6 +24,7 @@ MAX_BYTES = 10_000_000
 """Size at which a log file is set aside; `KEPT_FILES` older ones stay."""
 KEPT_FILES = 5
 
+_OURS = logging.getLogger("folkmoot")
 _SHARED: Sequence[Processor] = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -31,9 +33,17 @@ _SHARED: Sequence[Processor] = (
 )
 
 
-def logger(**context: object) -> FilteringBoundLogger:
-    """A logger whose lines carry `context`; usable before `logging_to`, then it only writes to stderr."""
-    bound: FilteringBoundLogger = structlog.get_logger(**context)
+# This file owns structlog: everything goes through the standard library's logger "folkmoot".
+structlog.configure(
+    processors=[structlog.stdlib.filter_by_level, *_SHARED, ProcessorFormatter.wrap_for_formatter],
+    logger_factory=lambda *_: _OURS,
+    wrapper_class=BoundLogger,
+)
+
+
+def logger(**context: object) -> BoundLogger:
+    """A logger whose lines carry `context`. Outside `logging_to` only warnings show, raw, on stderr."""
+    bound: BoundLogger = structlog.get_logger(**context)
     return bound
 
 
@@ -45,36 +55,25 @@ def logging_to(directory: Path, level: Level = "info", stream: TextIO | None = N
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = RotatingFileHandler(
-        directory / FILE_NAME, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8", delay=False
+        directory / FILE_NAME, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
     )
     human = logging.StreamHandler(stream or sys.stderr)
     file.setFormatter(_formatter(structlog.processors.JSONRenderer()))
     human.setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=human.stream.isatty())))
-    root, ours = logging.getLogger(), logging.getLogger("folkmoot")
-    earlier = root.level, ours.level
+    root = logging.getLogger()
+    earlier = root.level, _OURS.level
     root.setLevel(logging.WARNING)
-    ours.setLevel(level.upper())
+    _OURS.setLevel(level.upper())
     for handler in (file, human):
         root.addHandler(handler)
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=lambda *_: ours,
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
     try:
         yield
     finally:
-        structlog.reset_defaults()
         for handler in (file, human):
             root.removeHandler(handler)
         file.close()
         root.setLevel(earlier[0])
-        ours.setLevel(earlier[1])
+        _OURS.setLevel(earlier[1])
 
 
 class Once:
@@ -86,7 +85,7 @@ class Once:
 
     MAX_PEERS = 1024
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, log: BoundLogger) -> None:
         self._log = log
         self._counts: Counter[tuple[str, str]] = Counter()
 
@@ -114,7 +113,7 @@ class Once:
 
 
 def _formatter(renderer: Processor) -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
+    return ProcessorFormatter(
         foreign_pre_chain=_SHARED,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        processors=[ProcessorFormatter.remove_processors_meta, renderer],
     )

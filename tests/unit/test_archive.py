@@ -1,0 +1,170 @@
+"""The archive: whole blobs under their roots, or nothing."""
+
+import random
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from folkmoot.node.archive import Archive, ArchiveError, Models
+from folkmoot.protocol import merkle
+from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
+
+DATA = random.Random(1).randbytes(2 * CHUNK + 12_345)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "archive")
+
+
+def files(archive: Archive) -> list[Path]:
+    return [path for path in archive.root.rglob("*") if path.is_file()]
+
+
+@contextmanager
+def disk_full_after(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, len(DATA)])
+def test_a_blob_is_found_under_its_root(archive: Archive, size: int) -> None:
+    data = DATA[:size]
+    ref = archive.add_bytes(data)
+    assert ref == ref_of(data)
+    name = ref.root.hex()
+    assert archive.path(ref.root) == archive.root / "blobs" / name[:2] / name
+    assert archive.has(ref)
+    assert archive.read(ref) == data
+    with archive.open(ref) as file:
+        assert file.read() == data
+    assert len(archive.leaves(ref)) == -(-size // CHUNK)
+    assert files(archive) == [archive.path(ref.root)]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(cuts=st.lists(st.integers(0, len(DATA)), max_size=6))
+def test_how_a_stream_is_cut_does_not_matter(archive: Archive, cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(DATA)]
+    with archive.writer() as blob:
+        for start, end in pairwise(edges):
+            blob.write(DATA[start:end])
+    assert blob.ref == ref_of(DATA)
+
+
+def test_chunks_are_read_one_by_one_and_match_the_leaves(archive: Archive) -> None:
+    ref = archive.add_bytes(DATA)
+    chunks = [archive.read_chunk(ref, index) for index in range(3)]
+    assert b"".join(chunks) == DATA
+    assert [merkle.leaf_hash(chunk) for chunk in chunks] == archive.leaves(ref)
+    for index in (-1, 3):
+        with pytest.raises(ArchiveError, match=f"no chunk {index}"):
+            archive.read_chunk(ref, index)
+
+
+def test_a_file_is_copied(archive: Archive, tmp_path: Path) -> None:
+    source = tmp_path / "update.f32"
+    source.write_bytes(DATA)
+    ref = archive.add_file(source, ref_of(DATA))
+    source.unlink()
+    assert archive.read(ref) == DATA
+    with pytest.raises(ArchiveError, match=r"update\.f32: No such file"):
+        archive.add_file(source)
+
+
+def test_what_is_not_the_expected_blob_is_not_kept(archive: Archive) -> None:
+    expected = ref_of(DATA)
+    for wrong in (DATA[:-1], DATA + b"x", bytes(len(DATA))):
+        with pytest.raises(ArchiveError, match=expected.root.hex()[:16]):
+            archive.add_bytes(wrong, expected)
+    assert files(archive) == []
+
+
+def test_a_writer_that_is_interrupted_keeps_nothing(archive: Archive) -> None:
+    with pytest.raises(RuntimeError), archive.writer() as blob:
+        blob.write(DATA)
+        raise RuntimeError("the peer went away")
+    assert blob.ref is None
+    assert files(archive) == []
+
+
+def test_a_full_disk_is_an_archive_error_and_leaves_nothing(archive: Archive) -> None:
+    kept = archive.add_bytes(b"earlier")
+    with disk_full_after(CHUNK), pytest.raises(ArchiveError, match="free space"):
+        archive.add_bytes(DATA)
+    with disk_full_after(10), pytest.raises(ArchiveError, match="free space"):
+        archive.add_record(1, bytes(1000))
+    assert files(archive) == [archive.path(kept.root)]
+    assert archive.record(1) is None
+    assert archive.add_bytes(DATA) == ref_of(DATA)
+
+
+def test_damage_is_noticed(archive: Archive) -> None:
+    ref = archive.add_bytes(DATA)
+    path = archive.place(ref.root)
+    path.write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
+    assert archive.has(ref)
+    for read in (archive.read, archive.leaves):
+        with pytest.raises(ArchiveError, match="damaged"):
+            read(ref)
+    assert archive.read(ref, verify=False) != DATA
+    path.write_bytes(DATA[:-1])
+    assert not archive.has(ref)
+    with pytest.raises(ArchiveError, match=f"{len(DATA) - 1} bytes, expected {len(DATA)}"):
+        archive.read(ref)
+    archive.add_bytes(DATA)
+    assert archive.read(ref) == DATA
+
+
+def test_an_absent_blob(archive: Archive) -> None:
+    ref = BlobRef(b"\x07" * 32, 5)
+    assert archive.path(ref.root) is None
+    assert not archive.has(ref)
+    with pytest.raises(ArchiveError, match="No such file"):
+        archive.read(ref)
+    archive.remove(ref.root)
+
+
+def test_reading_creates_nothing(archive: Archive) -> None:
+    assert archive.rounds() == []
+    assert archive.record(1) is None
+    assert not archive.root.exists()
+
+
+def test_round_records(archive: Archive) -> None:
+    for number, record in ((2, b"two"), (10, b"ten"), (1, b"one"), (2, b"again")):
+        archive.add_record(number, record)
+    assert archive.rounds() == [1, 2, 10]
+    assert archive.record(2) == b"again"
+    assert (archive.root / "rounds" / "00000010.record").read_bytes() == b"ten"
+
+
+def test_clean_drops_what_a_killed_writer_left(archive: Archive) -> None:
+    ref = archive.add_bytes(b"whole")
+    left = archive.root / "tmp" / "left"
+    left.write_bytes(b"half")
+    archive.clean()
+    assert not left.exists()
+    assert archive.read(ref) == b"whole"
+    archive.add_bytes(b"next")
+
+
+def test_models_are_named_by_digest_and_can_be_dropped(tmp_path: Path) -> None:
+    models = Models(tmp_path / "models")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model0.safetensors").write_bytes(b"")
+    first, second = models.add_bytes(bytes(8)), models.add_bytes(bytes(12))
+    assert models.path(first.root) == tmp_path / "models" / f"{first.root.hex()}.f32"
+    assert models.digests() == {first.root, second.root}
+    models.remove(first.root)
+    assert models.digests() == {second.root}
