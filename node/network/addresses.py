@@ -1,0 +1,83 @@
+"""Where members can be reached: multiaddrs given, read from files, or learnt from the members themselves."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from folkmoot.node.network.port import NetworkError
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.types import MemberId
+
+log = logging.getLogger(__name__)
+
+MAX_LEARNT = 8
+"""Addresses remembered per member; the newest win."""
+
+_MULTIADDR = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/([1-9A-HJ-NP-Za-km-z]+)")
+_LOOKS_LIKE_ONE = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/")
+_MAX_FILE = 64 * 1024
+
+
+def peer_id_of(address: str) -> str | None:
+    """The peer id that a multiaddr ends in, or None if it is not `/ip4|ip6|dns…/HOST/tcp/PORT/p2p/PEER`."""
+    match = _MULTIADDR.fullmatch(address)
+    return match.group(1) if match else None
+
+
+class AddressBook:
+    """Addresses by member.
+
+    A bootstrap entry is a multiaddr, or the path of a file that holds some (one per line): daemons listen on port 0
+    and write what they got into `HOME/address`, so such a file is read again for each dial.
+    """
+
+    def __init__(self, peer_ids: Mapping[MemberId, str], bootstrap: Iterable[str]) -> None:
+        """Raises NetworkError for an entry that is meant as a multiaddr and is none."""
+        self._peer_ids = dict(peer_ids)
+        self._given: list[str] = []
+        self._files: list[Path] = []
+        self._learnt: dict[MemberId, list[str]] = {}
+        self._complained: set[Path] = set()
+        for entry in bootstrap:
+            self._add_bootstrap(entry)
+
+    def learn(self, member: MemberId, address: str) -> None:
+        """Put an address that a member has announced before all others. Raises RemoteProtocolError."""
+        if peer_id_of(address) != self._peer_ids.get(member):
+            raise RemoteProtocolError(
+                f"member {member} announced the address {address!r}, which is not one of its own"
+            )
+        others = [known for known in self._learnt.get(member, []) if known != address]
+        self._learnt[member] = [address, *others][:MAX_LEARNT]
+
+    def addresses(self, member: MemberId) -> list[str]:
+        """All known multiaddrs of a member, best first. Reads files: call it from a worker thread."""
+        peer_id = self._peer_ids[member]
+        lines = [line for path in self._files for line in self._read(path)]
+        found = [*self._learnt.get(member, []), *lines, *self._given]
+        return list(dict.fromkeys(address for address in found if peer_id_of(address) == peer_id))
+
+    def _add_bootstrap(self, entry: str) -> None:
+        if peer_id_of(entry) is not None:
+            self._given.append(entry)
+        elif _LOOKS_LIKE_ONE.match(entry):
+            raise NetworkError(
+                f"bootstrap address {entry!r}: write it as /ip4/HOST/tcp/PORT/p2p/PEER_ID, or give the path of a file"
+            )
+        else:
+            self._files.append(Path(entry))
+
+    def _read(self, path: Path) -> list[str]:
+        try:
+            with path.open("rb") as file:
+                return file.read(_MAX_FILE).decode("utf-8", "replace").split()
+        except FileNotFoundError:
+            return []  # its daemon has not started yet
+        except OSError as error:
+            if path not in self._complained:
+                self._complained.add(path)
+                log.warning("address file %s cannot be read: %s", path, error)
+            return []

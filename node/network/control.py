@@ -1,0 +1,164 @@
+"""One control stream between two members: length-prefixed frames, and a heartbeat that shows when the peer is gone.
+
+Frame: length (u32, big endian), then as many bytes. Length 0 is the heartbeat: each side sends one whenever it has
+been silent for a second, so five silent seconds mean that the peer, or the way to it, is lost. A TCP connection
+alone would show that only after minutes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import trio
+
+from folkmoot.node.network.port import MAX_MESSAGE
+from folkmoot.node.network.queues import BoundedQueue
+from folkmoot.node.network.streams import ByteStream, StreamBroken
+from folkmoot.protocol.errors import RemoteProtocolError
+
+HEARTBEAT_SECONDS = 1.0
+LOST_AFTER_SECONDS = 5.0
+QUEUE_BYTES = 16 << 20
+"""Bytes waiting for one peer, and from one peer."""
+
+Deliver: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+_LENGTH = struct.Struct(">I")
+_HEARTBEAT = _LENGTH.pack(0)
+_READ_BYTES = 64 * 1024
+_WRITE_BYTES = 256 * 1024
+
+
+def encode_frame(data: bytes) -> bytes:
+    """`data` with its length before it."""
+    return _LENGTH.pack(len(data)) + data
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The messages completed by `data`, heartbeats left out. Raises RemoteProtocolError for an oversized frame."""
+        self._buffer += data
+        messages = []
+        at = 0
+        while len(self._buffer) - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, at)
+            if length > MAX_MESSAGE:
+                raise RemoteProtocolError(
+                    f"control frame of {length} bytes, at most {MAX_MESSAGE} are allowed"
+                )
+            end = at + _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            if length:
+                messages.append(bytes(self._buffer[at + _LENGTH.size : end]))
+            at = end
+        del self._buffer[:at]
+        return messages
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """Why a session is over; `faulty` if the peer broke a rule."""
+
+    reason: str
+    faulty: bool = False
+
+
+class ControlSession:
+    """The life of one control stream: `run` it, `offer` messages to it."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._outbox = BoundedQueue[bytes](QUEUE_BYTES, len)
+        self._inbox = BoundedQueue[bytes](QUEUE_BYTES, len)
+        self._has_spoken = False
+        self._end: SessionEnd | None = None
+        self._scope = trio.CancelScope()
+
+    def offer(self, data: bytes) -> bool:
+        """Queue a message. False if the peer is so slow that the queue is full; the session then ends."""
+        if self._outbox.offer(encode_frame(data)):
+            return True
+        self.stop("too slow: its queue is full")
+        return False
+
+    def stop(self, reason: str) -> None:
+        """End the session."""
+        self._finish(SessionEnd(reason))
+
+    async def run(self, on_up: Callable[[], Awaitable[None]], deliver: Deliver) -> SessionEnd:
+        """Talk until the stream ends. `on_up` is awaited once the peer has spoken, before its first message.
+
+        What had been received when the stream ended is still delivered. The stream is not closed here.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._deliver, on_up, deliver)
+            with self._scope:
+                async with trio.open_nursery() as streams:
+                    streams.start_soon(self._read)
+                    streams.start_soon(self._write)
+            self._inbox.close()
+        assert self._end is not None  # _read and _write only return through _finish
+        return self._end
+
+    def _finish(self, end: SessionEnd) -> None:
+        if self._end is None:
+            self._end = end
+        self._scope.cancel()
+
+    async def _read(self) -> None:
+        decoder = FrameDecoder()
+        try:
+            while True:
+                with trio.fail_after(LOST_AFTER_SECONDS):
+                    data = await self._stream.read(_READ_BYTES)
+                if not data:
+                    return self._finish(SessionEnd("closed by the peer"))
+                await self._receive(decoder.feed(data))
+        except RemoteProtocolError as error:
+            self._finish(SessionEnd(str(error), faulty=True))
+        except trio.TooSlowError:
+            self._finish(SessionEnd(f"silent for {LOST_AFTER_SECONDS:g} s"))
+        except StreamBroken as error:
+            self._finish(SessionEnd(f"connection lost: {error}"))
+
+    async def _receive(self, messages: list[bytes]) -> None:
+        if not self._has_spoken:
+            self._has_spoken = True
+            await self._inbox.put(b"")  # makes `_deliver` say that the peer is up
+        for message in messages:
+            await self._inbox.put(message)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._stream.write(self._next_frames() or _HEARTBEAT)
+                with trio.move_on_after(HEARTBEAT_SECONDS):
+                    await self._outbox.wait()
+        except StreamBroken as error:
+            self._finish(SessionEnd(f"connection lost: {error}"))
+
+    def _next_frames(self) -> bytes:
+        """Everything that waits, up to one write's worth: many small writes cost far more than one large."""
+        frames = bytearray()
+        while len(frames) < _WRITE_BYTES and (frame := self._outbox.take()) is not None:
+            frames += frame
+        return bytes(frames)
+
+    async def _deliver(self, on_up: Callable[[], Awaitable[None]], deliver: Deliver) -> None:
+        is_up = False
+        while await self._inbox.wait():
+            message = self._inbox.take()
+            if not is_up:
+                is_up = True
+                await on_up()
+            if message:
+                await deliver(message)

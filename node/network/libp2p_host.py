@@ -1,0 +1,267 @@
+"""A py-libp2p 0.8.1 host that a hostile peer cannot take down: TCP, Noise and Yamux, for known members only.
+
+py-libp2p ends the whole process on an exception that leaves a stream handler, and on malformed pubsub messages;
+`guard` and `SafePubsub` stand in the way. Strangers are turned away right after the Noise handshake (`MembersOnly`),
+before they get a multiplexer, because no later stage limits what a connected peer can make us buffer.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from libp2p import new_host
+from libp2p.abc import INetStream, IRawConnection, ISecureConn, ISecureTransport
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.security.exceptions import HandshakeFailure
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+
+from folkmoot.node.network.port import MAX_ANNOUNCEMENT, NetworkError, Stats
+from folkmoot.node.network.refusals import Refusals
+
+log = logging.getLogger(__name__)
+
+TOPIC = "folkmoot/v1/announce"
+MESH = TProtocol("/meshsub/1.1.0")
+
+MAX_CONNECTIONS = 512
+"""Sockets at once, most of them strangers before their handshake; below the usual limit of 1024 open files."""
+UPGRADE_SECONDS = 5.0
+MAX_STREAMS_PER_PEER = 32
+MAX_PUBSUB_FRAME = 256 * 1024
+
+
+def make_host(
+    identity: bytes, is_member: Callable[[ID], bool], stats: Stats, refusals: Refusals
+) -> BasicHost:
+    """A host with the Ed25519 seed `identity`, not yet listening, that speaks nothing but multistream."""
+    # Below this level py-libp2p logs each failed dial and each connection that a peer resets as an error.
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+    keys = create_new_key_pair(identity)
+    noise = Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)
+    host = new_host(
+        key_pair=keys,
+        # Never the default: it offers plaintext too.
+        sec_opt={NOISE: MembersOnly(noise, is_member, stats, refusals)},
+        muxer_opt={TProtocol(YAMUX): Yamux},
+        connection_config=ConnectionConfig(
+            # No dialling on its own account: the links dial.
+            min_connections=0,
+            low_watermark=0,
+            high_watermark=MAX_CONNECTIONS,
+            max_connections=MAX_CONNECTIONS,
+            inbound_upgrade_timeout=UPGRADE_SECONDS,
+            outbound_upgrade_timeout=UPGRADE_SECONDS,
+        ),
+    )
+    swarm = host.get_network()
+    if not isinstance(host, BasicHost) or not isinstance(swarm, Swarm):
+        raise NetworkError(
+            f"libp2p made a {type(host).__name__}: install the version in scripts/constraints.txt"
+        )
+    _strip(host, swarm)
+    _release_ended_connections(swarm)
+    swarm.set_stream_handler(guard(swarm.common_stream_handler, refusals))
+    return host
+
+
+def _strip(host: BasicHost, swarm: Swarm) -> None:
+    """Leave out what a closed federation has no use for and a peer could abuse."""
+    for protocol in host.get_mux().get_protocols():
+        if protocol is not None:
+            host.remove_stream_handler(protocol)
+    for notifee in list(swarm.notifees):
+        if type(notifee).__module__ == BasicHost.__module__:
+            swarm.remove_notifee(notifee)  # asks each new peer to identify itself; we know our members
+    # Its circuit breaker shuts everybody out for a minute once one peer was refused five times.
+    swarm.set_resource_manager(None)
+    swarm.retry_config = RetryConfig(max_retries=0)
+
+
+def _release_ended_connections(swarm: Swarm) -> None:
+    """Give an inbound connection's place back when it ends.
+
+    The swarm keeps it until the whole host stops, so that after MAX_CONNECTIONS reconnects, over any time, nobody
+    can connect any more. Its caller closes and releases on an exception, which is what it gets here.
+    """
+    upgrade = swarm.upgrade_inbound_raw_conn
+
+    async def upgrade_and_wait(raw_conn: IRawConnection, maddr: Multiaddr) -> Any:
+        muxed = await upgrade(raw_conn, maddr)
+        if isinstance(muxed, Yamux):
+            await muxed.event_closed.wait()
+            raise SwarmException("the connection has ended")
+        return muxed
+
+    setattr(swarm, "upgrade_inbound_raw_conn", upgrade_and_wait)  # noqa: B010 - mypy forbids the assignment
+
+
+def guard(
+    handler: Callable[[INetStream], Awaitable[None]], refusals: Refusals
+) -> Callable[[INetStream], Awaitable[None]]:
+    """`handler`, which reads what peers wrote, so that nothing it raises gets out; bounds streams per peer too."""
+    open_streams: Counter[ID] = Counter()
+
+    async def guarded(stream: INetStream) -> None:
+        peer = stream.muxed_conn.peer_id
+        if open_streams[peer] >= MAX_STREAMS_PER_PEER:
+            refusals.count("more streams than allowed", peer)
+            return await _reset(stream)
+        open_streams[peer] += 1
+        try:
+            await handler(stream)
+        except Exception as error:  # whatever it is, it must not reach the host's nursery
+            refusals.count("malformed stream", peer, repr(error))
+            await _reset(stream)
+        finally:
+            open_streams[peer] -= 1
+
+    return guarded
+
+
+async def _reset(stream: INetStream) -> None:
+    with trio.move_on_after(2):
+        try:
+            await stream.reset()
+        except Exception as error:
+            log.debug("reset failed: %r", error)
+
+
+class MembersOnly(ISecureTransport):
+    """Noise that ends the connection as soon as the handshake shows a stranger, and counts bytes on the wire."""
+
+    def __init__(
+        self, noise: Noise, is_member: Callable[[ID], bool], stats: Stats, refusals: Refusals
+    ) -> None:
+        self._noise = noise
+        self._is_member = is_member
+        self._stats = stats
+        self._refusals = refusals
+
+    async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
+        """Raises HandshakeFailure for a stranger."""
+        secured = await self._noise.secure_inbound(self._counted(conn))
+        peer = secured.get_remote_peer()
+        if not self._is_member(peer):
+            self._refusals.count("stranger", peer)
+            await secured.close()
+            raise HandshakeFailure(f"{peer} is not a member")
+        return secured
+
+    async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
+        """The dialler compares the peer's identity with the one it wanted."""
+        return await self._noise.secure_outbound(self._counted(conn), peer_id)
+
+    def _counted(self, conn: IRawConnection) -> IRawConnection:
+        if isinstance(conn, RawConnection):
+            conn.stream = _CountedStream(conn.stream, self._stats)
+        return conn
+
+
+class _CountedStream(ReadWriteCloser):
+    def __init__(self, stream: ReadWriteCloser, stats: Stats) -> None:
+        self._stream = stream
+        self._stats = stats
+
+    async def read(self, n: int | None = None) -> bytes:
+        data = await self._stream.read(n)
+        self._stats.bytes_received += len(data)
+        return data
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.write(data)
+        self._stats.bytes_sent += len(data)
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return self._stream.get_remote_address()
+
+
+class SafePubsub(Pubsub):
+    """Pubsub that survives a malformed message: the one subclass of libp2p, because there is no other hook."""
+
+    refusals: Refusals
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Validate and spread one message; errors are the forwarder's."""
+        try:
+            await super().push_msg(msg_forwarder, msg)
+        except Exception as error:  # an undecodable key, for one, would end the process
+            self.refusals.count("announcement", msg_forwarder, repr(error))
+
+
+def make_pubsub(
+    host: BasicHost, is_member: Callable[[ID], bool], refusals: Refusals
+) -> tuple[SafePubsub, GossipSub]:
+    """Gossip for announcements with the parameters that were measured to lose nothing among up to 16 members."""
+    router = GossipSub(
+        [MESH],
+        degree=16,
+        degree_low=8,
+        degree_high=128,
+        heartbeat_interval=1,
+        heartbeat_initial_delay=0.2,
+        prune_back_off=5,
+        adaptive_gossip_enabled=False,  # it would slow the heartbeat down to a minute
+        eclipse_protection_enabled=False,  # members are known; several may share an address
+        max_messages_per_topic_per_second=200.0,
+    )
+    pubsub = SafePubsub(host, router, max_inbound_rpc_size=MAX_PUBSUB_FRAME, allowed_topics={TOPIC})
+    pubsub.refusals = refusals
+    # Its own start value, whole seconds, repeats numbers after a restart; peers then drop our messages as seen.
+    pubsub.counter = time.time_ns()
+
+    def is_acceptable(forwarder: ID, message: rpc_pb2.Message) -> bool:
+        if len(message.data) <= MAX_ANNOUNCEMENT and is_member(ID(message.from_id)):
+            return True
+        refusals.count("announcement", forwarder, "too long or by a stranger")
+        return False
+
+    pubsub.set_topic_validator(TOPIC, is_acceptable, is_async_validator=False)
+    return pubsub, router
+
+
+def check_port_is_free(listen: Multiaddr) -> None:
+    """Raise NetworkError if the TCP address cannot be listened on.
+
+    libp2p would not notice: it shares ports (SO_REUSEPORT) with any other process of the same user.
+    """
+    host = listen.value_for_protocol("ip6" if "/ip6/" in str(listen) else "ip4")
+    port = int(listen.value_for_protocol("tcp") or 0)
+    family = socket.AF_INET6 if ":" in str(host) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise NetworkError(
+                    f"port {port} on {host} is in use: stop what listens there or listen on another port"
+                ) from error
+            raise NetworkError(
+                f"cannot listen on {listen}: {error.strerror}; choose an address of this host"
+            ) from error

@@ -1,0 +1,278 @@
+"""The network over libp2p: streams and gossip for `PeerNetwork`, and `open_libp2p`, which runs it all."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import trio
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.custom_types import TProtocol
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.tools.anyio_service import background_trio_service
+from multiaddr import Multiaddr
+
+from folkmoot.node.network.addresses import AddressBook
+from folkmoot.node.network.libp2p_host import TOPIC, check_port_is_free, make_host, make_pubsub
+from folkmoot.node.network.peer_network import PeerNetwork
+from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats
+from folkmoot.node.network.refusals import Refusals
+from folkmoot.node.network.streams import ByteStream, Incoming, Purpose, StreamBroken
+from folkmoot.protocol.types import MemberId
+
+log = logging.getLogger(__name__)
+
+PROTOCOLS: dict[Purpose, TProtocol] = {
+    "control": TProtocol("/folkmoot/control/1"),
+    "bulk": TProtocol("/folkmoot/bulk/1"),
+}
+DIAL_SECONDS = 5.0
+OPEN_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Libp2pSettings:
+    """What a node needs to meet its peers."""
+
+    me: MemberId
+    identity: bytes
+    """The seed (32 bytes) of the Ed25519 identity key. Secret."""
+    peer_ids: Mapping[MemberId, str]
+    """Of all members, this one included, as in the charter."""
+    listen: str = "/ip4/127.0.0.1/tcp/0"
+    """Multiaddr to listen on; port 0 takes a free one."""
+    announce: tuple[str, ...] = ()
+    """Multiaddrs (without `/p2p/`) under which others reach us, where they differ from what we listen on."""
+    bootstrap: tuple[str, ...] = ()
+    """See `AddressBook`."""
+
+    def __repr__(self) -> str:
+        return f"Libp2pSettings(me={self.me}, listen={self.listen!r})"
+
+
+@asynccontextmanager
+async def open_libp2p(
+    settings: Libp2pSettings, locate: Locate, on_served: OnServed, rng: random.Random
+) -> AsyncIterator[PeerNetwork]:
+    """Listen, and keep the links to all members, while the block runs.
+
+    Raises NetworkError if the address cannot be listened on or the identity is not that of the charter's member.
+    """
+    stats = Stats()
+    refusals = Refusals(stats)
+    listen = _listen_address(settings.listen)
+    transport = Libp2pTransport(settings, stats, refusals)
+    check_port_is_free(listen)
+    network = PeerNetwork(settings.me, settings.peer_ids, transport, stats, refusals, locate, on_served, rng)
+    async with transport.running(network, listen), trio.open_nursery() as nursery:
+        nursery.start_soon(network.run)
+        try:
+            yield network
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class Libp2pTransport:
+    """See `streams.Transport`."""
+
+    def __init__(self, settings: Libp2pSettings, stats: Stats, refusals: Refusals) -> None:
+        """Raises NetworkError."""
+        self._ids = {member: ID.from_string(peer_id) for member, peer_id in settings.peer_ids.items()}
+        self._members = {peer_id: member for member, peer_id in self._ids.items() if member != settings.me}
+        self._book = AddressBook(settings.peer_ids, settings.bootstrap)
+        self._announce = settings.announce
+        self._host = make_host(settings.identity, self._members.__contains__, stats, refusals)
+        if self._host.get_id() != self._ids[settings.me]:
+            raise NetworkError(
+                f"the identity key belongs to peer {self._host.get_id()}, but the charter says that member "
+                f"{settings.me} is {self._ids[settings.me]}: use that member's key or its charter"
+            )
+        self._pubsub, self._router = make_pubsub(
+            self._host, frozenset(self._ids.values()).__contains__, refusals
+        )
+        self._dialling = {member: trio.Lock() for member in self._members.values()}
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        bare = self._announce or [str(address) for address in self._host.get_transport_addrs()]
+        return tuple(f"{address.split('/p2p/')[0]}/p2p/{self._host.get_id()}" for address in bare)
+
+    def learn(self, member: MemberId, address: str) -> None:
+        self._book.learn(member, address)
+
+    @asynccontextmanager
+    async def running(self, incoming: Incoming, listen: Multiaddr) -> AsyncIterator[None]:
+        """Listen and gossip while the block runs. Raises NetworkError."""
+        self._swarm.register_notifee(_Connections(self._members, incoming))
+        for purpose in PROTOCOLS:
+            self._host.set_stream_handler(PROTOCOLS[purpose], self._handler(purpose, incoming))
+        async with (
+            self._host.run(listen_addrs=[listen]),
+            background_trio_service(self._pubsub),
+            background_trio_service(self._router),
+            trio.open_nursery() as nursery,
+        ):
+            if not self._swarm.listeners:
+                raise NetworkError(
+                    f"cannot listen on {listen}: choose an address of this host and a free port"
+                )
+            await self._pubsub.wait_until_ready()
+            nursery.start_soon(_hear, self._pubsub, self._members, incoming)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+
+    async def connect(self, member: MemberId) -> None:
+        peer = self._ids[member]
+        async with self._dialling[member]:
+            if any(not connection.is_closed for connection in self._swarm.get_connections(peer)):
+                return
+            addresses = await trio.to_thread.run_sync(self._book.addresses, member)
+            for address in addresses:
+                if await self._dial(peer, address):
+                    return
+        raise StreamBroken(f"member {member} answers at none of its {len(addresses)} known addresses")
+
+    async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
+        await self.connect(member)
+        with _mapped(), trio.fail_after(OPEN_SECONDS):
+            return Libp2pStream(await self._host.new_stream(self._ids[member], [PROTOCOLS[purpose]]))
+
+    async def disconnect(self, member: MemberId) -> None:
+        with trio.move_on_after(CLOSE_SECONDS):
+            try:
+                await self._swarm.close_peer(self._ids[member])
+            except Exception as error:  # it is to be gone, however
+                log.debug("closing the connection to member %s: %r", member, error)
+
+    async def publish(self, data: bytes) -> None:
+        await self._pubsub.publish(TOPIC, data)
+
+    @property
+    def _swarm(self) -> Swarm:
+        swarm = self._host.get_network()
+        assert isinstance(swarm, Swarm)  # make_host has checked it
+        return swarm
+
+    async def _dial(self, peer: ID, address: str) -> bool:
+        # Not host.connect: it waits 0.25 s for nothing, tries old addresses first and shuns a peer for a minute
+        # after one failure.
+        try:
+            with trio.fail_after(DIAL_SECONDS):
+                await self._swarm.dial_addr(Multiaddr(address), peer)
+        except Exception as error:  # libp2p documents no closed list
+            log.debug("dialling %s: %r", address, error)
+            return False
+        return True
+
+    def _handler(self, purpose: Purpose, incoming: Incoming) -> Callable[[INetStream], Awaitable[None]]:
+        async def handle(stream: INetStream) -> None:
+            member = self._members[stream.muxed_conn.peer_id]
+            try:
+                await incoming.accept(member, purpose, Libp2pStream(stream))
+            except Exception:  # our own bug: seen, but not the end of the node
+                log.exception("a %s stream of member %s failed", purpose, member)
+                await stream.reset()
+
+        return handle
+
+
+class Libp2pStream:
+    """See `streams.ByteStream`."""
+
+    def __init__(self, stream: INetStream) -> None:
+        self._stream = stream
+
+    async def read(self, limit: int) -> bytes:
+        with _mapped():
+            try:
+                return await self._stream.read(limit)
+            except StreamEOF:
+                return b""
+
+    async def write(self, data: bytes) -> None:
+        with _mapped():
+            await self._stream.write(data)
+
+    async def close(self) -> None:
+        await self._end(self._stream.close)
+
+    async def reset(self) -> None:
+        await self._end(self._stream.reset)
+
+    async def _end(self, how: Callable[[], Awaitable[None]]) -> None:
+        with trio.move_on_after(CLOSE_SECONDS):
+            try:
+                await how()
+            except Exception as error:  # already gone
+                log.debug("closing a stream: %r", error)
+
+
+class _Connections(INotifee):
+    """Tells of new connections."""
+
+    def __init__(self, members: Mapping[ID, MemberId], incoming: Incoming) -> None:
+        self._members = members
+        self._incoming = incoming
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        member = self._members.get(conn.muxed_conn.peer_id)
+        if member is not None:
+            self._incoming.connected(member)
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        """The streams tell."""
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Of no interest."""
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Of no interest."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Of no interest."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Of no interest."""
+
+
+async def _hear(pubsub: Pubsub, members: Mapping[ID, MemberId], incoming: Incoming) -> None:
+    """Pass announcements on at once: libp2p drops them when 32 wait."""
+    subscription = await pubsub.subscribe(TOPIC)
+    while True:
+        message = await subscription.get()
+        member = members.get(ID(message.from_id))
+        if member is not None:  # else our own
+            incoming.heard(member, message.data)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Errors of libp2p as StreamBroken: above this file there is one kind of broken stream."""
+    try:
+        yield
+    except trio.TooSlowError as error:
+        raise StreamBroken("no answer in time") from error
+    except Exception as error:  # libp2p documents no closed list
+        raise StreamBroken(str(error) or type(error).__name__) from error
+
+
+def _listen_address(text: str) -> Multiaddr:
+    try:
+        address = Multiaddr(text)
+        names = [protocol.name for protocol in address.protocols()]
+    except Exception as error:  # multiaddr raises many kinds
+        raise NetworkError(
+            f"listen address {text!r} is no multiaddr ({error}): write /ip4/HOST/tcp/PORT"
+        ) from error
+    if names not in (["ip4", "tcp"], ["ip6", "tcp"]):
+        raise NetworkError(f"listen address {text!r}: write /ip4/HOST/tcp/PORT or /ip6/HOST/tcp/PORT")
+    return address

@@ -1,0 +1,154 @@
+"""Serving blobs to members, with limits on how much at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from folkmoot.node.network import bulk
+from folkmoot.node.network.port import Locate, OnServed
+from folkmoot.node.network.refusals import Refusals
+from folkmoot.node.network.streams import ByteStream, StreamBroken, read_exactly
+from folkmoot.protocol import blob, merkle
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.types import DIGEST_SIZE, Digest, MemberId
+
+log = logging.getLogger(__name__)
+
+MAX_STREAMS_PER_PEER = 4
+MAX_ANSWERS = 16
+"""Answers being read from disk and sent at once, to all peers together."""
+
+ASK_WITHIN_SECONDS = 30.0
+"""A stream on which nothing is asked for this long is given up."""
+WAIT_FOR_TURN_SECONDS = 5.0
+WRITE_WITHIN_SECONDS = 10.0
+"""Each chunk must leave within this time: a peer that drips would hold a turn for ever."""
+
+_REMEMBERED_LEAVES = 64
+
+
+class BlobServer:
+    """Answers bulk requests from the files that `locate` names."""
+
+    def __init__(self, locate: Locate, on_served: OnServed, refusals: Refusals) -> None:
+        self._locate = locate
+        self._on_served = on_served
+        self._refusals = refusals
+        self._streams: Counter[MemberId] = Counter()
+        self._turns = trio.Semaphore(MAX_ANSWERS)
+        self._leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
+
+    async def serve(self, member: MemberId, stream: ByteStream) -> None:
+        """Answer a member's requests on one stream until it ends."""
+        if self._streams[member] >= MAX_STREAMS_PER_PEER:
+            self._refusals.count("more bulk streams than allowed", member)
+            return await stream.reset()
+        self._streams[member] += 1
+        try:
+            await self._serve(member, stream)
+            await stream.close()
+        except RemoteProtocolError as error:
+            self._refusals.count("bulk request", member, error)
+            await stream.reset()
+        except (StreamBroken, trio.TooSlowError):
+            await stream.reset()
+        finally:
+            self._streams[member] -= 1
+
+    async def _serve(self, member: MemberId, stream: ByteStream) -> None:
+        while True:
+            data = await _next_request(stream)
+            if data is None:
+                return
+            request = bulk.decode_request(data)
+            with trio.move_on_after(WAIT_FOR_TURN_SECONDS) as waiting:
+                await self._turns.acquire()
+            if waiting.cancelled_caught:
+                await stream.write(bulk.encode_answer(bulk.BUSY))
+                continue
+            try:
+                await self._answer(member, stream, request)
+            finally:
+                self._turns.release()
+
+    async def _answer(self, member: MemberId, stream: ByteStream, request: bulk.Request) -> None:
+        path = self._locate(request.root)
+        try:
+            size = None if path is None else (await trio.to_thread.run_sync(os.stat, path)).st_size
+        except OSError as error:
+            log.error("blob %s cannot be served from %s: %s", request.root.hex(), path, error)
+            size = None
+        if path is None or size is None:
+            return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
+        match request:
+            case bulk.LeavesRequest(root):
+                await self._answer_leaves(stream, root, path)
+            case bulk.ChunksRequest(root, first, count):
+                if first + count > blob.chunk_count(size):
+                    raise RemoteProtocolError(
+                        f"chunks {first}+{count} of a blob of {size} bytes: past its end"
+                    )
+                await _send_chunks(stream, path, size, first, count)
+                if first + count == blob.chunk_count(size):
+                    self._on_served(root, member)
+
+    async def _answer_leaves(self, stream: ByteStream, root: Digest, path: Path) -> None:
+        leaves = self._leaves.get(root)
+        if leaves is None:
+            leaves = await trio.to_thread.run_sync(_hash_chunks, path)
+            if merkle.root(leaves) != root:
+                log.error("blob %s is damaged on disk: %s does not have this root", root.hex(), path)
+                return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
+            self._leaves[root] = leaves
+            if len(self._leaves) > _REMEMBERED_LEAVES:
+                self._leaves.popitem(last=False)
+        await stream.write(bulk.encode_answer(len(leaves) * DIGEST_SIZE) + b"".join(leaves))
+
+
+async def _next_request(stream: ByteStream) -> bytes | None:
+    """The bytes of the next request; None if the peer has ended the stream instead."""
+    with trio.fail_after(ASK_WITHIN_SECONDS):
+        head = await stream.read(bulk.REQUEST_SIZE)
+    if not head:
+        return None
+    rest = bulk.REQUEST_SIZE - len(head)
+    return head + await read_exactly(stream, rest, ASK_WITHIN_SECONDS) if rest else head
+
+
+async def _send_chunks(stream: ByteStream, path: Path, size: int, first: int, count: int) -> None:
+    with _opened(path) as file:
+        await stream.write(bulk.encode_answer(bulk.run_bytes(size, first, count)))
+        for index in range(first, first + count):
+            length = blob.chunk_size(size, index)
+            data = await trio.to_thread.run_sync(os.pread, file, length, index * blob.CHUNK)
+            if len(data) != length:
+                raise StreamBroken(f"{path} has become shorter")
+            with trio.fail_after(WRITE_WITHIN_SECONDS):
+                await stream.write(data)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StreamBroken(f"{path} cannot be read: {error}") from error
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _hash_chunks(path: Path) -> list[Digest]:
+    leaves = []
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(blob.CHUNK):
+            leaves.append(merkle.leaf_hash(data))
+    return leaves
