@@ -1,0 +1,187 @@
+"""Write tests/vectors/*.json: inputs and results by which another implementation, or an auditor, can check itself.
+
+Everything is fixed, so a second run changes nothing; `tests/unit/test_vectors.py` holds the files to the code.
+Bytes are lower-case hex, float32 values are given by their bits.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import coincurve
+import msgspec
+import numpy as np
+from nacl.public import PrivateKey
+
+from folkmoot.protocol import merkle, ring, sealing, typed_data
+from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.codec import codec_named
+from folkmoot.protocol.messages import Commitment, Lock, Proposal, Statement, Vote
+
+VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors"
+
+
+def merkle_vectors() -> dict[str, object]:
+    """Trees of 0 to 9 leaves over the bytes 0, 1, 2, ... and every audit path of the largest."""
+    leaves = [merkle.leaf_hash(bytes([i])) for i in range(9)]
+    return {
+        "leaf_hashes": [leaf.hex() for leaf in leaves],
+        "roots": [merkle.root(leaves[:size]).hex() for size in range(10)],
+        "proofs": [[entry.hex() for entry in merkle.inclusion_proof(leaves, index)] for index in range(9)],
+    }
+
+
+def typed_data_vectors() -> dict[str, object]:
+    """One struct of each type, signed by the secp256k1 key 0x01...01 (EIP-2098 compact, RFC 6979 nonce)."""
+    domain = typed_data.Domain(chain_id=31337, contract=bytes(range(1, 21)))
+    federation, one, two = b"\xfe" * 32, b"\x01" * 32, b"\x02" * 32
+    structs = [
+        Statement(federation, 1, federation, b"\x03" * 32, b"\x04" * 32, one, two, b"\x05" * 32),
+        Commitment(federation, 1, b"\x06" * 32, 3, b"\x07" * 32, 2**40, b"\x08" * 32),
+        Proposal(federation, 1, 2, one, b"\x09" * 32),
+        Vote(federation, 1, 2, one),
+        Lock(federation, 1, 2, one, two),
+    ]
+    key = coincurve.PrivateKey(b"\x01" * 32)
+    return {
+        "chain_id": domain.chain_id,
+        "contract": domain.contract.hex(),
+        "domain_separator": typed_data.domain_separator(domain).hex(),
+        "public_key": key.public_key.format(compressed=False).hex(),
+        "signer": typed_data.keccak256(key.public_key.format(compressed=False)[1:])[-20:].hex(),
+        "structs": [
+            {
+                "type": type_string,
+                "fields": {name: _plain(value) for name, value in msgspec.structs.asdict(struct).items()},
+                "struct_hash": typed_data.struct_hash(struct).hex(),
+                "signing_digest": typed_data.signing_digest(domain, struct).hex(),
+                "signature": _compact(key, typed_data.signing_digest(domain, struct)).hex(),
+            }
+            for type_string, struct in zip(typed_data.TYPES, structs, strict=True)
+        ],
+    }
+
+
+def ring_vectors() -> dict[str, object]:
+    """Three updates (ties, clipping, subnormals) through exponents, integers, exact sum, mean and FedAvg."""
+    sizes, lower, upper = [4, 3, 2], -20, 4
+    updates = [
+        np.array([1, -1, 0.1, 2**-32, 3.5, 2**-33, -0.3, 0, 0], dtype=np.float32),
+        np.array([0.25, 0.7, -0.7, 2**-149, 100, 2**-31, 3 * 2**-33, 1e-9, 0], dtype=np.float32),
+        np.array([-0.5, 0.6, 0.3, -(2**-30), -4, 1, 2, -1e-9, 2**-60], dtype=np.float32),
+    ]
+    base = np.array([0, 1, -2, 0.125, 2**-140, -1, 1e6, 3e-7, 5], dtype=np.float32)
+    weights = [ring.weight_of(examples, 65_535) for examples in (100, 250, 70_000)]
+    layout, scales = ring.Layout(sizes), bytes([0, 2, 0xEC])  # exponents 0, 2, -20
+    payloads = [
+        _payload(member, weight, update)
+        for member, (update, weight) in enumerate(zip(updates, weights, strict=True))
+    ]
+    result = aggregate(base, payloads, codec_named("f32"), sizes, scales)
+    return {
+        "sizes": sizes,
+        "bounds": [lower, upper],
+        "exponents": np.frombuffer(scales, dtype=np.int8).tolist(),
+        "base": _bits(base),
+        "members": [
+            {
+                "update": _bits(update),
+                "own_exponents": ring.compute_exponents(update, layout, lower, upper).tolist(),
+                "weight": weight,
+                "integers": _integers(update, layout, scales),
+            }
+            for update, weight in zip(updates, weights, strict=True)
+        ],
+        "total_weight": result.total_weight,
+        "sums_digest": result.sums_digest.hex(),
+        "model": _bits(result.model),
+        "weights": [
+            {"num_examples": examples, "cap": cap, "weight": ring.weight_of(examples, cap)}
+            for examples, cap in [
+                (7, 100),
+                (101, 100),
+                (500_000, 10**6),
+                (1, 10**6),
+                (3, 131_070),
+                (5, 131_070),
+            ]
+        ],
+    }
+
+
+def sealing_vectors() -> dict[str, object]:
+    """A payload of two recipients. The plaintext is the byte sequence 0, 1, ..., 250, 0, 1, ... of two frames."""
+    context = sealing.PayloadContext(federation=b"\xfe" * 32, round=1, roster=b"\x06" * 32, sender=3)
+    key, size = b"\x0c" * 32, sealing.FRAME + 16
+    plaintext = bytes(i % 251 for i in range(size))
+    secrets = [PrivateKey(bytes([mark]) * 32) for mark in (0x21, 0x22)]
+    recipients = [bytes(secret.public_key) for secret in secrets]
+    payload = b"".join(sealing.seal_payload(context, key, recipients, [plaintext], size))
+    frames = payload[sealing.frames_offset(2) :]
+    return {
+        "federation": context.federation.hex(),
+        "round": context.round,
+        "roster": context.roster.hex(),
+        "sender": context.sender,
+        "associated_data": context.digest.hex(),
+        "key": key.hex(),
+        "key_commitment": sealing.key_commitment(context, key).hex(),
+        "recipients": [
+            {
+                "secret": bytes(secret).hex(),
+                "public": public.hex(),
+                "sealed_key": sealing.seal_key(context, key, public).hex(),
+            }
+            for secret, public in zip(secrets, recipients, strict=True)
+        ],
+        "plaintext_size": size,
+        "first_frame_tag": frames[sealing.FRAME : sealing.FRAME + sealing.TAG_SIZE].hex(),
+        "last_frame": frames[sealing.FRAME + sealing.TAG_SIZE :].hex(),
+        "payload_size": len(payload),
+        "payload_chunk_leaf": merkle.leaf_hash(payload).hex(),
+    }
+
+
+MAKERS: dict[str, Callable[[], dict[str, object]]] = {
+    "merkle": merkle_vectors,
+    "typed_data": typed_data_vectors,
+    "ring": ring_vectors,
+    "sealing": sealing_vectors,
+}
+
+
+def main() -> None:
+    """Write every file anew."""
+    VECTORS.mkdir(exist_ok=True)
+    for name, make in MAKERS.items():
+        path = VECTORS / f"{name}.json"
+        path.write_text(json.dumps(make(), indent=1) + "\n")
+        print(path)
+
+
+def _plain(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _payload(member: int, weight: int, update: ring.Float32s) -> Payload:
+    return Payload(member, weight, lambda: [update.tobytes()])
+
+
+def _bits(values: ring.Float32s) -> list[str]:
+    return [f"{int(bits):08x}" for bits in values.view(np.uint32)]
+
+
+def _integers(update: ring.Float32s, layout: ring.Layout, exponents: bytes) -> list[int]:
+    out = np.empty(len(update), dtype=np.int64)
+    ring.FixedPoint(layout, exponents).to_integers(update, 0, out)
+    return [int(value) for value in out]
+
+
+def _compact(key: coincurve.PrivateKey, digest: bytes) -> bytes:
+    """EIP-2098: r, then s with the parity of y in its top bit."""
+    signature = key.sign_recoverable(digest, hasher=None)
+    return signature[:32] + bytes([signature[32] | signature[64] << 7]) + signature[33:64]
+
+
+if __name__ == "__main__":
+    main()
