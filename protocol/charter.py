@@ -1,0 +1,236 @@
+"""The charter: what all members signed before anything ran.
+
+Read from `charter.toml`, hashed over its canonical encoding (so that comments and spacing do not matter) and signed by
+every member's identity key in a detached file. Network addresses and the contract's address are not in it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from nacl.exceptions import BadSignatureError
+from nacl.signing import SigningKey, VerifyKey
+
+from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.toml import decode_toml
+from folkmoot.protocol.types import Digest, MemberId
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Address = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{40}$")]
+Decimal = Annotated[str, Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
+Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class _Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the charter's tables: immutable, nothing unknown."""
+
+
+class Member(_Terms, frozen=True, kw_only=True):
+    """One organisation: how it is called and the public halves of its keys (all lower-case hex)."""
+
+    name: Name
+    peer_id: str
+    identity_key: Hex32
+    sealing_key: Hex32
+    audit_key: Address
+    attester: bool = True
+
+
+class Auditor(_Terms, frozen=True, kw_only=True):
+    """An outside auditor to whom every open-mode payload is sealed as well."""
+
+    name: Name
+    sealing_key: Hex32
+
+
+class Tensor(_Terms, frozen=True, kw_only=True):
+    """A float tensor of the model, in `state_dict` order; a scalar has shape ()."""
+
+    name: str
+    shape: tuple[Positive, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+class Model(_Terms, frozen=True, kw_only=True):
+    """The architecture, the layout of its flat vector and the digest of the starting weights."""
+
+    kind: Literal["mlp", "logistic"]
+    layers: tuple[Positive, ...]
+    initial: Hex32
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Length of the flat vector."""
+        return sum(self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Length of each tensor's piece of the flat vector."""
+        return tuple(tensor.size for tensor in self.tensors)
+
+
+class Training(_Terms, frozen=True, kw_only=True):
+    """What a member does with the model between two averages; rates are decimal text, read as float32."""
+
+    epochs: Positive = 1
+    batch: Positive = 16
+    optimizer: Literal["sgd"] = "sgd"
+    lr: Decimal = "0.1"
+    momentum: Decimal = "0.9"
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+
+
+class Averaging(_Terms, frozen=True, kw_only=True):
+    """How updates become one: mode, wire codec, outer rule, weights and the bounds of the scale exponents."""
+
+    mode: Literal["open"] = "open"
+    codec: Literal["f32"] = "f32"
+    rule: Literal["fedavg"] = "fedavg"
+    weight_cap: Positive = 65_535
+    exponent_min: Annotated[int, Meta(ge=-126, le=127)] = 0
+    exponent_max: Annotated[int, Meta(ge=-126, le=127)] = 16
+
+
+class Schedule(_Terms, frozen=True, kw_only=True):
+    """How many rounds, and the bounds (seconds) between which deadlines adapt to the rounds before."""
+
+    rounds: Positive
+    grace_min: Seconds = 2.0
+    grace_max: Seconds = 60.0
+    attempt_min: Seconds = 8.0
+    attempt_max: Seconds = 600.0
+    submit_after: Seconds = 5.0
+    max_ahead: Positive = 50
+
+
+class LedgerTerms(_Terms, frozen=True, kw_only=True):
+    """Which chain, and which contract code (Keccak-256 of the run-time code), keep the record."""
+
+    chain_id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    code_hash: Hex32
+
+
+class Charter(_Terms, frozen=True, kw_only=True):
+    """The signed agreement of a federation. Members are indexed by their place here (`MemberId`)."""
+
+    format: Literal["folkmoot/v1/charter"] = "folkmoot/v1/charter"
+    name: Name
+    model: Model
+    schedule: Schedule
+    ledger: LedgerTerms
+    training: Training = Training()
+    averaging: Averaging = Averaging()
+    members: tuple[Member, ...]
+    auditors: tuple[Auditor, ...] = ()
+
+    @property
+    def digest(self) -> Digest:
+        """What members sign and the contract stores; also the config digest until an amendment."""
+        return digest(self.format, msgspec.msgpack.encode(self))
+
+    @property
+    def faults(self) -> int:
+        """f, the members that may be lost or lying at once: floor((m-1)/3). PROTOCOL section 1."""
+        return max_faults(len(self.members))
+
+    @property
+    def quorum(self) -> int:
+        """Q = floor((m+f)/2)+1: any two quorums share an honest member. Never taken over a roster."""
+        return quorum(len(self.members))
+
+    @property
+    def attesters(self) -> tuple[MemberId, ...]:
+        """Members whose signatures count on the ledger."""
+        return tuple(index for index, member in enumerate(self.members) if member.attester)
+
+    @property
+    def attester_quorum(self) -> int:
+        """k, the attestations that the contract asks for."""
+        return quorum(len(self.attesters))
+
+    def member_named(self, name: str) -> MemberId:
+        """The index of the member called `name`; raises `CharterError`."""
+        for index, member in enumerate(self.members):
+            if member.name == name:
+                return index
+        known = ", ".join(member.name for member in self.members)
+        raise CharterError(f"the charter of {self.name!r} has no member {name!r}; its members are {known}")
+
+
+def max_faults(members: int) -> int:
+    """f for `members` members (or attesters)."""
+    return (members - 1) // 3
+
+
+def quorum(members: int) -> int:
+    """Q for `members` members (or k for as many attesters)."""
+    return (members + max_faults(members)) // 2 + 1
+
+
+def parse_charter(text: str, source: str = "charter.toml") -> Charter:
+    """Read a charter from TOML text; raises `CharterError` (or `ConfigError` for an unknown key) naming `source`."""
+    charter = decode_toml(text, Charter, source)
+    check_charter(charter, source)
+    return charter
+
+
+def check_charter(charter: Charter, source: str = "charter") -> None:
+    """Raise `CharterError` where the tables contradict each other or themselves."""
+    for what in ("name", "peer_id", "identity_key", "sealing_key", "audit_key"):
+        values = [getattr(member, what) for member in charter.members]
+        if len(set(values)) != len(values):
+            raise CharterError(f"{source}: two members share one {what}; every member needs its own")
+    if not 1 <= len(charter.members) <= 256:
+        raise CharterError(f"{source}: {len(charter.members)} members; a federation has 1 to 256")
+    if not 1 <= len(charter.attesters) <= 31:
+        raise CharterError(f"{source}: {len(charter.attesters)} attesters; the contract takes 1 to 31")
+    names = [tensor.name for tensor in charter.model.tensors]
+    if not names or len(set(names)) != len(names):
+        raise CharterError(f"{source}: model.tensors must name each tensor once, and at least one")
+    if charter.averaging.exponent_min > charter.averaging.exponent_max:
+        raise CharterError(f"{source}: averaging.exponent_min is above exponent_max")
+    if charter.schedule.grace_min > charter.schedule.grace_max:
+        raise CharterError(f"{source}: schedule.grace_min is above grace_max")
+    if charter.schedule.attempt_min > charter.schedule.attempt_max:
+        raise CharterError(f"{source}: schedule.attempt_min is above attempt_max")
+
+
+def _signed_text(charter: Charter) -> bytes:
+    return b"folkmoot/v1/charter-signature\n" + charter.digest
+
+
+def sign_charter(charter: Charter, key: SigningKey) -> bytes:
+    """A member's 64-byte Ed25519 signature on the charter."""
+    return key.sign(_signed_text(charter)).signature
+
+
+def verify_charter(charter: Charter, signatures: Mapping[str, bytes]) -> None:
+    """Raise `CharterError` unless every member (by name) signed exactly this charter."""
+    for member in charter.members:
+        signature = signatures.get(member.name)
+        if signature is None:
+            raise CharterError(f"charter {charter.name!r}: {member.name} has not signed it")
+        try:
+            VerifyKey(bytes.fromhex(member.identity_key)).verify(_signed_text(charter), signature)
+        except (BadSignatureError, ValueError) as error:
+            raise CharterError(
+                f"charter {charter.name!r}: the signature of {member.name} does not fit; "
+                "was the charter changed after signing?"
+            ) from error
+
+
+def federation_id(charter_digest: Digest, chain_id: int, contract: bytes) -> Digest:
+    """H(founding charter, chain id, contract address): constant for ever. PROTOCOL section 1."""
+    return digest("folkmoot/v1/federation", charter_digest, chain_id.to_bytes(32, "big"), contract)

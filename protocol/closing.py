@@ -1,0 +1,166 @@
+"""Rounds that are decided: their statements, the attestations still coming in, and what a late peer needs.
+
+PROTOCOL section 2, rules 8 and 9.
+"""
+
+from dataclasses import dataclass, field
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.certificates import compute_statement
+from folkmoot.protocol.context import Context
+from folkmoot.protocol.current import Outcome
+from folkmoot.protocol.effects import ArchiveRound, Promote, Record
+from folkmoot.protocol.journal import Attested
+from folkmoot.protocol.messages import Final, Frame, Lock, Signed, Statement
+from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.typed_data import struct_hash
+from folkmoot.protocol.types import Digest, MemberId, Round
+
+KEPT = 3
+"""Recorded rounds that stay in memory for peers a little behind; one without its quorum stays until it has it."""
+
+
+@dataclass(slots=True)
+class ClosedRound:
+    """A round that this node finished itself."""
+
+    entry: Attested
+    statement: Statement
+    digest: Digest
+    recorded: bool = False
+    attestations: dict[MemberId, Signed] = field(default_factory=dict)
+
+
+class ClosedRounds:
+    """Collects attestations until k stand under a statement, then hands it on to outbox and archive."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._rounds: dict[Round, ClosedRound] = {}
+        self._early: dict[Round, dict[MemberId, Signed]] = {}
+        self.latest: Final | None = None
+
+    @property
+    def oldest(self) -> Round:
+        """The oldest round for which attestations are still of use."""
+        return min(self._rounds, default=0)
+
+    def attest(self, outcome: Outcome) -> Attested:
+        """Sign the statement of a decided round (rule 8: only for a model computed here), for the journal."""
+        context, survivors = self._context, outcome.opening.survivors
+        statement = compute_statement(context.federation, survivors, outcome.model.root)
+        return Attested(
+            opening=outcome.opening,
+            certificate=outcome.certificate,
+            roster=outcome.exchange.signed,
+            commitments=outcome.exchange.commitments_of(survivors),
+            model=outcome.model,
+            attestation=context.sign(statement) if context.me in context.charter.attesters else None,
+        )
+
+    def add(self, entry: Attested) -> ClosedRound:
+        """A round was decided (now, or, after a restart, according to the journal); promotes its model."""
+        context, survivors = self._context, entry.opening.survivors
+        statement = compute_statement(context.federation, survivors, entry.model.root)
+        closed = ClosedRound(entry, statement, struct_hash(statement))
+        self._rounds[statement.round] = closed
+        members = tuple(survivor.member for survivor in survivors.survivors)
+        context.note_participants(members)
+        context.emit(Promote(statement.round, entry.model, members, statement, context.me in members))
+        early = self._early.pop(statement.round, {})
+        for signed in (entry.attestation, *early.values()):
+            if signed is not None:
+                self.add_attestation(signed)
+        for old in [
+            key for key, one in self._rounds.items() if one.recorded and key <= statement.round - KEPT
+        ]:
+            del self._rounds[old]
+        return closed
+
+    def add_attestation(self, signed: Signed) -> None:
+        """Count a verified attestation; kept for later if its round is not closed here yet."""
+        assert isinstance(signed.body, Statement)
+        closed = self._rounds.get(signed.body.round)
+        if closed is None:
+            self._early.setdefault(signed.body.round, {})[signed.member] = signed
+        elif closed.statement == signed.body:
+            closed.attestations[signed.member] = signed
+            self._record_if_complete(closed)
+
+    def _record_if_complete(self, closed: ClosedRound) -> None:
+        context = self._context
+        if closed.recorded or len(closed.attestations) < context.charter.attester_quorum:
+            return
+        closed.recorded = True
+        entry, attestations = closed.entry, _sorted(closed.attestations)
+        self.adopt(Final(attestations, entry.model))
+        context.emit(
+            ArchiveRound(
+                RoundRecord(
+                    roster=entry.roster,
+                    commitments=entry.commitments,
+                    certificate=entry.certificate,
+                    opening=entry.opening,
+                    attestations=attestations,
+                    model=entry.model,
+                )
+            ),
+            Record(closed.statement, closed.digest, attestations, self._turn(entry)),
+        )
+
+    def _turn(self, entry: Attested) -> int:
+        """How many attesters submit before me: (round + attempt) mod n comes first. Non-attesters come last."""
+        attesters, lock = self._context.charter.attesters, entry.opening.locks[0].body
+        assert isinstance(lock, Lock)
+        if self._context.me not in attesters:
+            return len(attesters)
+        first = (lock.round + lock.attempt) % len(attesters)
+        return (attesters.index(self._context.me) - first) % len(attesters)
+
+    def adopt(self, final: Final) -> None:
+        """Remember the latest finished round, whoever computed it."""
+        body = final.attestations[0].body
+        assert isinstance(body, Statement)
+        if self.latest is None or body.round > self.latest_round:
+            self.latest = final
+        self._early = {round_: kept for round_, kept in self._early.items() if round_ > body.round}
+
+    @property
+    def latest_round(self) -> Round:
+        """The highest round known to be final; 0 at the founding."""
+        if self.latest is None:
+            return 0
+        body = self.latest.attestations[0].body
+        assert isinstance(body, Statement)
+        return body.round
+
+    def early_final(self, round_: Round, model_size: int) -> Final | None:
+        """A statement of a round that is not finished here, under k attestations that came in one by one."""
+        by_body: dict[Statement, dict[MemberId, Signed]] = {}
+        for signed in self._early.get(round_, {}).values():
+            assert isinstance(signed.body, Statement)
+            by_body.setdefault(signed.body, {})[signed.member] = signed
+        for statement, signatures in by_body.items():
+            if len(signatures) >= self._context.charter.attester_quorum:
+                return Final(_sorted(signatures), BlobRef(statement.model, model_size))
+        return None
+
+    def frames_for(self, round_: Round) -> list[Frame]:
+        """What a peer that works on `round_`, which is behind me, needs to go on."""
+        frames: list[Frame] = []
+        closed = self._rounds.get(round_)
+        if closed is not None and not closed.recorded:
+            frames.append(closed.entry.opening)
+            frames.extend(_sorted(closed.attestations))
+        if self.latest is not None and self.latest_round >= round_:
+            frames.append(self.latest)
+        return frames
+
+    def open_attestations(self) -> list[Frame]:
+        """My attestations that still lack a quorum, to be said again."""
+        mine = (one.attestations.get(self._context.me) for one in self._rounds.values() if not one.recorded)
+        return [signed for signed in mine if signed is not None]
+
+
+def _sorted(by_member: dict[MemberId, Signed]) -> tuple[Signed, ...]:
+    return tuple(by_member[member] for member in sorted(by_member))

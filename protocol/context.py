@@ -1,0 +1,102 @@
+"""What every part of the round machine works with: who I am, the present moment, and the effects so far."""
+
+from collections import Counter
+from collections.abc import Collection
+
+from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.effects import Effect, Gossip, Persist, RecordEvidence, Send, StartTimer
+from folkmoot.protocol.equivocation import Register, Slot, compute_slot
+from folkmoot.protocol.events import Timer, TimerKind
+from folkmoot.protocol.journal import Entry
+from folkmoot.protocol.messages import Body, Evidence, Frame, Signed
+from folkmoot.protocol.pace import Pace
+from folkmoot.protocol.signing import Signer, Verifier
+from folkmoot.protocol.types import Attempt, MemberId, Round
+
+
+class Context:
+    """Shared by the parts of one `RoundMachine`; holds no rules."""
+
+    def __init__(self, federation: Federation, me: MemberId, signer: Signer, verifier: Verifier) -> None:
+        self.federation = federation
+        self.charter = federation.charter
+        self.me = me
+        self.verifier = verifier
+        self.register = Register()
+        self.pace = Pace(federation.charter.schedule)
+        self.now = 0.0
+        self.up: set[MemberId] = set()
+        self.down: set[MemberId] = set()
+        self.missed: Counter[MemberId] = Counter()
+        self._accused: set[tuple[MemberId, Slot | None]] = set()
+        self._signer = signer
+        self._effects: list[Effect] = []
+
+    @property
+    def members(self) -> range:
+        """All members of the charter."""
+        return range(len(self.charter.members))
+
+    @property
+    def everyone_up(self) -> bool:
+        """Whether a direct connection stands to every other member."""
+        return len(self.up) == len(self.members) - 1
+
+    def emit(self, *effects: Effect) -> None:
+        """Ask for something; order matters."""
+        self._effects.extend(effects)
+
+    def take_effects(self) -> list[Effect]:
+        """Hand over what was asked for since the last call."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def persist(self, round_: Round, *entries: Entry) -> None:
+        """Journal before whatever is emitted next."""
+        self.emit(Persist(round_, entries))
+
+    def sign(self, body: Body) -> Signed:
+        """Sign as myself. The caller journals it before it is sent."""
+        signed = Signed(self.me, body, self._signer.sign(body))
+        self.register.note(signed)
+        return signed
+
+    def send(self, member: MemberId, frame: Frame) -> None:
+        """To one member, if connected."""
+        if member in self.up:
+            self.emit(Send((member,), frame))
+
+    def broadcast(self, frame: Frame) -> None:
+        """To every connected member."""
+        if self.up:
+            self.emit(Send(tuple(sorted(self.up)), frame))
+
+    def announce(self, frame: Frame) -> None:
+        """To everybody: directly where a connection stands, by gossip for the others."""
+        self.broadcast(frame)
+        if not self.everyone_up:
+            self.emit(Gossip(frame))
+
+    def start_timer(self, kind: TimerKind, round_: Round, attempt: Attempt, delay: float) -> None:
+        """Wake me up in `delay` seconds."""
+        self.emit(StartTimer(Timer(kind, round_, attempt), delay))
+
+    def note(self, signed: Signed) -> bool:
+        """Register a verified body; False (and evidence is recorded and spread) if its member said otherwise before."""
+        evidence = self.register.note(signed)
+        if evidence is not None:
+            self.accuse(signed.member, evidence)
+        return evidence is None
+
+    def accuse(self, member: MemberId, evidence: Evidence) -> None:
+        """Keep and spread the proof that a member contradicted itself; once per contradiction."""
+        key = (member, compute_slot(evidence.first.body))
+        if key not in self._accused:
+            self._accused.add(key)
+            self.emit(RecordEvidence(member, evidence))
+            self.announce(evidence)
+
+    def note_participants(self, members: Collection[MemberId]) -> None:
+        """Count, for every member, the rounds in a row that went on without it."""
+        for member in self.members:
+            self.missed[member] = 0 if member in members else self.missed[member] + 1

@@ -1,0 +1,168 @@
+"""What a round asks of the world, as data: the output of `RoundMachine.handle`.
+
+Effects are carried out in order, and `Persist` is a barrier: if it fails, nothing after it runs.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.events import Timer
+from folkmoot.protocol.journal import Entry
+from folkmoot.protocol.messages import Evidence, Frame, Roster, Signed, Statement, SurvivorSet
+from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.types import Digest, MemberId, Round
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write to the journal, durably, in one transaction, before going on."""
+
+    round: Round
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put a frame on the control streams of these members (the connected ones)."""
+
+    members: tuple[MemberId, ...]
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Gossip:
+    """Announce a frame to those with whom no direct connection stands."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    """Answer with `TimerFired(timer)` after `delay` seconds (the engine adds jitter to announcements)."""
+
+    timer: Timer
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Train on `base`; answer with `Trained` or `FitFailed`."""
+
+    round: Round
+    base: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFit:
+    """The round went on without this node's training."""
+
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Encode and seal this round's update for the roster; answer with `Encoded`."""
+
+    round: Round
+    roster: Digest
+    recipients: tuple[MemberId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get the payload of a commitment from any of `sources`, open it; answer with `PayloadArrived` or `FetchFailed`."""
+
+    commitment: Signed
+    recipients: tuple[MemberId, ...]
+    sources: tuple[MemberId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSnapshot:
+    """Get a model by digest; answer with `SnapshotReady` or `SnapshotFailed`."""
+
+    model: BlobRef
+    sources: tuple[MemberId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Sum the survivors' payloads and compute the new model on `base`; answer with `Aggregated`."""
+
+    base: BlobRef
+    survivors: SurvivorSet
+    roster: Roster
+    commitments: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """This model is the round's result: make it, and all state staged with it, current."""
+
+    round: Round
+    model: BlobRef
+    participants: tuple[MemberId, ...]
+    statement: Statement
+    included: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Hand a statement under its quorum to the outbox; `turn` counts the attesters who submit before me."""
+
+    statement: Statement
+    digest: Digest
+    attestations: tuple[Signed, ...]
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRound:
+    """Keep a finished round's record."""
+
+    record: RoundRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvidence:
+    """A member contradicted itself: keep the proof and say so."""
+
+    member: MemberId
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """A frame broke a rule: count it, log it once per kind and peer. `member` is who delivered or signed it."""
+
+    member: MemberId | None
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The charter's last round is done; the node goes on serving."""
+
+    round: Round
+
+
+Effect: TypeAlias = (
+    Persist
+    | Send
+    | Gossip
+    | StartTimer
+    | Fit
+    | CancelFit
+    | Encode
+    | Fetch
+    | FetchSnapshot
+    | Aggregate
+    | Promote
+    | Record
+    | ArchiveRound
+    | RecordEvidence
+    | Blame
+    | Finished
+)

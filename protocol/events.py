@@ -1,0 +1,172 @@
+"""What can happen to a round, as data: the input of `RoundMachine.handle`."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.messages import Frame
+from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
+
+TimerKind: TypeAlias = Literal["grace", "attempt", "exchange", "announce", "refit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Names a timer; one whose round or attempt has passed is ignored when it fires."""
+
+    kind: TimerKind
+    round: Round
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The engine runs; first event after construction or `restore`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReceived:
+    """A decoded frame. `sender` is the authenticated neighbour that delivered it, None for gossip."""
+
+    sender: MemberId | None
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A direct connection to a member stands."""
+
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """The connection to a member closed, or its heartbeat was lost."""
+
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Answer to `Fit`: the update lies in the store. The digests are salted commitments (see `messages.Ready`)."""
+
+    round: Round
+    base: Digest
+    exponents: bytes
+    manifest: Digest
+    privacy_log: Digest
+    report: Digest
+    num_examples: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FitFailed:
+    """Answer to `Fit`: crash, hang, bad data or a non-finite update."""
+
+    round: Round
+    base: Digest
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Answer to `Encode`: the sealed payload lies in the archive."""
+
+    round: Round
+    roster: Digest
+    payload: BlobRef
+    key: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadArrived:
+    """Answer to `Fetch`: the payload of this commitment is held, durable, and could be opened."""
+
+    round: Round
+    roster: Digest
+    commitment: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """Answer to `Fetch`: no source delivered it, or it cannot be opened."""
+
+    round: Round
+    roster: Digest
+    commitment: Digest
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadServed:
+    """A peer pulled this payload (by root) from us, to the end."""
+
+    root: Digest
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class TransferProgress:
+    """Some payload or snapshot is still arriving; holds the attempt's time-out back."""
+
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregated:
+    """Answer to `Aggregate`: the new model is computed and staged."""
+
+    round: Round
+    survivors: Digest
+    sums: Digest
+    model: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotReady:
+    """Answer to `FetchSnapshot`: the model is held and its digest checked."""
+
+    model: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """Answer to `FetchSnapshot`: no source delivered it."""
+
+    model: BlobRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAdvanced:
+    """The ledger's finalised record has reached `height`."""
+
+    height: Round
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer asked for by `StartTimer` ran out."""
+
+    timer: Timer
+
+
+Event: TypeAlias = (
+    Started
+    | FrameReceived
+    | PeerUp
+    | PeerDown
+    | Trained
+    | FitFailed
+    | Encoded
+    | PayloadArrived
+    | FetchFailed
+    | PayloadServed
+    | TransferProgress
+    | Aggregated
+    | SnapshotReady
+    | SnapshotFailed
+    | HeadAdvanced
+    | TimerFired
+)

@@ -1,0 +1,132 @@
+"""The payloads of one roster: who committed to what, what I hold, and what others say they hold."""
+
+from collections.abc import Collection
+
+from folkmoot.protocol.certificates import roster_members
+from folkmoot.protocol.messages import (
+    Commitment,
+    Omission,
+    Receipt,
+    Roster,
+    Signed,
+    Survivor,
+    SurvivorSet,
+    body_digest,
+    roster_digest,
+)
+from folkmoot.protocol.types import Attempt, Digest, MemberId
+
+
+class Exchange:
+    """Open mode: every roster member pulls every other's payload."""
+
+    def __init__(self, me: MemberId, roster: Signed) -> None:
+        assert isinstance(roster.body, Roster)
+        self._me = me
+        self.signed = roster
+        self.roster = roster.body
+        self.digest = roster_digest(roster.member, roster.body)
+        self.members = roster_members(roster.body)
+        self.commitments: dict[MemberId, Signed] = {}
+        self.held: set[MemberId] = set()
+        self.fetching: set[MemberId] = set()
+        self._digests: dict[MemberId, Digest] = {}
+        self._receipts: dict[MemberId, frozenset[Digest]] = {}
+        self._forwarded: set[tuple[Digest, MemberId]] = set()
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt that this roster belongs to."""
+        return self.roster.attempt
+
+    def add_commitment(self, signed: Signed) -> None:
+        """The first (verified) commitment of a roster member counts."""
+        if signed.member not in self.commitments:
+            self.commitments[signed.member] = signed
+            self._digests[signed.member] = body_digest(signed.body)
+
+    def commitment_digest(self, member: MemberId) -> Digest:
+        """Names the member's commitment."""
+        return self._digests[member]
+
+    def member_of(self, commitment: Digest) -> MemberId | None:
+        """Whose commitment that is."""
+        return next((who for who, known in self._digests.items() if known == commitment), None)
+
+    def add_receipt(self, member: MemberId, receipt: Receipt) -> None:
+        """What another member holds (perhaps payloads whose commitments have yet to come here); only ever more."""
+        self._receipts[member] = self._receipts.get(member, frozenset()) | frozenset(receipt.held)
+
+    def add_forwarded(self, root: Digest, member: MemberId) -> None:
+        """I delivered this payload to that member."""
+        self._forwarded.add((root, member))
+
+    def receipt(self) -> Receipt:
+        """What I hold, for the proposer."""
+        held = tuple(self.commitment_digest(member) for member in sorted(self.held))
+        return Receipt(self.roster.round, self.roster.attempt, self.digest, held)
+
+    def holds(self, survivors: SurvivorSet) -> bool:
+        """Whether I hold exactly the payloads that the set names."""
+        return all(
+            survivor.member in self.held and self.commitment_digest(survivor.member) == survivor.commitment
+            for survivor in survivors.survivors
+        )
+
+    def commitments_of(self, survivors: SurvivorSet) -> tuple[Signed, ...]:
+        """The survivors' commitments, ascending; only those that are known."""
+        members = (survivor.member for survivor in survivors.survivors)
+        return tuple(self.commitments[member] for member in members if member in self.commitments)
+
+    def choose_survivors(
+        self, quorum: int, down: Collection[MemberId], patient: bool
+    ) -> tuple[MemberId, ...] | None:
+        """Whom to propose: everybody, or, when it is time, the most that a quorum holds in common.
+
+        `patient` is set until the grace for late payloads is over; members in `down` are not waited for.
+        """
+        if len(self.held) == len(self.members):
+            return self.members
+        awaited = [member for member in self.members if member not in self.held and member not in down]
+        if awaited and patient:
+            return None
+        candidates = set(self.held)
+        while len(candidates) >= quorum:
+            holders = [
+                one for one in self.members if all(self._is_held_by(one, member) for member in candidates)
+            ]
+            if len(holders) >= quorum:
+                return tuple(sorted(candidates))
+            candidates.remove(min(candidates, key=self._spread))
+        return None
+
+    def _is_held_by(self, holder: MemberId, member: MemberId) -> bool:
+        if holder == self._me:
+            return member in self.held
+        return self._digests.get(member) in self._receipts.get(holder, frozenset())
+
+    def _spread(self, member: MemberId) -> tuple[int, MemberId]:
+        # How many hold it; ties go by member, so that a schedule replays.
+        return sum(self._is_held_by(holder, member) for holder in self.members), member
+
+    def survivors_of(self, members: Collection[MemberId]) -> tuple[Survivor, ...]:
+        """The survivor entries of these members, ascending."""
+        return tuple(Survivor(member, self.commitment_digest(member)) for member in sorted(members))
+
+    def omissions(self, survivors: Collection[MemberId]) -> tuple[Omission, ...]:
+        """Each roster member left out, with a member (I, before others) that lacks its payload."""
+        left_out = [member for member in self.members if member not in survivors]
+        return tuple(Omission(member, self._lacking(member)) for member in left_out)
+
+    def _lacking(self, member: MemberId) -> MemberId:
+        holders = (self._me, *self.members)
+        return next((one for one in holders if not self._is_held_by(one, member)), self._me)
+
+    def contradicts(self, omitted: Collection[Omission]) -> bool:
+        """Whether I delivered a payload that the proposer says was lacking: then I do not vote (rule 4)."""
+        return any(
+            isinstance(body := self.commitments[omission.member].body, Commitment)
+            and (body.root, omission.lacking) in self._forwarded
+            for omission in omitted
+            if omission.member in self.commitments
+        )

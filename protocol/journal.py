@@ -1,0 +1,114 @@
+"""What a node writes down before it acts on it, so that after a crash it repeats itself byte for byte.
+
+PROTOCOL section 2, rule 10. Replaying the entries of the rounds still open rebuilds the machine.
+"""
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.errors import LocalProtocolError
+from folkmoot.protocol.messages import Certificate, Few, Final, Opening, Propose, Signed, SurvivorSet, encode
+from folkmoot.protocol.types import Attempt, Digest, Round
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of all entries."""
+
+
+class Began(_Entry, frozen=True, tag="began"):
+    """A round was begun on this base, after this statement."""
+
+    round: Round
+    base: BlobRef
+    previous: Digest
+
+
+class Entered(_Entry, frozen=True, tag="entered"):
+    """The attempts before this one were given up."""
+
+    round: Round
+    attempt: Attempt
+
+
+class Said(_Entry, frozen=True, tag="said"):
+    """A READY or a commitment was signed: the same bytes go out again after a restart."""
+
+    signed: Signed
+
+
+class RosterTaken(_Entry, frozen=True, tag="roster-taken"):
+    """The roster of an attempt was accepted (or, by its proposer, named)."""
+
+    roster: Signed
+
+
+class Proposed(_Entry, frozen=True, tag="proposed"):
+    """A survivor set was proposed."""
+
+    propose: Propose
+
+
+class Voted(_Entry, frozen=True, tag="voted"):
+    """A vote, with the survivors' commitments (whose payloads are held) that it rests on."""
+
+    vote: Signed
+    survivors: SurvivorSet
+    commitments: Annotated[tuple[Signed, ...], Few]
+
+
+class Locked(_Entry, frozen=True, tag="locked"):
+    """A lock, with the certificate that it rests on and the model that the sums give."""
+
+    lock: Signed
+    certificate: Certificate
+    model: BlobRef
+
+
+class Attested(_Entry, frozen=True, tag="attested"):
+    """The round was opened and its model computed; the statement signed, unless I am no attester."""
+
+    opening: Opening
+    certificate: Certificate
+    roster: Signed
+    commitments: Annotated[tuple[Signed, ...], Few]
+    model: BlobRef
+    attestation: Signed | None
+
+
+class Adopted(_Entry, frozen=True, tag="adopted"):
+    """A finished round was learnt from others, with its model."""
+
+    final: Final
+
+
+class SatOut(_Entry, frozen=True, tag="sat-out"):
+    """Signatures of mine turned up that the journal lacks: nothing is signed through this round."""
+
+    through: Round
+
+
+Entry: TypeAlias = (
+    Began | Entered | Said | RosterTaken | Proposed | Voted | Locked | Attested | Adopted | SatOut
+)
+
+_decoder: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The bytes of one journal row."""
+    return encode(entry)
+
+
+def entry_kind(entry: Entry) -> str:
+    """The row's kind, for people who read the journal."""
+    return str(type(entry).__struct_config__.tag)
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Read a row back; raises `LocalProtocolError` if it is none of ours."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise LocalProtocolError(f"the journal holds a row that is not an entry: {error}") from error

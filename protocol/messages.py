@@ -1,0 +1,274 @@
+"""Everything that members tell each other: signed bodies, and the frames that carry them.
+
+A *body* is what one member claims; `Signed` is a body with its member and signature. Bodies that may have to be shown
+on the chain are signed by the audit key over EIP-712, the others by the identity key (`signing.py`). Frames that are
+not `Signed` hold only signed things and prove themselves, whoever delivers them. The wire form is msgpack arrays,
+canonical: what does not encode back to the same bytes is refused.
+"""
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.types import Digest
+
+MAX_FRAME = 256 * 1024
+"""Bytes of the largest frame; what is longer is refused before it is parsed."""
+
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Uint32 = Annotated[int, Meta(ge=0, lt=2**32)]
+Uint63 = Annotated[int, Meta(ge=0, lt=2**63)]
+Few = Meta(max_length=256)
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of all wire structs: immutable, positional, nothing unknown."""
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+class Ready(_Wire, frozen=True, tag="ready"):
+    """My update for `round` on `base` is trained. Gossiped.
+
+    `exponents` holds one int8 per tensor: the smallest E with every |value| <= 2^E, within the charter's bounds.
+    `manifest`, `privacy_log` and `report` are salted commitments, opened to auditors only. Open mode adds the weight
+    and the metrics of the base model in clear.
+    """
+
+    round: Uint63
+    base: Bytes32
+    exponents: Annotated[bytes, Meta(max_length=65_536)]
+    manifest: Bytes32
+    privacy_log: Bytes32
+    report: Bytes32
+    num_examples: Uint63
+    accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+class Roster(_Wire, frozen=True, tag="roster"):
+    """Who takes part in this attempt, and the common scale of every tensor. From the attempt's proposer.
+
+    The READYs ride along, so a voter needs nothing else to check the scales.
+    """
+
+    round: Uint63
+    attempt: Uint32
+    base: Bytes32
+    readies: Annotated[tuple["Signed", ...], Few]
+    exponents: Annotated[bytes, Meta(max_length=65_536)]
+
+
+class Commitment(_Wire, frozen=True, tag="commitment"):
+    """What I send for this roster: payload root and size, and a hash that binds me to the content key."""
+
+    federation: Bytes32
+    round: Uint63
+    roster: Bytes32
+    member: Uint32
+    root: Bytes32
+    size: Uint63
+    key: Bytes32
+
+
+class Receipt(_Wire, frozen=True, tag="receipt"):
+    """The payloads (by commitment digest) that I hold and could open. To the proposer."""
+
+    round: Uint63
+    attempt: Uint32
+    roster: Bytes32
+    held: Annotated[tuple[Bytes32, ...], Few]
+
+
+class Proposal(_Wire, frozen=True, tag="proposal"):
+    """Let this survivor set be the round's. `omitted` is the digest of the `Omission`s that go with it."""
+
+    federation: Bytes32
+    round: Uint63
+    attempt: Uint32
+    survivors: Bytes32
+    omitted: Bytes32
+
+
+class Vote(_Wire, frozen=True, tag="vote"):
+    """I could finish with this survivor set. One per round and attempt."""
+
+    federation: Bytes32
+    round: Uint63
+    attempt: Uint32
+    survivors: Bytes32
+
+
+class Lock(_Wire, frozen=True, tag="lock"):
+    """I hold the certificate and these sums, and will stand by them until shown a higher certificate."""
+
+    federation: Bytes32
+    round: Uint63
+    attempt: Uint32
+    survivors: Bytes32
+    sums: Bytes32
+
+
+class Statement(_Wire, frozen=True, tag="statement"):
+    """The round's record, for the ledger. Every field is a function of the survivor set and the sums."""
+
+    federation: Bytes32
+    round: Uint63
+    previous: Bytes32
+    config: Bytes32
+    base: Bytes32
+    survivors: Bytes32
+    model: Bytes32
+    archive: Bytes32
+
+
+class Enter(_Wire, frozen=True, tag="enter"):
+    """I have given up the attempts before this one. f+1 of these pull the others along."""
+
+    round: Uint63
+    attempt: Uint32
+
+
+Body: TypeAlias = Ready | Roster | Commitment | Receipt | Proposal | Vote | Lock | Statement | Enter
+
+AuditBody: TypeAlias = Commitment | Proposal | Vote | Lock | Statement
+"""Bodies signed by the audit key over EIP-712."""
+
+
+class Signed(_Wire, frozen=True, tag="signed"):
+    """A body, who says it, and the signature (64 bytes; Ed25519 or EIP-2098 compact secp256k1)."""
+
+    member: Uint32
+    body: Body
+    signature: Bytes64
+
+
+# --- what certificates are made of ----------------------------------------------------------------------------------
+
+
+class Survivor(_Wire, frozen=True):
+    """A member whose vector is in the sum, by the digest of its commitment."""
+
+    member: Uint32
+    commitment: Bytes32
+
+
+class SurvivorSet(_Wire, frozen=True):
+    """V of PROTOCOL section 2: all that a round's result depends on, besides the payloads. Survivors by member."""
+
+    round: Uint63
+    base: Bytes32
+    previous: Bytes32
+    config: Bytes32
+    roster: Bytes32
+    survivors: Annotated[tuple[Survivor, ...], Few]
+
+    @property
+    def digest(self) -> Digest:
+        """What votes and locks name."""
+        return digest("folkmoot/v1/survivors", encode(self))
+
+
+class Omission(_Wire, frozen=True):
+    """A roster member that is left out, and a member that lacks its payload."""
+
+    member: Uint32
+    lacking: Uint32
+
+
+# --- frames ---------------------------------------------------------------------------------------------------------
+
+
+class Certificate(_Wire, frozen=True, tag="certificate"):
+    """Q votes of one attempt on one survivor set."""
+
+    survivors: SurvivorSet
+    votes: Annotated[tuple[Signed, ...], Few]
+
+
+class Opening(_Wire, frozen=True, tag="opening"):
+    """Q locks of one attempt on one survivor set and one sums digest: the round is decided."""
+
+    survivors: SurvivorSet
+    locks: Annotated[tuple[Signed, ...], Few]
+
+
+class Propose(_Wire, frozen=True, tag="propose"):
+    """A signed proposal with what it names, and, for an earlier attempt's set, the certificate that it rests on."""
+
+    proposal: Signed
+    survivors: SurvivorSet
+    omitted: Annotated[tuple[Omission, ...], Few]
+    certificate: Certificate | None
+
+
+class Final(_Wire, frozen=True, tag="final"):
+    """A finished round: the statement under a quorum of attestations, and the model that it names."""
+
+    attestations: Annotated[tuple[Signed, ...], Few]
+    model: BlobRef
+
+
+class Hello(_Wire, frozen=True, tag="hello"):
+    """First frame on a new connection: where I stand (the round I work on and my attempt)."""
+
+    round: Uint63
+    attempt: Uint32
+
+
+class Recall(_Wire, frozen=True, tag="recall"):
+    """What do you hold that I signed? Asked after a restart, before anything is signed again."""
+
+
+class Recalled(_Wire, frozen=True, tag="recalled"):
+    """The answer: the asker's latest signed messages that I know, and the highest round that I have seen final."""
+
+    round: Uint63
+    signed: Annotated[tuple[Signed, ...], Few]
+
+
+class Evidence(_Wire, frozen=True, tag="evidence"):
+    """Two signed bodies of one member that cannot both be honest."""
+
+    first: Signed
+    second: Signed
+
+
+Frame: TypeAlias = Signed | Certificate | Opening | Propose | Final | Hello | Recall | Recalled | Evidence
+
+_encoder = msgspec.msgpack.Encoder()
+_frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """The canonical wire form."""
+    return _encoder.encode(value)
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Strictly parse one frame; raises `RemoteProtocolError` on anything that `encode` would not have written."""
+    if len(data) > MAX_FRAME:
+        raise RemoteProtocolError(f"frame of {len(data)} bytes, the limit is {MAX_FRAME}")
+    try:
+        frame = _frames.decode(data)
+        canonical = encode(frame) == data
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"undecodable frame: {error}") from error
+    if not canonical:
+        raise RemoteProtocolError("frame is not in canonical form")
+    return frame
+
+
+def body_digest(body: Body) -> Digest:
+    """Names a body (a commitment in a survivor set, a roster in a commitment) by its content."""
+    return digest(f"folkmoot/v1/{type(body).__struct_config__.tag}", encode(body))
+
+
+def roster_digest(proposer: int, roster: Roster) -> Digest:
+    """Names a roster; covers round, attempt and proposer, so no two attempts share one."""
+    return digest("folkmoot/v1/roster", proposer.to_bytes(4, "big"), encode(roster))

@@ -1,0 +1,536 @@
+"""The life of a node over the rounds, as one state machine: `RoundMachine.handle(event, now) -> list[Effect]`.
+
+No input or output, no clock, no randomness: time comes in, timers go out as data, and training, fetching, summing and
+recording are effects that the engine carries out and answers with events. The daemon and the simulator run the same
+machine. The rules are PROTOCOL.md sections 2 and 3; the flow of one round, in open mode:
+
+    Fit -> READY -> roster -> Encode -> commitment -> Fetch -> receipt -> proposal -> vote (x Q = certificate)
+        -> Aggregate -> lock (x Q = opening) -> statement -> attestation (x k) -> Record
+
+`CurrentRound` is the round in work, `ClosedRounds` what comes after the opening, `RecallGate` what comes before the
+first signature. Here: which round is in work, who is connected, and how a node that fell behind catches up.
+"""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.certificates import Federation, verify_final
+from folkmoot.protocol.closing import ClosedRounds
+from folkmoot.protocol.context import Context
+from folkmoot.protocol.current import CurrentRound, Outcome
+from folkmoot.protocol.effects import Blame, CancelFit, Effect, FetchSnapshot, Finished, Fit, Promote
+from folkmoot.protocol.equivocation import verify_evidence
+from folkmoot.protocol.errors import Ignore, RemoteProtocolError
+from folkmoot.protocol.events import (
+    Aggregated,
+    Encoded,
+    Event,
+    FetchFailed,
+    FitFailed,
+    FrameReceived,
+    HeadAdvanced,
+    PayloadArrived,
+    PayloadServed,
+    PeerDown,
+    PeerUp,
+    SnapshotFailed,
+    SnapshotReady,
+    Started,
+    Timer,
+    TimerFired,
+    Trained,
+    TransferProgress,
+)
+from folkmoot.protocol.journal import (
+    Adopted,
+    Attested,
+    Began,
+    Entry,
+    Locked,
+    Proposed,
+    RosterTaken,
+    Said,
+    SatOut,
+    Voted,
+)
+from folkmoot.protocol.messages import (
+    Certificate,
+    Commitment,
+    Enter,
+    Evidence,
+    Final,
+    Frame,
+    Hello,
+    Lock,
+    Opening,
+    Proposal,
+    Propose,
+    Ready,
+    Recall,
+    Recalled,
+    Receipt,
+    Roster,
+    Signed,
+    Statement,
+    Vote,
+)
+from folkmoot.protocol.recall import SIT_OUT, RecallGate, body_key
+from folkmoot.protocol.signing import Signer, Verifier
+from folkmoot.protocol.typed_data import struct_hash
+from folkmoot.protocol.types import MemberId, Round
+from folkmoot.protocol.validation import validate_attestation, validate_sender
+
+ANNOUNCE_DELAYS = (2.0, 4.0, 8.0, 16.0)
+"""Seconds after which a node repeats what it last said, again and again at the last one."""
+
+REFIT_DELAY = 10.0
+"""Seconds after a failed training until it is tried again, if the round is still open."""
+
+EARLY_FRAMES = 1024
+"""Frames of the next round that are kept until this node gets there."""
+
+RECALL_LIMIT = 64
+"""Signatures shown in one answer to a recall."""
+
+
+class RoundMachine:
+    """One member's state machine. `model0` names the starting weights."""
+
+    def __init__(
+        self, federation: Federation, me: MemberId, signer: Signer, verifier: Verifier, model0: BlobRef
+    ) -> None:
+        self._context = Context(federation, me, signer, verifier)
+        self._closed = ClosedRounds(self._context)
+        self._said: set[bytes] = set()
+        self._gate: RecallGate | None = RecallGate(self._context, self._said)
+        self._early: list[tuple[MemberId | None, Frame]] = []
+        self._catching_up: Final | None = None
+        self._offered: Final | None = None
+        self._sit_out_through: Round = 0
+        self._recorded: Round = 0
+        self._announced = 0
+        self._begun = False
+        self._current = CurrentRound(self._context, 1, model0, federation.id)
+
+    # --- what others may look at ----------------------------------------------------------------------------
+
+    @property
+    def current(self) -> CurrentRound:
+        """The round in work (beyond the charter's last one when all is done)."""
+        return self._current
+
+    @property
+    def finished(self) -> bool:
+        """Whether the charter's last round is done."""
+        return self._current.round > self._context.charter.schedule.rounds
+
+    @property
+    def completed(self) -> Round:
+        """How many rounds are done."""
+        return self._current.round - 1
+
+    @property
+    def phase(self) -> str:
+        """One word for people."""
+        if self.finished:
+            return "done"
+        if self._gate is not None:
+            return "recalling"
+        if self._catching_up is not None:
+            return "catching up"
+        if self._sitting_out:
+            return "sitting out"
+        if self._too_far_ahead:
+            return "waiting for the ledger"
+        return self._current.phase
+
+    # --- restart --------------------------------------------------------------------------------------------
+
+    def restore(self, entries: Iterable[Entry], now: float) -> None:
+        """Rebuild from the journal, oldest entry first; before `Started`."""
+        self._context.now = now
+        for entry in entries:
+            self._restore(entry)
+        # Recording and archiving again does no harm; of the models only the newest becomes current again.
+        effects = self._context.take_effects()
+        promotes = [effect for effect in effects if isinstance(effect, Promote)]
+        self._context.emit(*(one for one in effects if not isinstance(one, Promote)), *promotes[-1:])
+
+    def _restore(self, entry: Entry) -> None:
+        for signed in _signed_in(entry):
+            self._context.register.note(signed)
+            if signed.member == self._context.me:
+                self._said.add(body_key(signed.body))
+        match entry:
+            case Began(round=round_, base=base, previous=previous):
+                self._current = CurrentRound(self._context, round_, base, previous)
+                self._begun = True
+            case Attested():
+                self._closed.add(entry)
+            case Adopted(final=final):
+                self._closed.adopt(final)
+            case SatOut(through=through):
+                self._sit_out_through = through
+            case _:
+                self._current.restore(entry)
+
+    # --- the one entry point --------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in what happened at `now` (seconds, any origin, never going back); returns what is to be done."""
+        self._context.now = now
+        match event:
+            case Started():
+                self._start()
+            case FrameReceived(sender=sender, frame=frame):
+                self._on_frame(sender, frame)
+            case PeerUp(member=member):
+                self._on_peer_up(member)
+            case PeerDown(member=member):
+                self._context.up.discard(member)
+                self._context.down.add(member)
+            case Trained(round=round_):
+                if round_ == self._current.round and not self._sitting_out:
+                    self._current.on_trained(event)
+            case FitFailed(round=round_):
+                if round_ == self._current.round:
+                    self._current.fit_failed = True
+                    self._context.start_timer("refit", round_, 0, REFIT_DELAY)
+            case Encoded(round=round_):
+                if round_ == self._current.round:
+                    self._current.on_encoded(event)
+            case PayloadArrived(round=round_):
+                if round_ == self._current.round:
+                    self._current.on_payload(event)
+            case FetchFailed(round=round_):
+                if round_ == self._current.round:
+                    self._current.on_fetch_failed(event)
+            case PayloadServed(root=root, member=member):
+                self._current.on_served(root, member)
+            case TransferProgress(round=round_):
+                if round_ == self._current.round:
+                    self._current.on_progress()
+            case Aggregated(round=round_):
+                if round_ == self._current.round:
+                    self._current.on_aggregated(event)
+            case SnapshotReady(model=model):
+                self._on_snapshot(model)
+            case SnapshotFailed(model=model):
+                if self._catching_up is not None and self._catching_up.model == model:
+                    self._catching_up = None
+            case HeadAdvanced(height=height):
+                self._on_head(height)
+            case TimerFired(timer=timer):
+                self._on_timer(timer)
+            case _:
+                assert_never(event)
+        self._go_on()
+        return self._context.take_effects()
+
+    def _go_on(self) -> None:
+        """Take every step that is possible, over as many rounds as it takes."""
+        while self._active:
+            self._current.advance()
+            outcome = self._current.outcome()
+            deferred = self._current.take_deferred()
+            if outcome is not None:
+                self._close(outcome)
+            elif deferred:
+                for frame in deferred:
+                    self._on_frame(None, frame)
+            else:
+                return
+
+    # --- rounds ---------------------------------------------------------------------------------------------
+
+    @property
+    def _too_far_ahead(self) -> bool:
+        return self._current.round > self._recorded + self._context.charter.schedule.max_ahead
+
+    @property
+    def _sitting_out(self) -> bool:
+        return self._current.round <= self._sit_out_through
+
+    @property
+    def _active(self) -> bool:
+        """Whether this node may sign things in the current round."""
+        blocked = self._gate is not None or self._catching_up is not None or self._sitting_out
+        return self._begun and not (blocked or self.finished or self._too_far_ahead)
+
+    def _start(self) -> None:
+        if self._begun:
+            self._resume()
+        else:
+            self._begin(1, self._current.base, self._current.previous)
+        self._pass_gate_if_done()
+
+    def _begin(self, round_: Round, base: BlobRef, previous: bytes) -> None:
+        """Take up a round, unless the ledger is too far behind (then `_on_head` does)."""
+        context = self._context
+        self._current = CurrentRound(context, round_, base, previous)
+        self._catching_up = self._offered = None
+        self._announced = 0
+        context.register.forget_before(round_ - 1)
+        context.persist(round_, Began(round_, base, previous))
+        self._begun = True
+        self._resume()
+
+    def _resume(self) -> None:
+        """Start, or after a restart go on with, the current round."""
+        self._context.start_timer("announce", self._current.round, 0, ANNOUNCE_DELAYS[0])
+        if self.finished:
+            self._context.emit(Finished(self.completed))
+        elif not self._too_far_ahead:
+            self._take_up()
+
+    def _take_up(self) -> None:
+        if not self._sitting_out:
+            self._current.start()
+        early, self._early = self._early, []
+        for sender, frame in early:
+            self._on_frame(sender, frame)
+
+    def _close(self, outcome: Outcome) -> None:
+        """Rule 8: the round is decided and its model computed here; attest and go on."""
+        context, lock = self._context, outcome.opening.locks[0].body
+        assert isinstance(lock, Lock)
+        context.pace.note(self._current.seconds_since_quorum())
+        entry = self._closed.attest(outcome)
+        context.persist(lock.round, entry)
+        closed = self._closed.add(entry)
+        if entry.attestation is not None:
+            context.broadcast(entry.attestation)
+        if self._current.ready is None:
+            context.emit(CancelFit(self._current.round))
+        self._begin(lock.round + 1, entry.model, closed.digest)
+
+    def _on_head(self, height: Round) -> None:
+        was_waiting = self._too_far_ahead
+        self._recorded = max(self._recorded, height)
+        if was_waiting and not self._too_far_ahead and self._begun and not self.finished:
+            self._take_up()
+
+    # --- catching up ----------------------------------------------------------------------------------------
+
+    def _on_final(self, final: Final) -> None:
+        """A peer shows a finished round. If it is mine or later, I am behind."""
+        statement = verify_final(final, self._context.federation, self._context.verifier)
+        if statement.round < self._current.round:
+            raise Ignore("final of a round that is done here")
+        if self._offered is None or _round_of(self._offered) < statement.round:
+            self._offered = final
+        if statement.round > self._current.round or self._current.proposal is None:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Fetch the model of the latest finished round, from anybody: its digest is known."""
+        if self._offered is not None and self._catching_up is None:
+            self._catching_up = self._offered
+            self._context.emit(FetchSnapshot(self._offered.model, tuple(sorted(self._context.up))))
+
+    def _on_snapshot(self, model: BlobRef) -> None:
+        final = self._catching_up
+        if final is None or final.model != model:
+            return
+        statement = final.attestations[0].body
+        assert isinstance(statement, Statement)
+        context = self._context
+        context.persist(statement.round, Adopted(final))
+        self._closed.adopt(final)
+        members, included = self._survivors_of(statement)
+        context.emit(
+            CancelFit(self._current.round), Promote(statement.round, model, members, statement, included)
+        )
+        self._begin(statement.round + 1, model, struct_hash(statement))
+        self._broadcast_hello()
+
+    def _survivors_of(self, statement: Statement) -> tuple[tuple[MemberId, ...], bool]:
+        survivors = self._current.ballot.get_set(statement.survivors)
+        members = tuple(survivor.member for survivor in survivors.survivors) if survivors else ()
+        return members, self._context.me in members
+
+    # --- peers and time -------------------------------------------------------------------------------------
+
+    def _on_peer_up(self, member: MemberId) -> None:
+        self._context.up.add(member)
+        self._context.down.discard(member)
+        self._context.send(member, self._hello())
+        if self._gate is not None:
+            self._context.send(member, Recall())
+        self._current.fetch_missing()
+
+    def _hello(self) -> Hello:
+        return Hello(self._current.round, self._current.attempt)
+
+    def _broadcast_hello(self) -> None:
+        self._context.broadcast(self._hello())
+
+    def _on_timer(self, timer: Timer) -> None:
+        if timer.round != self._current.round:
+            return
+        if timer.kind == "announce":
+            self._announce()
+        elif timer.kind == "refit":
+            if self._current.ready is None and self._active:
+                self._context.emit(Fit(self._current.round, self._current.base))
+        elif self._active:
+            self._current.on_timer(timer)
+
+    def _announce(self) -> None:
+        """Repeat what I last said: gossip and streams may have lost it; and look whether I fell behind."""
+        context = self._context
+        delay = ANNOUNCE_DELAYS[min(self._announced, len(ANNOUNCE_DELAYS) - 1)]
+        self._announced += 1
+        self._broadcast_hello()
+        for frame in [*self._current.current_frames(), *self._closed.open_attestations()]:
+            context.broadcast(frame)
+        if self._gate is not None:
+            context.broadcast(Recall())
+        if self._current.ready is not None and not context.everyone_up:
+            context.announce(self._current.ready)
+        self._current.fetch_missing()
+        self._offered = self._offered or self._closed.early_final(
+            self._current.round, self._current.base.size
+        )
+        self._catch_up()
+        context.start_timer("announce", self._current.round, 0, delay)
+
+    # --- frames ---------------------------------------------------------------------------------------------
+
+    def _on_frame(self, sender: MemberId | None, frame: Frame) -> None:
+        """Validate and take in one frame. A fault is counted against whoever delivered or signed it."""
+        try:
+            if sender is not None and self._is_neighbourly(frame):
+                self._on_neighbour(sender, frame)
+            elif self._gate is not None:
+                self._gate.keep(sender, frame)
+            else:
+                self._take_frame(sender, frame)
+        except Ignore:
+            pass
+        except RemoteProtocolError as error:
+            blamed = sender if sender is not None or not isinstance(frame, Signed) else frame.member
+            self._context.emit(Blame(blamed, type(frame).__name__.lower(), str(error)))
+
+    @staticmethod
+    def _is_neighbourly(frame: Frame) -> bool:
+        return isinstance(frame, Hello | Recall | Recalled)
+
+    def _on_neighbour(self, sender: MemberId, frame: Frame) -> None:
+        """Unsigned frames between two connected members."""
+        context = self._context
+        match frame:
+            case Hello(round=round_):
+                behind = self._closed.frames_for(round_) if round_ < self._current.round else []
+                same = self._current.current_frames() if round_ == self._current.round else []
+                for answer in [*behind, *same]:
+                    context.send(sender, answer)
+            case Recall():
+                said = context.register.said_by(sender)[-RECALL_LIMIT:]
+                context.send(sender, Recalled(self._closed.latest_round, said))
+            case Recalled():
+                if self._gate is not None:
+                    self._gate.on_recalled(sender, frame)
+                    self._pass_gate_if_done()
+            case _:
+                pass
+
+    def _pass_gate_if_done(self) -> None:
+        gate = self._gate
+        if gate is None or not gate.done:
+            return
+        if gate.unknown is not None:
+            self._sit_out_through = max(gate.highest, self._current.round) + SIT_OUT
+            self._context.persist(self._current.round, SatOut(self._sit_out_through))
+        self._gate = None
+        for sender, frame in gate.release():
+            self._on_frame(sender, frame)
+
+    def _take_frame(self, sender: MemberId | None, frame: Frame) -> None:
+        """A frame that proves itself, whoever delivered it."""
+        if isinstance(frame, Final):
+            self._on_final(frame)
+        elif isinstance(frame, Evidence):
+            self._context.accuse(verify_evidence(frame, self._context.verifier), frame)
+        elif isinstance(frame, Signed) and isinstance(frame.body, Statement):
+            self._on_attestation(frame)
+        elif _round_of(frame) == self._current.round and self._active:
+            self._on_round_frame(frame)
+        elif _round_of(frame) in (self._current.round, self._current.round + 1):
+            self._keep_early(sender, frame)
+
+    def _keep_early(self, sender: MemberId | None, frame: Frame) -> None:
+        if len(self._early) < EARLY_FRAMES and not self._sitting_out:
+            self._early.append((sender, frame))
+
+    def _on_round_frame(self, frame: Frame) -> None:
+        current = self._current
+        match frame:
+            case Signed(member=member):
+                validate_sender(member, len(self._context.members))
+                self._on_signed(frame)
+            case Propose():
+                current.on_propose(frame)
+            case Certificate():
+                current.on_certificate(frame)
+            case Opening():
+                current.on_opening(frame)
+            case _:
+                pass
+
+    def _on_signed(self, signed: Signed) -> None:
+        current = self._current
+        match signed.body:
+            case Ready():
+                current.on_ready(signed)
+            case Roster():
+                current.on_roster(signed)
+            case Commitment():
+                current.on_commitment(signed)
+            case Receipt():
+                current.on_receipt(signed)
+            case Vote() | Lock():
+                current.on_ballot(signed)
+            case Enter():
+                current.on_enter(signed)
+            case Proposal() | Statement():
+                raise Ignore("comes in a frame of its own")
+            case _:
+                assert_never(signed.body)
+
+    def _on_attestation(self, signed: Signed) -> None:
+        validate_attestation(signed, self._current.view, self._closed.oldest)
+        if self._context.note(signed):
+            self._closed.add_attestation(signed)
+
+
+def _round_of(frame: Frame) -> Round:
+    match frame:
+        case Signed(body=body):
+            return body.round
+        case Certificate(survivors=survivors) | Opening(survivors=survivors):
+            return survivors.round
+        case Propose(survivors=survivors):
+            return survivors.round
+        case Final(attestations=attestations):
+            return attestations[0].body.round if attestations else 0
+        case Hello(round=round_) | Recalled(round=round_):
+            return round_
+        case _:
+            return 0
+
+
+def _signed_in(entry: Entry) -> list[Signed]:
+    """What this node itself signed, according to a journal entry."""
+    match entry:
+        case Said(signed=signed) | Voted(vote=signed) | Locked(lock=signed):
+            return [signed]
+        case RosterTaken(roster=signed):
+            return [signed]
+        case Proposed(propose=propose):
+            return [propose.proposal]
+        case Attested(attestation=signed):
+            return [signed] if signed is not None else []
+        case _:
+            return []
