@@ -23,9 +23,9 @@ HOMES = {
     "torch": ("node/train/",),
     "libp2p": ("node/network/",),
     "multiaddr": ("node/network/",),
-    "web3": ("ledger/evm.py", "ledger/devchain.py", "scripts/testnet/chain.py"),
-    "eth_tester": ("ledger/devchain.py", "scripts/testnet/chain.py"),
-    "eth": ("ledger/devchain.py", "scripts/testnet/chain.py"),
+    "web3": ("ledger/evm.py", "scripts/testnet/devchain.py"),
+    "eth_tester": ("scripts/testnet/devchain.py",),
+    "eth": ("scripts/testnet/devchain.py",),
     "sklearn": ("scripts/testnet/",),
     "trio": ("node/", "scripts/testnet/"),
     "rich": ("node/cli/", "ledger/", "scripts/testnet/"),
@@ -163,7 +163,6 @@ def test_auditors_install_imports_every_ledger_and_protocol_module() -> None:
         )
         for name in ("protocol", "ledger")
         for path in python_files(name)
-        if path.name != "devchain.py"  # the embedded chain comes with the testnet extra
     ]
     script = f"""
 import importlib, sys
