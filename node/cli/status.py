@@ -1,0 +1,109 @@
+"""`folkmoot status`: what the node of a home is doing, from its status file alone. Imports nothing heavy."""
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from folkmoot.node.config import Home
+from folkmoot.node.status_file import NodeStatus, RoundStatus, StatusError, is_running, read_status
+
+STALE_SECONDS = 10.0
+"""A running node writes its status at least once a second; after this long something holds it up."""
+
+_SHOWN_ROUNDS = 10
+
+
+@click.command()
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="The node's home directory.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+def status(home: Path, as_json: bool) -> None:
+    """Show what this node is doing: round, phase, peers, ledger and the rounds behind it."""
+    report = read_status(Home(home).status)
+    if report is None:
+        raise StatusError(f"{Home(home).status}: no node has run in this home: start it with 'folkmoot run'")
+    running = is_running(report)
+    if as_json:
+        click.echo(msgspec.json.encode({"running": running, **msgspec.to_builtins(report)}))
+    else:
+        _show(report, running, time.time())
+
+
+def describe_state(report: NodeStatus, running: bool, now: float) -> str:
+    """Whether the node runs and how old its word is, at Unix time `now`."""
+    age = max(0.0, now - report.updated)
+    if not running:
+        return f"not running (process {report.pid} is gone; last word {age:.0f} s ago)"
+    if age > STALE_SECONDS:
+        return f"running as process {report.pid}, but silent for {age:.0f} s: see its log"
+    return f"running as process {report.pid}"
+
+
+def _show(report: NodeStatus, running: bool, now: float) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(_summary(report, running, now))
+    if report.history:
+        console.print(_history(report.history[-_SHOWN_ROUNDS:]))
+
+
+def _summary(report: NodeStatus, running: bool, now: float) -> object:
+    from rich.table import Table
+
+    ledger = report.ledger
+    rows = {
+        "state": describe_state(report, running, now),
+        "peer id": report.peer_id,
+        "rounds": f"{report.rounds} completed, now {report.phase} in round {report.round} attempt {report.attempt}",
+        "peers": ", ".join(report.peers) or "none answers",
+        "model": report.model_digest or "none yet",
+        "accuracy": format_accuracy(report.accuracy),
+        "traffic": f"{format_size(report.bytes_sent)} sent, {format_size(report.bytes_received)} received",
+        "memory": f"{report.rss_mb:.0f} MB (peak {report.peak_rss_mb:.0f}), trainer {report.trainer_peak_rss_mb:.0f}",
+        "ledger": f"{ledger.state}, {ledger.height} rounds recorded, {ledger.backlog} waiting",
+    }
+    if report.refused:
+        rows["refused"] = ", ".join(f"{kind}: {count}" for kind, count in sorted(report.refused.items()))
+    table = Table(title=report.name, show_header=False, title_justify="left")
+    for key, value in rows.items():
+        table.add_row(key, value)
+    return table
+
+
+def _history(rounds: list[RoundStatus]) -> object:
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("round", "took part", "seconds", "accuracy", "traffic", "model"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for row in rounds:
+        table.add_row(
+            str(row.round),
+            str(row.participants),
+            f"{row.seconds:.2f}",
+            format_accuracy(row.accuracy),
+            format_size(row.bytes),
+            row.model_digest[:16],
+        )
+    return table
+
+
+def format_size(size: float) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def format_accuracy(accuracy: float | None) -> str:
+    """Four decimals, or a dash where nothing was measured."""
+    return "-" if accuracy is None else f"{accuracy:.4f}"
