@@ -1,0 +1,50 @@
+"""One member's training task in memory: model and data loaded once, then used round after round."""
+
+from pathlib import Path
+
+import torch
+
+from folkmoot.node.train import local, models
+from folkmoot.node.train.vectors import check_finite, read_vector, write_vector
+from folkmoot.node.train.wire import Metrics, Task
+
+
+class Session:
+    """Fits and evaluates the task's model; every error of task, data or model is a `TrainerError`."""
+
+    def __init__(self, task: Task) -> None:
+        torch.set_num_threads(task.threads)
+        self._task = task
+        self._module = models.build_charter_model(task.model)
+        inputs, classes = task.model.layers[0], task.model.layers[-1]
+        self._train = local.load_rows(Path(task.train), inputs, classes)
+        test = Path(task.test)
+        self._test = local.load_rows(test, inputs, classes) if test.exists() else None
+
+    @property
+    def examples(self) -> int:
+        """Rows to train on."""
+        return len(self._train)
+
+    def fit(self, round: int, base: Path, update: Path, on_step: local.OnStep) -> tuple[float, Metrics]:
+        """Measure `base`, train from it, write trained minus base to `update`.
+
+        Returns the mean training loss and the base's metrics. Raises `TrainerError` of kind `non_finite`, and
+        writes nothing, where training ran off to infinity.
+        """
+        start = read_vector(base, self._task.model.parameters)
+        models.load_vector(self._module, start)
+        metrics = self._measure(on_step)
+        loss = local.train(self._module, self._train, self._task.training, self._task.member, round, on_step)
+        difference = models.to_vector(self._module) - start
+        check_finite(difference, f"the update of round {round}; try a smaller training.lr")
+        write_vector(update, difference)
+        return loss, metrics
+
+    def evaluate(self, model: Path, on_step: local.OnStep) -> Metrics:
+        """Metrics of the vector in file `model`."""
+        models.load_vector(self._module, read_vector(model, self._task.model.parameters))
+        return self._measure(on_step)
+
+    def _measure(self, on_step: local.OnStep) -> Metrics:
+        return local.evaluate(self._module, self._test, on_step) if self._test else {}

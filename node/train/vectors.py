@@ -1,0 +1,63 @@
+"""Flat vectors in files: little-endian float32, charter tensor order, nothing else in the file."""
+
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.node.train.wire import TrainerError
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""A flat model or update, dtype float32, shape (P,)."""
+
+BYTES = 4
+_PIECE = 1 << 20
+
+
+def read_vector(path: Path, parameters: int) -> Vector:
+    """Read the vector of `parameters` values from `path` into memory of our own.
+
+    Read and not mapped: a mapped file that another process shortens ends in SIGBUS (PROTOCOL section 6).
+    Raises `TrainerError` where the file cannot be read, has another length, or holds NaN or infinity.
+    """
+    vector = np.empty(parameters, dtype=np.dtype("<f4"))
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != vector.nbytes:
+                raise TrainerError(
+                    "model", f"{path} has {size} bytes; {parameters} float32 values take {vector.nbytes}"
+                )
+            _fill(file.fileno(), vector.view(np.uint8).data, path)
+    except OSError as error:
+        raise TrainerError("model", f"cannot read the vector {path}: {error.strerror}") from error
+    check_finite(vector, str(path))
+    return vector
+
+
+def check_finite(vector: Vector, what: str) -> None:
+    """Raise `TrainerError` where `vector` holds NaN or infinity; `what` names it."""
+    for at in range(0, len(vector), _PIECE):
+        piece = vector[at : at + _PIECE]
+        if not np.isfinite(piece).all():
+            index = at + int(np.argmin(np.isfinite(piece)))
+            raise TrainerError("non_finite", f"{what}: value {index} of {len(vector)} is {vector[index]}")
+
+
+def write_vector(path: Path, vector: Vector) -> None:
+    """Write `vector` to `path` in one step: a reader sees the old file or the whole new one."""
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb", buffering=0) as file:
+        np.ascontiguousarray(vector, dtype="<f4").tofile(file)
+    partial.replace(path)
+
+
+def _fill(fd: int, buffer: memoryview, path: Path) -> None:
+    at = 0
+    while at < len(buffer):
+        count = os.preadv(fd, [buffer[at : at + BYTES * _PIECE]], at)
+        if not count:
+            raise TrainerError("model", f"{path} became shorter while it was read")
+        at += count

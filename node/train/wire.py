@@ -1,0 +1,182 @@
+"""What daemon and trainer process say to each other: small framed messages over the trainer's own pipes.
+
+A frame is a length (unsigned 32-bit, little-endian) and that many bytes of msgpack. Vectors never travel
+here: they cross as flat little-endian float32 files whose paths are in the messages. Both sides import this
+file, so it knows neither torch nor trio.
+"""
+
+import os
+import struct
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from folkmoot.protocol.charter import Model, Training
+from folkmoot.protocol.errors import FolkmootError
+
+MAX_FRAME = 8 << 20
+"""Bytes of the longest body; a layout of 50,000 tensors still fits."""
+
+HEADER = struct.Struct("<I")
+
+FailureKind: TypeAlias = Literal[
+    "crash", "stalled", "memory", "data", "model", "non_finite", "protocol", "error"
+]
+"""Why training failed: the process died or fell silent, had no memory, could not use the member's data, was
+given a model that is not the charter's, produced NaN or infinity, spoke nonsense on its pipe, or raised
+anything else."""
+
+Metrics: TypeAlias = dict[str, float]
+"""`accuracy`, `loss`, `examples` of a model on the member's held-out data; empty where it holds none out."""
+
+
+class TrainerError(FolkmootError):
+    """Local training failed. It costs this round's update, never the node."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(f"trainer: {detail}")
+        self.kind = kind
+        self.detail = detail
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of the messages: immutable, nothing unknown, told apart by their name."""
+
+
+class Task(_Message, frozen=True):
+    """First frame to a new trainer: whose training, of what model, on which safetensors files.
+
+    Both files hold `x` float32 (rows, inputs) and `y` int64 (rows,). Where `test` does not exist nothing is
+    measured.
+    """
+
+    member: str
+    model: Model
+    training: Training
+    train: str
+    test: str
+    threads: int = 1
+
+
+class Fit(_Message, frozen=True):
+    """Train from the vector in file `base`; write trained minus base to file `update`."""
+
+    id: int
+    round: int
+    base: str
+    update: str
+
+
+class Evaluate(_Message, frozen=True):
+    """Measure the vector in file `model` on the held-out data."""
+
+    id: int
+    model: str
+
+
+class Cancel(_Message, frozen=True):
+    """Drop request `id` and all before it; nothing is answered to them any more."""
+
+    id: int
+
+
+class Ready(_Message, frozen=True):
+    """First frame from a trainer: model and data are loaded."""
+
+    pid: int
+    examples: int
+
+
+class Progress(_Message, frozen=True):
+    """Still at work on request `id`: `done` of `total` steps."""
+
+    id: int
+    done: int
+    total: int
+
+
+class Fitted(_Message, frozen=True):
+    """The update is in its file. `metrics` are the base's, measured before training."""
+
+    id: int
+    num_examples: int
+    train_loss: float
+    metrics: Metrics
+
+
+class Evaluated(_Message, frozen=True):
+    """The answer to `Evaluate`."""
+
+    id: int
+    metrics: Metrics
+
+
+class Failed(_Message, frozen=True):
+    """Request `id` (0: the start itself) failed."""
+
+    id: int
+    kind: FailureKind
+    detail: str
+
+
+Request: TypeAlias = Task | Fit | Evaluate | Cancel
+Reply: TypeAlias = Ready | Progress | Fitted | Evaluated | Failed
+
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """The whole frame of `message`."""
+    body = msgspec.msgpack.encode(message)
+    return HEADER.pack(len(body)) + body
+
+
+def body_size(header: bytes) -> int:
+    """The length that a frame's header announces; raises `TrainerError` above `MAX_FRAME`."""
+    (size,) = HEADER.unpack(header)
+    if size > MAX_FRAME:
+        raise TrainerError("protocol", f"a frame of {size} bytes; at most {MAX_FRAME} are allowed")
+    return int(size)
+
+
+def decode_request(body: bytes) -> Request:
+    """A message to the trainer; raises `TrainerError`."""
+    try:
+        return _requests.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise TrainerError("protocol", f"a request that cannot be read: {error}") from error
+
+
+def decode_reply(body: bytes) -> Reply:
+    """A message from the trainer; raises `TrainerError`."""
+    try:
+        return _replies.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise TrainerError("protocol", f"a reply that cannot be read: {error}") from error
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """`size` bytes from a blocking pipe, or fewer where it ends first."""
+    pieces = []
+    while size and (piece := os.read(fd, min(size, 1 << 20))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def read_request(fd: int) -> Request | None:
+    """The next message from a blocking pipe; None at its end. Raises `TrainerError`."""
+    header = read_exactly(fd, HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    size = body_size(header)
+    body = read_exactly(fd, size)
+    return decode_request(body) if len(body) == size else None
+
+
+def write_reply(fd: int, message: Reply) -> None:
+    """Write `message` to a blocking pipe, whole."""
+    frame = memoryview(encode(message))
+    while frame:
+        frame = frame[os.write(fd, frame) :]

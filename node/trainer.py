@@ -1,0 +1,234 @@
+"""The `Trainer` port, the process behind it, and a fake that learns without torch.
+
+The daemon never imports torch: `TrainerProcess` talks to a process of its own through `node/train/wire.py`.
+Whatever happens in there (crash, out of memory, hang, nonsense on the pipe) arrives here as a `TrainerError`,
+costs one round's update, and the next request starts a new process.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+import numpy as np
+import trio
+
+from folkmoot.node.train import wire
+from folkmoot.node.train.command import DEFAULT_COMMAND, trainer_environment
+from folkmoot.node.train.vectors import Vector, read_vector, write_vector
+from folkmoot.node.train.wire import FailureKind, Metrics, Task, TrainerError
+from folkmoot.node.trainer_pipe import ProcessFailed, Worker
+
+__all__ = [
+    "FailureKind",
+    "FakeTrainer",
+    "FitResult",
+    "Task",
+    "Trainer",
+    "TrainerError",
+    "TrainerProcess",
+    "read_vector",
+]
+
+OnProgress = Callable[[int, int], None]
+"""Called with (steps done, steps in all) now and then."""
+
+
+class FitResult(msgspec.Struct, frozen=True):
+    """What training gave: the update's file, how many rows it saw, their mean loss, the base's metrics."""
+
+    update: Path
+    num_examples: int
+    train_loss: float
+    metrics: Metrics
+
+
+class Trainer(Protocol):
+    """Local training, one request at a time. Both methods raise `TrainerError` and may be cancelled."""
+
+    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
+        """Train from the vector in file `base` and write trained minus base to file `update`."""
+        ...
+
+    async def evaluate(self, model: Path) -> Metrics:
+        """Measure the vector in file `model` on the held-out data."""
+        ...
+
+
+class TrainerProcess:
+    """A `Trainer` in a process of its own; `async with` starts it without waiting until it is ready.
+
+    `log` takes its standard error. `start_timeout` bounds loading, `stall_timeout` the silence between two
+    signs of progress (seconds); a long epoch that reports steps is never cut. `on_progress` is called from
+    `fit` and `evaluate`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        log: Path,
+        command: Sequence[str] = DEFAULT_COMMAND,
+        *,
+        start_timeout: float = 120.0,
+        stall_timeout: float = 120.0,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self._task = task
+        self._log = log
+        self._command = command
+        self._start_timeout = start_timeout
+        self._stall_timeout = stall_timeout
+        self._on_progress = on_progress
+        self._lock = trio.Lock()
+        self._worker: Worker | None = None
+        self._ready: wire.Ready | None = None
+        self._last_id = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the training process, once it is ready."""
+        return self._ready.pid if self._ready else None
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
+        """See `Trainer.fit`."""
+        async with self._lock:
+            reply = await self._ask(wire.Fit(self._next_id(), round, str(base), str(update)))
+        if not isinstance(reply, wire.Fitted):
+            raise TrainerError("protocol", f"answered fit with {type(reply).__name__}")
+        return FitResult(update, reply.num_examples, reply.train_loss, reply.metrics)
+
+    async def evaluate(self, model: Path) -> Metrics:
+        """See `Trainer.evaluate`."""
+        async with self._lock:
+            reply = await self._ask(wire.Evaluate(self._next_id(), str(model)))
+        if not isinstance(reply, wire.Evaluated):
+            raise TrainerError("protocol", f"answered evaluate with {type(reply).__name__}")
+        return reply.metrics
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    async def _ask(self, request: wire.Fit | wire.Evaluate) -> wire.Reply:
+        """Send `request` to a running process and wait for its answer; a process that fails here is ended."""
+        try:
+            worker = await self._running()
+            await worker.send(request)
+            return await self._answer(worker, request.id)
+        except ProcessFailed as failure:
+            await self._stop()
+            raise failure.error from failure
+        except trio.Cancelled:
+            if self._ready and self._worker:
+                with suppress(ProcessFailed):
+                    await self._worker.send(wire.Cancel(request.id))
+            raise
+
+    async def _running(self) -> Worker:
+        """A process that is ready: one that died idle is replaced, one that died loading says why."""
+        if self._worker and self._ready and not self._worker.alive:
+            await self._stop()
+        worker = self._worker or await self._start()
+        if not self._ready:
+            reply = await worker.receive(self._start_timeout)
+            if isinstance(reply, wire.Failed):
+                raise ProcessFailed(reply.kind, reply.detail)
+            if not isinstance(reply, wire.Ready):
+                raise ProcessFailed("protocol", f"sent {type(reply).__name__} before it was ready")
+            self._ready = reply
+        return worker
+
+    async def _answer(self, worker: Worker, id: int) -> wire.Reply:
+        while True:
+            reply = await worker.receive(self._stall_timeout)
+            if isinstance(reply, wire.Ready) or reply.id > id:
+                raise ProcessFailed("protocol", f"sent {type(reply).__name__} that nobody asked for")
+            if reply.id < id:
+                continue  # to a request that was cancelled while its answer was under way
+            if isinstance(reply, wire.Failed):
+                raise TrainerError(reply.kind, reply.detail)
+            if not isinstance(reply, wire.Progress):
+                return reply
+            if self._on_progress:
+                self._on_progress(reply.done, reply.total)
+
+    async def _start(self) -> Worker:
+        self._ready = None
+        self._worker = await Worker.start(self._command, self._log, trainer_environment(self._task.threads))
+        try:
+            await self._worker.send(self._task)
+        except ProcessFailed as failure:
+            await self._stop()
+            raise failure.error from failure
+        return self._worker
+
+    async def _stop(self) -> None:
+        worker, self._worker, self._ready = self._worker, None, None
+        if worker:
+            await worker.stop()
+
+
+class FakeTrainer:
+    """A `Trainer` without torch or process, for tests and the simulator.
+
+    Each fit goes half of the way from the base to a hidden vector that is the same for everyone with one
+    `seed`, plus a small step of the member's own; so models converge, and updates depend on nothing but
+    (seed, member, round, base). `delay` (seconds of trio's clock) makes it take time; a round in `faults`
+    raises instead.
+    """
+
+    def __init__(
+        self,
+        parameters: int,
+        member: str,
+        *,
+        num_examples: int = 100,
+        seed: int = 0,
+        delay: float = 0.0,
+        faults: Mapping[int, TrainerError] | None = None,
+    ) -> None:
+        self._parameters = parameters
+        self._member = member
+        self._num_examples = num_examples
+        self._seed = seed
+        self._delay = delay
+        self._faults = faults or {}
+        self._target = self._draw("target")
+
+    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
+        """See `Trainer.fit`."""
+        await trio.sleep(self._delay)
+        if round in self._faults:
+            raise self._faults[round]
+        model = read_vector(base, self._parameters)
+        own = self._draw(f"{self._member}\n{round}")
+        difference = np.float32(0.5) * (self._target - model) + np.float32(0.01) * own
+        write_vector(update, difference)
+        metrics = self._measure(model)
+        return FitResult(update, self._num_examples, metrics["loss"], metrics)
+
+    async def evaluate(self, model: Path) -> Metrics:
+        """See `Trainer.evaluate`."""
+        await trio.lowlevel.checkpoint()
+        return self._measure(read_vector(model, self._parameters))
+
+    def _draw(self, what: str) -> Vector:
+        """Numbers in [-1, 1) that depend on the seed and `what`."""
+        key = int.from_bytes(sha256(f"{self._seed}\n{what}".encode()).digest()[:8], "little")
+        return np.random.default_rng(key).random(self._parameters, dtype=np.float32) * 2 - 1
+
+    def _measure(self, model: Vector) -> Metrics:
+        loss = float(np.mean((self._target - model) ** 2, dtype=np.float64))
+        return {"accuracy": 1 / (1 + loss), "loss": loss, "examples": 1.0}

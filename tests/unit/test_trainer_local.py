@@ -1,0 +1,171 @@
+"""Local training in torch: the optimizer's rule, flat vectors, repeatable seeds, checked data."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import safetensors.numpy
+import torch
+from torch import nn
+
+from folkmoot.node.train import local, models
+from folkmoot.node.train.wire import TrainerError
+from folkmoot.protocol.charter import Model, Tensor, Training
+
+
+def unwatched(done: int, total: int) -> None:
+    pass
+
+
+def some_rows(count: int = 40, seed: int = 0) -> local.Rows:
+    draw = np.random.default_rng(seed)
+    x = draw.standard_normal((count, 4)).astype(np.float32)
+    return local.Rows(torch.from_numpy(x), torch.from_numpy(x[:, :3].argmax(axis=1).astype(np.int64)))
+
+
+@pytest.mark.parametrize("momentum", ["0.9", "0"])
+def test_sgd_is_torchs_sgd_bit_for_bit(momentum: str) -> None:
+    rows, training = some_rows(), Training(lr="0.1", momentum=momentum, batch=16, epochs=3, seed=5)
+    ours, theirs = models.build("mlp", (4, 8, 3)), models.build("mlp", (4, 8, 3))
+    theirs.load_state_dict(ours.state_dict())
+    local.train(ours, rows, training, "alice", 1, unwatched)
+
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=float(momentum))
+    order = torch.Generator().manual_seed(local.derive_seed(5, "alice", 1))
+    for index in local.batches(len(rows), 3, 16, order):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(theirs(rows.x[index]), rows.y[index]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    assert models.to_vector(ours).tobytes() == models.to_vector(theirs).tobytes()
+
+
+def test_training_depends_on_seed_member_and_round_only() -> None:
+    def trained(seed: int, member: str, round: int) -> bytes:
+        module = models.build("mlp", (4, 8, 3))
+        models.load_vector(module, models.initial_vector("mlp", (4, 8, 3), 1))
+        torch.rand(round)  # what was drawn before must not matter
+        local.train(module, some_rows(), Training(seed=seed), member, round, unwatched)
+        return models.to_vector(module).tobytes()
+
+    first = trained(0, "alice", 1)
+    assert first == trained(0, "alice", 1)
+    assert len({first, trained(1, "alice", 1), trained(0, "bob", 1), trained(0, "alice", 2)}) == 4
+
+
+def test_seeds_cannot_run_into_each_other() -> None:
+    assert local.derive_seed(1, "a", 23) != local.derive_seed(12, "a", 3)
+    assert 0 <= local.derive_seed(0, "a", 1) < 2**63
+
+
+def test_each_epoch_sees_every_row_once() -> None:
+    seen = list(local.batches(10, 2, 4, torch.Generator().manual_seed(0)))
+    assert [len(batch) for batch in seen] == [4, 4, 2, 4, 4, 2]
+    assert sorted(torch.cat(seen[:3]).tolist()) == sorted(torch.cat(seen[3:]).tolist()) == list(range(10))
+
+
+def test_training_learns_and_metrics_say_so() -> None:
+    module, rows = models.build("mlp", (4, 16, 3)), some_rows(200)
+    before = local.evaluate(module, rows, unwatched)
+    loss = local.train(module, rows, Training(epochs=20), "alice", 1, unwatched)
+    after = local.evaluate(module, rows, unwatched)
+    assert after["accuracy"] > 0.9 > before["accuracy"]
+    assert after["loss"] < loss < before["loss"]
+    assert after["examples"] == 200
+
+
+def test_progress_counts_steps_and_may_break_off() -> None:
+    steps: list[tuple[int, int]] = []
+
+    def on_step(done: int, total: int) -> None:
+        steps.append((done, total))
+        if done == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        local.train(models.build("mlp", (4, 3)), some_rows(), Training(), "alice", 1, on_step)
+    assert steps == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_vectors_follow_state_dict_and_leave_integers_out() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    names = [tensor.name for tensor in models.layout(module)]
+    assert names == ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"]
+    vector = np.arange(21, dtype=np.float32)
+    models.load_vector(module, vector)
+    assert np.array_equal(models.to_vector(module), vector)
+    assert module.state_dict()["0.weight"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(TrainerError, match="a vector of 22 values for a model of 21"):
+        models.load_vector(module, np.zeros(22, np.float32))
+
+
+def test_starting_weights_come_from_the_seed_alone() -> None:
+    torch.manual_seed(99)
+    first = models.initial_vector("mlp", (64, 256, 128, 10), 0)
+    after = torch.rand(1)
+    torch.manual_seed(99)
+    assert torch.rand(1) == after  # and they take nothing from torch's own generator
+    assert len(first) == 50_826
+    assert np.array_equal(first, models.initial_vector("mlp", (64, 256, 128, 10), 0))
+    assert not np.array_equal(first, models.initial_vector("mlp", (64, 256, 128, 10), 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "message"),
+    [("mlp", (4,), "at least"), ("logistic", (4, 8, 3), "only"), ("tree", (4, 3), "not known here")],
+)
+def test_a_model_that_cannot_be_built_is_explained(kind: str, layers: tuple[int, ...], message: str) -> None:
+    with pytest.raises(TrainerError, match=message):
+        models.build(kind, layers)
+
+
+def charter_model(*tensors: Tensor) -> Model:
+    return Model(kind="logistic", layers=(4, 3), initial="0" * 64, tensors=tensors)
+
+
+def test_the_charters_layout_must_be_the_models() -> None:
+    weight, bias = Tensor(name="0.weight", shape=(3, 4)), Tensor(name="0.bias", shape=(3,))
+    models.build_charter_model(charter_model(weight, bias))
+    with pytest.raises(
+        TrainerError, match=r"tensor 0 is 0.weight \[3, 4\] here, but the charter says 0.bias"
+    ):
+        models.build_charter_model(charter_model(bias, weight))
+    with pytest.raises(TrainerError, match="2 float tensors, but the charter lays out 1"):
+        models.build_charter_model(charter_model(weight))
+
+
+GOOD = {"x": np.zeros((5, 4), np.float32), "y": np.zeros(5, np.int64)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((5, 3), np.float32)}, "must be float32"),
+        ({"x": np.zeros((5, 4), np.float64)}, "must be float32"),
+        ({"x": np.full((5, 4), np.nan, np.float32)}, "NaN or infinity"),
+        ({"x": np.zeros((0, 4), np.float32), "y": np.zeros(0, np.int64)}, "has no rows"),
+        ({"y": np.zeros(4, np.int64)}, "must be int64"),
+        ({"y": np.zeros(5, np.int32)}, "must be int64"),
+        ({"y": np.full(5, 3, np.int64)}, "classes 0 to 2"),
+        ({"y": np.full(5, -1, np.int64)}, "classes 0 to 2"),
+        ({"z": np.zeros(1, np.float32)}, "must hold 'x' and 'y'"),
+    ],
+)
+def test_data_that_cannot_be_used_is_explained(
+    tmp_path: Path, change: dict[str, npt.NDArray[np.float32]], message: str
+) -> None:
+    path = tmp_path / "train.safetensors"
+    safetensors.numpy.save_file(GOOD | change, path)
+    with pytest.raises(TrainerError, match=message) as caught:
+        local.load_rows(path, 4, 3)
+    assert caught.value.kind == "data"
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_no_safetensors_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "train.safetensors").write_text("hello")
+    with pytest.raises(TrainerError, match="cannot read"):
+        local.load_rows(tmp_path / "train.safetensors", 4, 3)
+    with pytest.raises(TrainerError, match="cannot read"):
+        local.load_rows(tmp_path / "missing", 4, 3)
