@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from folkmoot.node.network import bulk
+from folkmoot.node.network.blocking import RunBlocking, in_thread
 from folkmoot.node.network.partial import PartialBlob
 from folkmoot.node.network.port import FetchError, Progress
 from folkmoot.node.network.streams import ByteStream, StreamBroken, read_exactly
@@ -29,6 +30,7 @@ class Fetch:
     member: MemberId
     destination: Path
     on_progress: Progress | None = None
+    run_blocking: RunBlocking = in_thread
 
     async def run(self, open_stream: Callable[[], Awaitable[ByteStream]]) -> None:
         """Fetch over a stream of its own. Raises FetchError; LocalProtocolError for an impossible reference."""
@@ -61,12 +63,12 @@ class Fetch:
 
     async def _pull(self, stream: ByteStream | None, leaves: Sequence[Digest]) -> None:
         # Disk and hashing stay in worker threads: a reader that pauses for 5 s loses its stream.
-        partial = await trio.to_thread.run_sync(PartialBlob, self.ref, leaves, self.destination)
+        partial = await self.run_blocking(PartialBlob, self.ref, leaves, self.destination)
         with partial:
-            missing = await trio.to_thread.run_sync(partial.missing)
+            missing = await self.run_blocking(partial.missing)
             if missing and stream is not None:
                 await self._pull_runs(stream, partial, list(bulk.runs_of(missing)))
-            await trio.to_thread.run_sync(partial.finish)
+            await self.run_blocking(partial.finish)
 
     async def _pull_runs(self, stream: ByteStream, partial: PartialBlob, runs: list[tuple[int, int]]) -> None:
         size = self.ref.size
@@ -79,7 +81,7 @@ class Fetch:
                 await self._ask_run(stream, runs[position + 1])
             for index in range(first, first + count):
                 data = await read_exactly(stream, blob.chunk_size(size, index), IDLE_SECONDS)
-                await trio.to_thread.run_sync(partial.write, index, data)
+                await self.run_blocking(partial.write, index, data)
                 done += len(data)
                 if self.on_progress is not None:
                     self.on_progress(done, size)

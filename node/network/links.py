@@ -37,7 +37,6 @@ class _Link:
         self.refused_until = -float("inf")
         self.changed = trio.Event()
 
-    @property
     def is_held(self) -> bool:
         """Whether a session is under way, be the peer up yet or not."""
         return self.session is not None
@@ -114,10 +113,10 @@ class Links:
 
     async def _keep_reachable(self, link: _Link) -> None:
         while True:
-            while link.is_held:
+            while link.is_held():
                 await link.changed.wait()
             await self._pause(link, OPENER_GRACE_SECONDS + self._delay(link))
-            if link.is_held:
+            if link.is_held():
                 continue
             try:
                 await self._transport.connect(link.member)

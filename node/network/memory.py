@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
+from folkmoot.node.network.blocking import in_place
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Locate, OnServed, Stats
 from folkmoot.node.network.refusals import Refusals
@@ -57,7 +58,9 @@ class MemoryHub:
         async with trio.open_nursery() as nursery:
             transport = MemoryTransport(self, me, stats, nursery)
             rng = random.Random(self.rng.random())
-            network = PeerNetwork(me, self.members, transport, stats, Refusals(stats), locate, on_served, rng)
+            network = PeerNetwork(
+                me, self.members, transport, stats, Refusals(stats), locate, on_served, rng, in_place
+            )
             transport.incoming = network
             self._nodes[me] = transport
             nursery.start_soon(network.run)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from folkmoot.node.network.blocking import RunBlocking, in_thread
 from folkmoot.node.network.fetching import Fetch
 from folkmoot.node.network.links import Links
 from folkmoot.node.network.port import (
@@ -48,11 +49,13 @@ class PeerNetwork:
         locate: Locate,
         on_served: OnServed,
         rng: random.Random,
+        run_blocking: RunBlocking = in_thread,
     ) -> None:
         self._others = frozenset(members) - {me}
         self._transport = transport
         self._stats = stats
-        self._server = BlobServer(locate, on_served, refusals)
+        self._run_blocking = run_blocking
+        self._server = BlobServer(locate, on_served, refusals, run_blocking)
         self._links = Links(me, sorted(self._others), transport, self._emit, refusals, rng)
         self._gossip = BoundedQueue[Inbound](GOSSIP_BYTES, lambda event: len(event.data))
         self._events_in, self._events = trio.open_memory_channel[NetworkEvent](EVENTS)
@@ -92,7 +95,8 @@ class PeerNetwork:
     ) -> None:
         if member not in self._others:
             raise LocalProtocolError(f"member {member} is not another member of this federation")
-        await Fetch(ref, member, destination, on_progress).run(lambda: self._transport.open(member, "bulk"))
+        fetch = Fetch(ref, member, destination, on_progress, self._run_blocking)
+        await fetch.run(lambda: self._transport.open(member, "bulk"))
 
     async def run(self) -> None:
         """Keep the links and pass announcements on, for ever."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from folkmoot.node.network import bulk
+from folkmoot.node.network.blocking import RunBlocking
 from folkmoot.node.network.port import Locate, OnServed
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, StreamBroken, read_exactly
@@ -37,10 +38,13 @@ _REMEMBERED_LEAVES = 64
 class BlobServer:
     """Answers bulk requests from the files that `locate` names."""
 
-    def __init__(self, locate: Locate, on_served: OnServed, refusals: Refusals) -> None:
+    def __init__(
+        self, locate: Locate, on_served: OnServed, refusals: Refusals, run_blocking: RunBlocking
+    ) -> None:
         self._locate = locate
         self._on_served = on_served
         self._refusals = refusals
+        self._run_blocking = run_blocking
         self._streams: Counter[MemberId] = Counter()
         self._turns = trio.Semaphore(MAX_ANSWERS)
         self._leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
@@ -81,7 +85,7 @@ class BlobServer:
     async def _answer(self, member: MemberId, stream: ByteStream, request: bulk.Request) -> None:
         path = self._locate(request.root)
         try:
-            size = None if path is None else (await trio.to_thread.run_sync(os.stat, path)).st_size
+            size = None if path is None else (await self._run_blocking(os.stat, path)).st_size
         except OSError as error:
             log.error("blob %s cannot be served from %s: %s", request.root.hex(), path, error)
             size = None
@@ -95,14 +99,14 @@ class BlobServer:
                     raise RemoteProtocolError(
                         f"chunks {first}+{count} of a blob of {size} bytes: past its end"
                     )
-                await _send_chunks(stream, path, size, first, count)
+                await self._send_chunks(stream, path, size, first, count)
                 if first + count == blob.chunk_count(size):
                     self._on_served(root, member)
 
     async def _answer_leaves(self, stream: ByteStream, root: Digest, path: Path) -> None:
         leaves = self._leaves.get(root)
         if leaves is None:
-            leaves = await trio.to_thread.run_sync(_hash_chunks, path)
+            leaves = await self._run_blocking(_hash_chunks, path)
             if merkle.root(leaves) != root:
                 log.error("blob %s is damaged on disk: %s does not have this root", root.hex(), path)
                 return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
@@ -110,6 +114,17 @@ class BlobServer:
             if len(self._leaves) > _REMEMBERED_LEAVES:
                 self._leaves.popitem(last=False)
         await stream.write(bulk.encode_answer(len(leaves) * DIGEST_SIZE) + b"".join(leaves))
+
+    async def _send_chunks(self, stream: ByteStream, path: Path, size: int, first: int, count: int) -> None:
+        with _opened(path) as file:
+            await stream.write(bulk.encode_answer(bulk.run_bytes(size, first, count)))
+            for index in range(first, first + count):
+                length = blob.chunk_size(size, index)
+                data = await self._run_blocking(os.pread, file, length, index * blob.CHUNK)
+                if len(data) != length:
+                    raise StreamBroken(f"{path} has become shorter")
+                with trio.fail_after(WRITE_WITHIN_SECONDS):
+                    await stream.write(data)
 
 
 async def _next_request(stream: ByteStream) -> bytes | None:
@@ -120,18 +135,6 @@ async def _next_request(stream: ByteStream) -> bytes | None:
         return None
     rest = bulk.REQUEST_SIZE - len(head)
     return head + await read_exactly(stream, rest, ASK_WITHIN_SECONDS) if rest else head
-
-
-async def _send_chunks(stream: ByteStream, path: Path, size: int, first: int, count: int) -> None:
-    with _opened(path) as file:
-        await stream.write(bulk.encode_answer(bulk.run_bytes(size, first, count)))
-        for index in range(first, first + count):
-            length = blob.chunk_size(size, index)
-            data = await trio.to_thread.run_sync(os.pread, file, length, index * blob.CHUNK)
-            if len(data) != length:
-                raise StreamBroken(f"{path} has become shorter")
-            with trio.fail_after(WRITE_WITHIN_SECONDS):
-                await stream.write(data)
 
 
 @contextmanager
