@@ -81,9 +81,9 @@ class ClosedRounds:
         """Count a verified attestation; kept for later if its round is not closed here yet."""
         assert isinstance(signed.body, Statement)
         closed = self._rounds.get(signed.body.round)
-        if closed is None:
+        if closed is None and signed.body.round > self.latest_round:
             self._early.setdefault(signed.body.round, {})[signed.member] = signed
-        elif closed.statement == signed.body:
+        elif closed is not None and closed.statement == signed.body:
             closed.attestations[signed.member] = signed
             self._record_if_complete(closed)
 
@@ -145,14 +145,15 @@ class ClosedRounds:
                 return Final(_sorted(signatures), BlobRef(statement.model, model_size))
         return None
 
-    def frames_for(self, round_: Round) -> list[Frame]:
-        """What a peer that works on `round_`, which is behind me, needs to go on."""
+    def frames_after(self, final: Round) -> list[Frame]:
+        """What a peer whose highest final round is `final` needs to go on."""
         frames: list[Frame] = []
-        closed = self._rounds.get(round_)
-        if closed is not None and not closed.recorded:
-            frames.append(closed.entry.opening)
-            frames.extend(_sorted(closed.attestations))
-        if self.latest is not None and self.latest_round >= round_:
+        for round_ in sorted(self._rounds):
+            closed = self._rounds[round_]
+            if round_ > final:
+                frames.append(closed.entry.opening)
+                frames.extend(_sorted(closed.attestations))
+        if self.latest is not None and self.latest_round > final:
             frames.append(self.latest)
         return frames
 

@@ -576,7 +576,9 @@ class CurrentRound:
             return
         survivors = proposal.survivors
         exchange = self._exchanges.get(survivors.roster)
-        holds = exchange is not None and exchange.holds(survivors) and not exchange.contradicts(proposal.omitted)
+        holds = (
+            exchange is not None and exchange.holds(survivors) and not exchange.contradicts(proposal.omitted)
+        )
         if not holds and not self.ballot.is_certified(survivors.digest):
             return
         body = Vote(self._context.federation.id, self.round, self.attempt, survivors.digest)

@@ -22,7 +22,7 @@ MAX_FRAME = 256 * 1024
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Uint32 = Annotated[int, Meta(ge=0, lt=2**32)]
-Uint63 = Annotated[int, Meta(ge=0, lt=2**63)]
+Uint63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Few = Meta(max_length=256)
 
 
@@ -215,10 +215,14 @@ class Final(_Wire, frozen=True, tag="final"):
 
 
 class Hello(_Wire, frozen=True, tag="hello"):
-    """First frame on a new connection: where I stand (the round I work on and my attempt)."""
+    """First frame on a new connection, and now and then: where I stand. Answered with what I lack.
+
+    `round` and `attempt` are those in work, `final` is the highest round whose attestations I hold.
+    """
 
     round: Uint63
     attempt: Uint32
+    final: Uint63
 
 
 class Recall(_Wire, frozen=True, tag="recall"):

@@ -175,6 +175,10 @@ class RoundMachine:
             case _:
                 self._current.restore(entry)
 
+    def skip_recall(self) -> None:
+        """Sign without asking what was signed before. Only a simulated liar does that."""
+        self._gate = None
+
     # --- the one entry point --------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -317,7 +321,9 @@ class RoundMachine:
         """A peer shows a finished round. If it is mine or later, I am behind."""
         statement = verify_final(final, self._context.federation, self._context.verifier)
         if statement.round < self._current.round:
-            raise Ignore("final of a round that is done here")
+            for signed in final.attestations:
+                self._closed.add_attestation(signed)
+            return
         if self._offered is None or _round_of(self._offered) < statement.round:
             self._offered = final
         if statement.round > self._current.round or self._current.proposal is None:
@@ -361,7 +367,7 @@ class RoundMachine:
         self._current.fetch_missing()
 
     def _hello(self) -> Hello:
-        return Hello(self._current.round, self._current.attempt)
+        return Hello(self._current.round, self._current.attempt, self._closed.latest_round)
 
     def _broadcast_hello(self) -> None:
         self._context.broadcast(self._hello())
@@ -421,10 +427,9 @@ class RoundMachine:
         """Unsigned frames between two connected members."""
         context = self._context
         match frame:
-            case Hello(round=round_):
-                behind = self._closed.frames_for(round_) if round_ < self._current.round else []
+            case Hello(round=round_, final=final):
                 same = self._current.current_frames() if round_ == self._current.round else []
-                for answer in [*behind, *same]:
+                for answer in [*self._closed.frames_after(final), *same]:
                     context.send(sender, answer)
             case Recall():
                 said = context.register.said_by(sender)[-RECALL_LIMIT:]
