@@ -10,7 +10,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from folkmoot.node.train import wire
 from folkmoot.node.train.command import DEFAULT_COMMAND, trainer_environment
 from folkmoot.node.train.vectors import Vector, read_vector, write_vector
 from folkmoot.node.train.wire import FailureKind, Metrics, Task, TrainerError
-from folkmoot.node.trainer_pipe import ProcessFailed, Worker
+from folkmoot.node.trainer_pipe import EXIT_SECONDS, ProcessFailed, Worker
 
 __all__ = [
     "FailureKind",
@@ -35,6 +35,9 @@ __all__ = [
 
 OnProgress = Callable[[int, int], None]
 """Called with (steps done, steps in all) now and then."""
+
+
+Answer = TypeVar("Answer", wire.Fitted, wire.Evaluated)
 
 
 class FitResult(msgspec.Struct, frozen=True):
@@ -61,16 +64,16 @@ class Trainer(Protocol):
 class TrainerProcess:
     """A `Trainer` in a process of its own; `async with` starts it without waiting until it is ready.
 
-    `log` takes its standard error. `start_timeout` bounds loading, `stall_timeout` the silence between two
-    signs of progress (seconds); a long epoch that reports steps is never cut. `on_progress` is called from
-    `fit` and `evaluate`.
+    `log` takes its standard error; `command` replaces the built-in trainer. `start_timeout` bounds loading,
+    `stall_timeout` the silence between two signs of progress (seconds); a long epoch that reports steps is never
+    cut. `on_progress` is called from `fit` and `evaluate`.
     """
 
     def __init__(
         self,
         task: Task,
         log: Path,
-        command: Sequence[str] = DEFAULT_COMMAND,
+        command: Sequence[str] | None = None,
         *,
         start_timeout: float = 120.0,
         stall_timeout: float = 120.0,
@@ -78,7 +81,7 @@ class TrainerProcess:
     ) -> None:
         self._task = task
         self._log = log
-        self._command = command
+        self._command = command or DEFAULT_COMMAND
         self._start_timeout = start_timeout
         self._stall_timeout = stall_timeout
         self._on_progress = on_progress
@@ -92,6 +95,11 @@ class TrainerProcess:
         """Process id of the training process, once it is ready."""
         return self._ready.pid if self._ready else None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives; if not, the next request starts another."""
+        return self._worker is not None and self._worker.alive
+
     async def __aenter__(self) -> Self:
         await self._start()
         return self
@@ -99,34 +107,31 @@ class TrainerProcess:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
+        await self._stop(EXIT_SECONDS)
 
     async def fit(self, round: int, base: Path, update: Path) -> FitResult:
         """See `Trainer.fit`."""
         async with self._lock:
-            reply = await self._ask(wire.Fit(self._next_id(), round, str(base), str(update)))
-        if not isinstance(reply, wire.Fitted):
-            raise TrainerError("protocol", f"answered fit with {type(reply).__name__}")
+            request = wire.Fit(self._next_id(), round, str(base), str(update))
+            reply = await self._ask(request, wire.Fitted)
         return FitResult(update, reply.num_examples, reply.train_loss, reply.metrics)
 
     async def evaluate(self, model: Path) -> Metrics:
         """See `Trainer.evaluate`."""
         async with self._lock:
-            reply = await self._ask(wire.Evaluate(self._next_id(), str(model)))
-        if not isinstance(reply, wire.Evaluated):
-            raise TrainerError("protocol", f"answered evaluate with {type(reply).__name__}")
+            reply = await self._ask(wire.Evaluate(self._next_id(), str(model)), wire.Evaluated)
         return reply.metrics
 
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
 
-    async def _ask(self, request: wire.Fit | wire.Evaluate) -> wire.Reply:
+    async def _ask(self, request: wire.Fit | wire.Evaluate, kind: type[Answer]) -> Answer:
         """Send `request` to a running process and wait for its answer; a process that fails here is ended."""
         try:
             worker = await self._running()
             await worker.send(request)
-            return await self._answer(worker, request.id)
+            return await self._answer(worker, request.id, kind)
         except ProcessFailed as failure:
             await self._stop()
             raise failure.error from failure
@@ -138,7 +143,7 @@ class TrainerProcess:
 
     async def _running(self) -> Worker:
         """A process that is ready: one that died idle is replaced, one that died loading says why."""
-        if self._worker and self._ready and not self._worker.alive:
+        if self._ready and not self.is_running:
             await self._stop()
         worker = self._worker or await self._start()
         if not self._ready:
@@ -150,34 +155,32 @@ class TrainerProcess:
             self._ready = reply
         return worker
 
-    async def _answer(self, worker: Worker, id: int) -> wire.Reply:
+    async def _answer(self, worker: Worker, id: int, kind: type[Answer]) -> Answer:
         while True:
             reply = await worker.receive(self._stall_timeout)
-            if isinstance(reply, wire.Ready) or reply.id > id:
-                raise ProcessFailed("protocol", f"sent {type(reply).__name__} that nobody asked for")
-            if reply.id < id:
+            if not isinstance(reply, wire.Ready) and reply.id < id:
                 continue  # to a request that was cancelled while its answer was under way
-            if isinstance(reply, wire.Failed):
-                raise TrainerError(reply.kind, reply.detail)
-            if not isinstance(reply, wire.Progress):
+            if isinstance(reply, kind) and reply.id == id:
                 return reply
+            if isinstance(reply, wire.Failed) and reply.id == id:
+                raise TrainerError(reply.kind, reply.detail)
+            if not isinstance(reply, wire.Progress) or reply.id != id:
+                raise ProcessFailed("protocol", f"sent {type(reply).__name__} that nobody asked for")
             if self._on_progress:
                 self._on_progress(reply.done, reply.total)
 
     async def _start(self) -> Worker:
         self._ready = None
         self._worker = await Worker.start(self._command, self._log, trainer_environment(self._task.threads))
-        try:
+        # A process that died this early is told about by the first request: its node starts all the same.
+        with suppress(ProcessFailed):
             await self._worker.send(self._task)
-        except ProcessFailed as failure:
-            await self._stop()
-            raise failure.error from failure
         return self._worker
 
-    async def _stop(self) -> None:
+    async def _stop(self, patience: float = 0.0) -> None:
         worker, self._worker, self._ready = self._worker, None, None
         if worker:
-            await worker.stop()
+            await worker.stop(patience)
 
 
 class FakeTrainer:

@@ -33,6 +33,7 @@ class Worker:
         self._log = log
         self._log_start = log_start
         self._received = bytearray()
+        self._reaped = False
 
     @classmethod
     async def start(cls, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Self:
@@ -56,7 +57,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it has not ended yet."""
+        if self._reaped:
+            return False
+        # Only looks: its end is taken note of in `_reap`, together with the end of its group.
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     async def send(self, message: wire.Request) -> None:
         """Send one frame, whole even under cancellation: half a frame would spoil the pipe."""
@@ -87,18 +92,27 @@ class Worker:
         except TrainerError as error:
             raise ProcessFailed(error.kind, error.detail) from error
 
-    async def stop(self) -> None:
-        """End the process: by closing its pipe, and after a moment by SIGKILL to its whole group."""
+    async def stop(self, patience: float = 0.0) -> None:
+        """Close its pipe, and after `patience` seconds end its whole group by SIGKILL."""
+        assert self._process.stdin is not None and self._process.stdout is not None
         with trio.CancelScope(shield=True):
-            assert self._process.stdin is not None and self._process.stdout is not None
             await trio.aclose_forcefully(self._process.stdin)
-            with trio.move_on_after(EXIT_SECONDS):
+            await self._reap(patience)
+            await trio.aclose_forcefully(self._process.stdout)
+
+    async def _reap(self, patience: float) -> bool:
+        """Give it `patience` seconds to end, then kill its group; whether it ended by itself."""
+        if self._reaped:
+            return True
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(patience) as waiting:
                 await self._process.wait()
-            # Also after a clean exit: training code may have left children in the group.
+            # Even if it ended: training code may have left children. Once only: later the number may be a stranger's.
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
-            await trio.aclose_forcefully(self._process.stdout)
+        self._reaped = True
+        return not waiting.cancelled_caught
 
     async def _fill(self, size: int) -> None:
         assert self._process.stdout is not None
@@ -110,10 +124,10 @@ class Worker:
 
     async def _ended(self) -> ProcessFailed:
         """Why the pipe ended."""
-        with trio.CancelScope(deadline=trio.current_time() + EXIT_SECONDS, shield=True):
-            await self._process.wait()
+        by_itself = await self._reap(EXIT_SECONDS)
         code = self._process.returncode
-        if code is None:
+        assert code is not None
+        if not by_itself:
             how = "closed its pipe without ending"
         elif code == -signal.SIGKILL:
             how = "was killed by SIGKILL, as the system does when memory runs out"

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.numpy
 import torch
 from safetensors import SafetensorError
@@ -31,8 +33,18 @@ class Rows:
     x: Tensor
     y: Tensor
 
+    @classmethod
+    def of(cls, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> Self:
+        """Rows that share the memory of the arrays."""
+        return cls(torch.from_numpy(x), torch.from_numpy(y))
+
     def __len__(self) -> int:
         return len(self.y)
+
+
+def limit_threads(count: int) -> None:
+    """How many threads torch computes with. The last bits of a result depend on it."""
+    torch.set_num_threads(count)
 
 
 def load_rows(path: Path, inputs: int, classes: int) -> Rows:
@@ -59,7 +71,7 @@ def load_rows(path: Path, inputs: int, classes: int) -> Rows:
         )
     if not np.isfinite(x).all():
         raise TrainerError("data", f"{path}: x holds NaN or infinity")
-    return Rows(torch.from_numpy(x), torch.from_numpy(y))
+    return Rows.of(x, y)
 
 
 def derive_seed(seed: int, member: str, round: int) -> int:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from folkmoot.node.train import local, models
 from folkmoot.node.train.vectors import check_finite, read_vector, write_vector
 from folkmoot.node.train.wire import Metrics, Task
@@ -13,7 +11,7 @@ class Session:
     """Fits and evaluates the task's model; every error of task, data or model is a `TrainerError`."""
 
     def __init__(self, task: Task) -> None:
-        torch.set_num_threads(task.threads)
+        local.limit_threads(task.threads)
         self._task = task
         self._module = models.build_charter_model(task.model)
         inputs, classes = task.model.layers[0], task.model.layers[-1]

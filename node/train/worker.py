@@ -104,6 +104,7 @@ def claim_pipes() -> tuple[int, int]:
     os.dup2(empty, 0)
     os.close(empty)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr  # which is not buffered, and so loses nothing when the process ends at once
     return requests, replies
 
 

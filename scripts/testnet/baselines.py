@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
-import torch
 
 from folkmoot.node.train import local, models
 from folkmoot.node.train.vectors import Vector
@@ -81,7 +80,7 @@ def accuracy(example: Example, vector: Vector) -> float:
 
 
 def _tensors(rows: Rows) -> local.Rows:
-    return local.Rows(torch.from_numpy(rows.x), torch.from_numpy(rows.y))
+    return local.Rows.of(rows.x, rows.y)
 
 
 def _unwatched(done: int, total: int) -> None:
@@ -91,7 +90,7 @@ def _unwatched(done: int, total: int) -> None:
 def main(arguments: list[str]) -> int:
     """Run with the words after the program's name; the exit status."""
     name, members, rounds, seed = arguments
-    torch.set_num_threads(1)
+    local.limit_threads(1)
     result = compute(examples.load(name), members.split(","), int(rounds), int(seed))
     print(msgspec.json.encode(result).decode())
     return 0

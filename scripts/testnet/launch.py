@@ -17,7 +17,11 @@ CONNECT_SECONDS = 30.0
 
 def main() -> int:
     """Run one entry; its exit status."""
-    server = connect(sys.argv[1])
+    try:
+        server = connect(sys.argv[1])
+    except OSError as error:
+        print(f"no fork server at {sys.argv[1]}: {error}", file=sys.stderr)
+        return 1
     socket.send_fds(server, [json.dumps(sys.argv[2:]).encode() + b"\n"], [0, 1, 2])
     # Ours must not keep the pipes open after the forked process has closed its own.
     empty = os.open(os.devnull, os.O_RDWR)
@@ -29,6 +33,8 @@ def main() -> int:
         return 1
     status = int(answer)
     if status < 0:
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
         signal.pause()
     return status
@@ -37,11 +43,11 @@ def main() -> int:
 def connect(path: str) -> socket.socket:
     """Connect to the server's socket, which may be about to appear."""
     folder, name = os.path.split(path)
+    os.chdir(folder)  # the address of such a socket has room for about 100 characters only
     deadline = time.monotonic() + CONNECT_SECONDS
     server = socket.socket(socket.AF_UNIX)
     while True:
         try:
-            os.chdir(folder)  # the address of such a socket has room for about 100 characters only
             server.connect(name)
             return server
         except (FileNotFoundError, ConnectionRefusedError):
