@@ -243,7 +243,32 @@ class Evidence(_Wire, frozen=True, tag="evidence"):
     second: Signed
 
 
-Frame: TypeAlias = Signed | Certificate | Opening | Propose | Final | Hello | Recall | Recalled | Evidence
+class KeyWanted(_Wire, frozen=True, tag="key-wanted"):
+    """The sealed content key of this payload (by commitment digest) does not open for me; you can open it."""
+
+    commitment: Bytes32
+
+
+class KeyShared(_Wire, frozen=True, tag="key-shared"):
+    """The answer, to roster members only; the commitment binds its sender to this key, so it can be checked."""
+
+    commitment: Bytes32
+    key: Bytes32
+
+
+Frame: TypeAlias = (
+    Signed
+    | Certificate
+    | Opening
+    | Propose
+    | Final
+    | Hello
+    | Recall
+    | Recalled
+    | Evidence
+    | KeyWanted
+    | KeyShared
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
