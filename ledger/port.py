@@ -1,0 +1,113 @@
+"""The port through which everything else sees the public record: synchronous, a few methods, plain values.
+
+`EvmLedger` is the real one, `MemoryLedger` the one for tests and simulation. Methods block (call them from a worker
+thread), may be called from several threads, and raise only errors of `folkmoot.ledger.errors` and `LocalProtocolError`.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from folkmoot.protocol.messages import Statement
+from folkmoot.protocol.types import Digest, Round
+
+
+class LedgerIdentity(msgspec.Struct, frozen=True):
+    """Which ledger this is. Addresses are 20 bytes; `attesters` ascend; `code_hash` is Keccak-256 of the code."""
+
+    chain_id: int
+    contract: bytes
+    code_hash: Digest
+    charter_digest: Digest
+    attesters: tuple[bytes, ...]
+    quorum: int
+
+
+class LedgerHead(msgspec.Struct, frozen=True):
+    """Where the record stands, as of the chain's block number `block`.
+
+    `digest` is that of the last statement (the federation id at height 0); rounds up to `finalized_height` are in
+    blocks that the chain calls finalized.
+    """
+
+    height: Round
+    digest: Digest
+    block: int
+    finalized_height: Round
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One recorded statement and how it got there.
+
+    `signatures` and `signers` (addresses recovered from them; 20 zero bytes where there is none) are in the order of
+    the transaction, and empty if the contract was called through another one.
+    """
+
+    statement: Statement
+    digest: Digest
+    signatures: tuple[bytes, ...]
+    signers: tuple[bytes, ...]
+    transaction: Digest
+    block: int
+    block_hash: Digest
+    gas_used: int
+    submitter: bytes
+
+
+class PreparedTransaction(msgspec.Struct, frozen=True):
+    """A signed transaction: keep it before sending it, send the same bytes after a crash. Fees are wei per gas."""
+
+    raw: bytes
+    hash: Digest
+    nonce: int
+    max_fee: int
+    tip: int
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A transaction is in a block; `succeeded` is False if the contract reverted it."""
+
+    transaction: Digest
+    block: int
+    block_hash: Digest
+    gas_used: int
+    succeeded: bool
+
+
+class Ledger(Protocol):
+    """A federation's public record, as one node sees it."""
+
+    def identity(self) -> LedgerIdentity:
+        """Which chain, contract, charter and attesters; raises `WrongLedger` if no contract of ours is there."""
+        ...
+
+    def head(self) -> LedgerHead:
+        """Where the record stands now. Cheap: made to be polled."""
+        ...
+
+    def records(self, first: Round, last: Round | None = None) -> list[Record]:
+        """Records of rounds `first` to `last` (both included; None: all there are), in ledger order."""
+        ...
+
+    def prepare(
+        self,
+        statement: Statement,
+        signatures: Sequence[bytes],
+        nonce: int | None = None,
+        replaces: PreparedTransaction | None = None,
+    ) -> PreparedTransaction:
+        """Make, but do not send, the transaction that records `statement`.
+
+        `signatures` are 64 bytes each, in ascending order of their signers' addresses. `replaces` is a transaction
+        that is stuck: the new one takes its nonce and outbids it. Raises `LedgerRejected` if the contract would refuse.
+        """
+        ...
+
+    def send(self, prepared: PreparedTransaction) -> None:
+        """Hand a transaction to the chain; doing it again is no error. Raises `NonceUsed`, `LedgerRejected`."""
+        ...
+
+    def receipt(self, transaction: Digest) -> Receipt | None:
+        """The receipt of a transaction, or None while it is in no block."""
+        ...
