@@ -1,0 +1,166 @@
+"""Checks 11 to 20 over all records of all archives. The numbers are those of `checks.py`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from folkmoot.ledger.audit import round_checks
+from folkmoot.ledger.audit.ledger_checks import LedgerView, statements_of
+from folkmoot.ledger.audit.replay import Replay, sealing_secrets
+from folkmoot.ledger.audit.report import Status, Tallies, Tally
+from folkmoot.ledger.audit.round_checks import Case, Frame
+from folkmoot.ledger.audit.sources import Lacking, Source
+from folkmoot.ledger.signing import KeyVerifier
+from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.equivocation import Register
+from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from folkmoot.protocol.messages import Evidence, Signed
+from folkmoot.protocol.record import decode_record
+from folkmoot.protocol.typed_data import Domain
+from folkmoot.protocol.types import Round
+
+_ROUND_CHECKS: tuple[tuple[str, Callable[[Case, Frame], None], tuple[str, ...]], ...] = (
+    ("rosters", round_checks.check_roster, ()),
+    ("certificates", round_checks.check_certificate, ()),
+    ("openings", round_checks.check_opening, ()),
+    ("statements", round_checks.check_statement, ()),
+    ("commitments", round_checks.check_commitments, ("rosters",)),
+    ("inclusion", round_checks.check_inclusion, ()),
+    ("payloads", round_checks.check_payloads, ("commitments",)),
+)
+"""Name, check, and the checks that it rests on."""
+
+_REPLAY_RESTS_ON = ("rosters", "openings", "statements", "commitments", "payloads")
+
+ARCHIVE_CHECKS = ("records", *(id_ for id_, _, _ in _ROUND_CHECKS), "replay", "equivocation")
+"""The checks that need a charter, and all but the last an archive."""
+
+
+def read_cases(sources: Sequence[Source], views: Sequence[LedgerView], tally: Tally) -> Iterator[Case]:
+    """(11) All records of all archives, ascending by round; those that archives share come once."""
+    recorded = set(statements_of(views[0])) if views else set()
+    archived = {number for source in sources for number in source.rounds()}
+    for number in sorted(recorded | archived):
+        seen: set[bytes] = set()
+        for source in sources:
+            yield from _read_case(number, source, seen, tally)
+        if not any(source.has_record(number) for source in sources):
+            tally.add(Status.INCONCLUSIVE, f"round {number}: no archive given has a record")
+
+
+def _read_case(number: Round, source: Source, seen: set[bytes], tally: Tally) -> Iterator[Case]:
+    where = f"round {number} in {source.name}"
+    try:
+        data = source.record(number)
+        if data is None or data in seen:
+            return
+        seen.add(data)
+        record = decode_record(data)
+    except OSError as error:
+        tally.add(Status.INCONCLUSIVE, f"{where}: {error}")
+    except RemoteProtocolError as error:
+        tally.add(Status.FAIL, f"{where}: {error}")
+    else:
+        tally.add_pass()
+        yield Case(number, where, record)
+
+
+def check_archives(
+    federation: Federation,
+    contract: bytes,
+    sources: Sequence[Source],
+    views: Sequence[LedgerView],
+    cases: Sequence[Case],
+    tallies: Tallies,
+) -> list[str]:
+    """(12) to (20) for `cases`, ascending by round; returns remarks that are no verdict."""
+    verifier = KeyVerifier(federation, Domain(federation.charter.ledger.chain_id, contract))
+    frame = Frame(federation, verifier, sources, statements_of(views[0]) if views else None)
+    replay = _open_replay(frame, tallies["replay"])
+    for case in cases:
+        held: set[str] = set()
+        for id_, check, rests_on in _ROUND_CHECKS:
+            _try(id_, case, held, rests_on, partial(check, case, frame), tallies)
+        if replay is not None:
+            _try("replay", case, held, _REPLAY_RESTS_ON, partial(replay.check, case), tallies)
+    _search_equivocation(frame, views, cases, tallies["equivocation"])
+    return replay.notes if replay is not None else []
+
+
+def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
+    """(19) None if no home with its keys was given."""
+    try:
+        secrets = sealing_secrets(frame.sources)
+    except (Lacking, OSError) as error:
+        tally.add(Status.INCONCLUSIVE, str(error))
+        return None
+    if not secrets:
+        tally.add(Status.SKIPPED, "no home with its sealing key was given")
+        return None
+    return Replay(frame, secrets)
+
+
+def _try(
+    id_: str, case: Case, held: set[str], rests_on: Sequence[str], check: Callable[[], None], tallies: Tallies
+) -> None:
+    """Run one check on one record; `held` are those that it passed so far."""
+    missing = [name for name in rests_on if name not in held]
+    if missing:
+        tallies[id_].add(Status.SKIPPED, f"{case.where} rests on `{missing[0]}`")
+        return
+    try:
+        check()
+    except (Lacking, OSError) as error:
+        tallies[id_].add(Status.INCONCLUSIVE, f"{case.where}: {error}")
+    except (RemoteProtocolError, LocalProtocolError) as error:
+        tallies[id_].add(Status.FAIL, f"{case.where}: {error}")
+    else:
+        held.add(id_)
+        tallies[id_].add_pass()
+
+
+def _search_equivocation(
+    frame: Frame, views: Sequence[LedgerView], cases: Sequence[Case], tally: Tally
+) -> None:
+    """(20) All signatures that were seen anywhere, against each other."""
+    register = Register()
+    for signed in _all_signed(frame.federation, views, cases):
+        try:
+            frame.verifier.verify(signed)
+        except RemoteProtocolError:
+            continue  # proves nothing against anybody; the check of its place says so
+        evidence = register.note(signed)
+        if evidence is not None:
+            tally.add(Status.MISBEHAVIOUR, _describe(evidence, frame))
+        tally.add_pass()
+
+
+def _all_signed(
+    federation: Federation, views: Sequence[LedgerView], cases: Sequence[Case]
+) -> Iterator[Signed]:
+    """Every signed body of this federation, from all ledgers and archives."""
+    for case in cases:
+        record = case.record
+        yield record.roster  # its signature is over the federation, its body does not repeat it
+        yield from _of_federation(record.commitments, federation)
+        yield from _of_federation(record.certificate.votes, federation)
+        yield from _of_federation(record.opening.locks, federation)
+        yield from _of_federation(record.attestations, federation)
+    members = {
+        bytes.fromhex(one.audit_key[2:]): place for place, one in enumerate(federation.charter.members)
+    }
+    for view in views:
+        for recorded in view.records:
+            for signature, signer in zip(recorded.signatures, recorded.signers, strict=True):
+                if signer in members:
+                    yield Signed(members[signer], recorded.statement, signature)
+
+
+def _of_federation(group: Sequence[Signed], federation: Federation) -> Iterator[Signed]:
+    return (signed for signed in group if getattr(signed.body, "federation", None) == federation.id)
+
+
+def _describe(evidence: Evidence, frame: Frame) -> str:
+    body = evidence.first.body
+    name, kind = frame.name(evidence.first.member), type(body).__name__
+    # Receipts have no slot, so whatever is evidence has a round.
+    return f"{name} signed two different {kind}s for round {body.round}"

@@ -1,0 +1,164 @@
+"""The audit, as a numbered list. An auditor trusts nobody's word: every point is recomputed here.
+
+From the ledger alone:
+
+ 1. `ledger`        every RPC given answers
+ 2. `agreement`     several RPCs show the same record
+ 3. `chain-id`      the federation id is that of this chain, contract and charter
+ 4. `code-hash`     the contract runs the code that ships with this program (and that the charter names)
+ 5. `rounds`        one statement for every round, in order
+ 6. `hash-chain`    every statement names the one before it; the contract's head is the last
+ 7. `quorum`        enough different attesters signed every statement
+ 8. `bases`         every round starts from the model of the round before it
+ 9. `finality`      the blocks that hold the record are final
+
+With the charter, too:
+
+10. `charter`       signed by every member; its digest, attesters and quorum are the contract's
+
+With archives, too, for every round in every archive:
+
+11. `records`       the record is there and decodes
+12. `rosters`       who takes part: named by the attempt's proposer from signed READYs, survivors among them
+13. `certificates`  a quorum voted for the survivors
+14. `openings`      a quorum locked survivors and sums
+15. `statements`    the ledger's statement is what survivors and model give, and what the attesters signed
+16. `commitments`   every survivor's signed commitment is the one named, for this round and roster
+17. `inclusion`     the statement's archive root covers every survivor (RFC 6962 proofs)
+18. `payloads`      every payload is there, and is what was committed to
+19. `replay`        with the keys of a home: payloads opened and aggregated again end in the same sums and model
+20. `equivocation`  nobody signed two things of which an honest member signs one
+
+A point that rests on another which did not hold is skipped, not judged: the first fault stands alone in the report,
+and it alone keeps the whole from passing. So does a charter that is not signed, or a ledger that does not answer.
+"""
+
+from collections.abc import Sequence
+
+from folkmoot.ledger.audit import ledger_checks
+from folkmoot.ledger.audit.archives import ARCHIVE_CHECKS, check_archives, read_cases
+from folkmoot.ledger.audit.ledger_checks import LedgerView, PublicRecord
+from folkmoot.ledger.audit.report import AuditReport, Status, Tallies, compose_report
+from folkmoot.ledger.audit.round_checks import Case
+from folkmoot.ledger.audit.sources import SignedCharter, Source
+from folkmoot.ledger.identity import attester_addresses
+from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.charter import Charter, federation_id, verify_charter
+from folkmoot.protocol.errors import CharterError
+
+PASSED = {
+    "ledger": "{} answered",
+    "agreement": "the RPCs agree",
+    "chain-id": "as founded",
+    "code-hash": "the shipped code",
+    "rounds": "{} rounds",
+    "hash-chain": "{} statements",
+    "quorum": "{} statements",
+    "bases": "{} rounds",
+    "finality": "{} rounds",
+    "charter": "signed by {} members",
+    **dict.fromkeys(ARCHIVE_CHECKS, "{} records"),
+    "equivocation": "{} signatures",
+}
+"""Every check in its order, and what it says when all is well (`{}`: how many)."""
+
+_VIEW_CHECKS = ("chain-id", "code-hash", "rounds", "hash-chain", "quorum", "bases", "finality")
+
+
+def run_audit(
+    ledgers: Sequence[PublicRecord],
+    sources: Sequence[Source] = (),
+    *,
+    contract: bytes | None = None,
+    charter: SignedCharter | None = None,
+    development: bool = False,
+) -> AuditReport:
+    """Check all that can be checked with what is given; never raises for what ledger or archives hold.
+
+    `ledgers` read one contract, each through another RPC. `contract` is its address (20 bytes); without it archives are
+    not checked while no ledger answers. Without `charter` a home among `sources` gives it. `development`: the chain is
+    one that its owner can rewrite. Raises `CharterError` or `ConfigError` for a home's charter that cannot be read.
+    """
+    tallies = Tallies(PASSED)
+    notes = ["development chain, not evidence"] if development else []
+    views = _read_ledgers(ledgers, tallies)
+    if contract is None and views:
+        contract = views[0].identity.contract
+    charters = [charter] if charter else [found for source in sources if (found := source.charter())]
+    federation = _check_charter(charters, views, contract, tallies)
+    cases: list[Case] = []
+    if federation is None:
+        tallies.skip("rests on `charter`" if charters else "no charter was given", ARCHIVE_CHECKS)
+    elif not sources:
+        tallies.skip("no archive was given", ARCHIVE_CHECKS[:-2])
+    else:
+        cases = list(read_cases(sources, views, tallies["records"]))
+    _check_ledger(views, charters[0].charter if charters else None, cases, development, tallies)
+    if federation is not None and contract is not None:
+        notes += check_archives(federation, contract, sources, views, cases, tallies)
+    return compose_report(tallies.close(), notes)
+
+
+def _read_ledgers(ledgers: Sequence[PublicRecord], tallies: Tallies) -> list[LedgerView]:
+    """(1) What each RPC shows; only of those that answered."""
+    views = []
+    for place, ledger in enumerate(ledgers, start=1):
+        view = ledger_checks.read_view(ledger, f"RPC {place}", tallies["ledger"], tallies["code-hash"])
+        if view is not None:
+            views.append(view)
+    return views
+
+
+def _check_ledger(
+    views: Sequence[LedgerView],
+    charter: Charter | None,
+    cases: Sequence[Case],
+    development: bool,
+    tallies: Tallies,
+) -> None:
+    """(2) to (9). Archives help where a statement was recorded through another contract."""
+    ledger_checks.check_agreement(views, tallies["agreement"])
+    if not views:
+        tallies.skip("rests on an answer of the ledger", _VIEW_CHECKS)
+        return
+    view = views[0]
+    ledger_checks.check_chain_id(view, charter, tallies["chain-id"])
+    ledger_checks.check_code(view, charter, tallies["code-hash"])
+    ledger_checks.check_rounds(view, tallies["rounds"])
+    if tallies["rounds"].holds:
+        ledger_checks.check_hash_chain(view, tallies["hash-chain"])
+        ledger_checks.check_bases(view, charter, tallies["bases"])
+    else:
+        tallies.skip("rests on `rounds`", ("hash-chain", "bases"))
+    attestations = [signed for case in cases for signed in case.record.attestations]
+    ledger_checks.check_quorum(view, attestations, tallies["quorum"])
+    ledger_checks.check_finality(view, development, tallies["finality"])
+
+
+def _check_charter(
+    charters: Sequence[SignedCharter], views: Sequence[LedgerView], contract: bytes | None, tallies: Tallies
+) -> Federation | None:
+    """(10) The federation that the charter founds with this contract; None if there is none to rely on."""
+    tally = tallies["charter"]
+    if not charters:
+        tally.add(Status.SKIPPED, "no charter was given")
+        return None
+    charter = charters[0].charter
+    for other in charters:
+        if other.charter.digest != charter.digest:
+            tally.add(Status.FAIL, f"{other.where} is another charter than {charters[0].where}")
+    try:
+        verify_charter(charter, charters[0].signatures)
+    except CharterError as error:
+        tally.add(Status.FAIL, str(error))
+    for view in views:
+        found = view.identity
+        if found.charter_digest != charter.digest:
+            what = f"{charter.digest.hex()}, the contract's is {found.charter_digest.hex()}"
+            tally.add(Status.FAIL, f"its digest is {what}")
+        elif found.attesters != attester_addresses(charter):
+            tally.add(Status.FAIL, "the contract's attesters are not the charter's")
+    tally.add_pass(len(charter.members))
+    if not tally.holds or contract is None:
+        return None
+    return Federation(federation_id(charter.digest, charter.ledger.chain_id, contract), charter)

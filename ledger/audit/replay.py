@@ -1,0 +1,132 @@
+"""Check 19: open the payloads with the keys given, aggregate again, and compare with what was locked and recorded.
+
+The functions are those that every node runs (`folkmoot.protocol.aggregate`), so the bits must be the same.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from nacl.public import PrivateKey
+
+from folkmoot.ledger.audit.round_checks import Case, Frame, commitments_of, recipients_of
+from folkmoot.ledger.audit.sources import Lacking, Source, read_pieces
+from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate
+from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.codec import codec_named
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.messages import Commitment, Lock, Ready, Roster
+from folkmoot.protocol.pieces import Buffer
+from folkmoot.protocol.ring import Float32s, weight_of
+from folkmoot.protocol.sealing import (
+    SEALED_KEY_SIZE,
+    PayloadContext,
+    frames_offset,
+    open_frames,
+    unseal_key,
+    verify_key,
+)
+from folkmoot.protocol.types import Digest, MemberId
+
+_What = tuple[Digest, Digest, Digest]
+"""What a replay depends on and must give: survivor set, sums, model."""
+
+
+class Replay:
+    """Replays rounds in ascending order, carrying the model from one to the next."""
+
+    def __init__(self, frame: Frame, secrets: dict[str, bytes]) -> None:
+        """`secrets`: X25519 secret keys by the hex of their public halves; see `sealing_secrets`."""
+        self._frame = frame
+        self._secrets = secrets
+        self._last: tuple[Digest, Float32s] | None = None
+        self._done: set[_What] = set()
+        self.notes: list[str] = []
+
+    def check(self, case: Case) -> None:
+        """(19) Raise `RemoteProtocolError` where sums or model differ, `Lacking` where something is not there.
+
+        The case has passed the checks before this one.
+        """
+        lock = case.record.opening.locks[0].body
+        assert isinstance(lock, Lock)
+        what = (lock.survivors, lock.sums, case.record.model.root)
+        if what in self._done:  # the same round from another archive
+            return
+        result = self._aggregate(case)
+        # dtype "<f4": the digest is over little-endian bytes, whatever this machine's order.
+        model = ref_of(result.model.astype("<f4", copy=False).data)
+        if result.sums_digest != lock.sums:
+            raise RemoteProtocolError("the replayed sums are not those that a quorum locked")
+        if model != case.record.model:
+            raise RemoteProtocolError(f"the replayed model is {model.root.hex()}, the recorded one is not")
+        self._last = (model.root, result.model)
+        self._done.add(what)
+        self.notes += [
+            f"round {case.round}: the payload of {self._frame.name(member)} is ill-formed and counted as zero"
+            for member in result.ill_formed
+        ]
+
+    def _aggregate(self, case: Case) -> Aggregate:
+        charter = self._frame.federation.charter
+        codec = codec_named(charter.averaging.codec)
+        payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]
+        base = self._base(case.survivors.base)
+        return aggregate(base, payloads, codec, charter.model.sizes, case.roster.exponents)
+
+    def _base(self, root: Digest) -> Float32s:
+        if self._last is not None and self._last[0] == root:
+            return self._last[1]
+        # A round before this one was not replayed. A stored model will do: its digest is what the ledger names.
+        for source in self._frame.sources:
+            vector = source.vector(root, self._frame.federation.charter.model.tensors)
+            if vector is not None:
+                return vector
+        raise Lacking(f"the model that the round starts from ({root.hex()}) is in no home or archive given")
+
+    def _payload(self, case: Case, commitment: Commitment) -> Payload:
+        charter, roster = self._frame.federation.charter, case.roster
+        weight = weight_of(_ready_of(roster, commitment.member).num_examples, charter.averaging.weight_cap)
+        context = PayloadContext(self._frame.federation.id, case.round, commitment.roster, commitment.member)
+        path = self._path(commitment.root)
+        key = self._content_key(case, commitment, context, path)
+        plaintext = codec_named(charter.averaging.codec).encoded_size(charter.model.parameters)
+        start = frames_offset(len(recipients_of(roster, self._frame.federation)))
+        return Payload(commitment.member, weight, partial(_plaintext, context, key, path, start, plaintext))
+
+    def _path(self, root: Digest) -> Path:
+        path = next((found for source in self._frame.sources if (found := source.blob(root))), None)
+        if path is None:
+            raise Lacking(f"the payload {root.hex()} has gone while it was audited")
+        return path
+
+    def _content_key(self, case: Case, commitment: Commitment, context: PayloadContext, path: Path) -> bytes:
+        """The payload's key, by any of our sealing keys; a sender may have sealed rubbish to one of them."""
+        with path.open("rb") as file:
+            for place, recipient in enumerate(recipients_of(case.roster, self._frame.federation)):
+                if recipient not in self._secrets:
+                    continue
+                file.seek(SEALED_KEY_SIZE * place)
+                try:
+                    key = unseal_key(file.read(SEALED_KEY_SIZE), self._secrets[recipient])
+                    verify_key(context, key, commitment.key)
+                except RemoteProtocolError:
+                    continue
+                return key
+        raise Lacking(f"no key given opens the payload of {self._frame.name(commitment.member)}")
+
+
+def sealing_secrets(sources: Iterable[Source]) -> dict[str, bytes]:
+    """The sealing keys of the homes among `sources`, by the hex of their public halves; raises `Lacking`."""
+    secrets = (source.sealing_secret() for source in sources)
+    return {bytes(PrivateKey(secret).public_key).hex(): secret for secret in secrets if secret is not None}
+
+
+def _ready_of(roster: Roster, member: MemberId) -> Ready:
+    body = next(signed.body for signed in roster.readies if signed.member == member)
+    assert isinstance(body, Ready)
+    return body
+
+
+def _plaintext(context: PayloadContext, key: bytes, path: Path, start: int, size: int) -> Iterator[Buffer]:
+    return open_frames(context, key, read_pieces(path, start), size)

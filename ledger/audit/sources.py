@@ -1,0 +1,179 @@
+"""What an auditor was given: archives, and homes of nodes, read without trusting them.
+
+The layout is the node's (`folkmoot.node.archive`, `folkmoot.node.config`; a test holds the two together):
+
+    archive/blobs/ab/<hex root>   archive/rounds/<8 digits>.record
+    HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig
+    HOME/keys/sealing.key   HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
+
+Nothing is written, nothing is followed but these names, and sizes are looked at before contents.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from folkmoot.protocol import merkle
+from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
+from folkmoot.protocol.charter import Charter, Tensor, parse_charter
+from folkmoot.protocol.errors import CharterError, FolkmootError, RemoteProtocolError
+from folkmoot.protocol.record import MAX_RECORD
+from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.types import Digest, Round
+
+_MAX_CHARTER = 8 * 1024 * 1024
+_KEY_SIZE = 32
+_SIGNATURE_SIZE = 64
+
+
+class Lacking(FolkmootError):
+    """Something that a check needs is not in what the auditor was given."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class SignedCharter:
+    """A charter with the signatures (by member name) that lie beside it; neither is checked yet."""
+
+    charter: Charter
+    signatures: dict[str, bytes]
+    where: str
+
+
+class Source:
+    """An archive, and the home that it belongs to if that was given too."""
+
+    def __init__(self, archive: Path, home: Path | None = None) -> None:
+        self._archive = archive
+        self._home = home
+        self.name = str(home or archive)
+
+    @classmethod
+    def of_home(cls, home: Path) -> "Source":
+        """A node's home: its archive, models and sealing key."""
+        return cls(home / "archive", home)
+
+    def rounds(self) -> list[Round]:
+        """The rounds that have a record here, ascending."""
+        names = (path.stem for path in (self._archive / "rounds").glob("*.record"))
+        return sorted(int(name) for name in names if len(name) == 8 and name.isascii() and name.isdecimal())
+
+    def has_record(self, number: Round) -> bool:
+        """Whether there is a record of that round, good or bad."""
+        return self._record_path(number).is_file()
+
+    def record(self, number: Round) -> bytes | None:
+        """The record's bytes; None if there is none. Raises `RemoteProtocolError` if it is absurdly long."""
+        path = self._record_path(number)
+        return _read(path, MAX_RECORD) if path.is_file() else None
+
+    def blob(self, root: Digest) -> Path | None:
+        """Where the blob called `root` lies; None if it is not here. Its contents are unchecked."""
+        name = root.hex()
+        return _existing(self._archive / "blobs" / name[:2] / name)
+
+    def vector(self, root: Digest, tensors: Sequence[Tensor]) -> Float32s | None:
+        """The flat model called `root`, checked against it; None if it is not here whole."""
+        size = 4 * sum(tensor.size for tensor in tensors)
+        for path in filter(None, (self.blob(root), self._model(f"{root.hex()}.f32"))):
+            if path.stat().st_size == size:
+                data = path.read_bytes()
+                if ref_of(data).root == root:
+                    return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
+        return self._initial_vector(root, tensors)
+
+    def sealing_secret(self) -> bytes | None:
+        """The X25519 secret of the home's keys, to which payloads are sealed; None if there is none."""
+        path = _existing(self._home / "keys" / "sealing.key") if self._home else None
+        if path is None:
+            return None
+        try:
+            secret = bytes.fromhex(_read(path, 1024).decode("ascii"))
+        except ValueError:
+            secret = b""
+        if len(secret) != _KEY_SIZE:
+            # No "from": the chained error would quote the key's text.
+            raise Lacking(f"{path} is not 32 bytes in hex: the key is damaged")
+        return secret
+
+    def charter(self) -> SignedCharter | None:
+        """The home's charter with its signatures; None if there is none."""
+        path = _existing(self._home / "charter.toml") if self._home else None
+        return load_signed_charter(path) if path else None
+
+    def _record_path(self, number: Round) -> Path:
+        return self._archive / "rounds" / f"{number:08d}.record"
+
+    def _model(self, name: str) -> Path | None:
+        return _existing(self._home / "models" / name) if self._home else None
+
+    def _initial_vector(self, root: Digest, tensors: Sequence[Tensor]) -> Float32s | None:
+        path = self._model("model0.safetensors")
+        if path is None:
+            return None
+        try:
+            named = safetensors.numpy.load_file(path)
+        except safetensors.SafetensorError:
+            return None
+        pieces = [named.get(tensor.name) for tensor in tensors]
+        if any(piece is None or piece.dtype != np.float32 for piece in pieces):
+            return None
+        vector = np.concatenate([np.ravel(piece) for piece in pieces if piece is not None])
+        return vector if ref_of(vector.astype("<f4", copy=False).data).root == root else None
+
+
+def load_signed_charter(path: Path) -> SignedCharter:
+    """Read `path` and the signatures in `charter.sig/` beside it.
+
+    Raises `CharterError` or `ConfigError` if it is no charter. A signature that is missing or malformed is left out:
+    that the charter lacks it is the audit's finding.
+    """
+    try:
+        text = _read(path, _MAX_CHARTER).decode()
+    except (OSError, UnicodeDecodeError, RemoteProtocolError) as error:
+        raise CharterError(f"{path}: cannot be read as a charter: {error}") from error
+    charter = parse_charter(text, str(path))
+    folder = path.parent / "charter.sig"
+    found = ((member.name, _signature(folder / f"{member.name}.sig")) for member in charter.members)
+    return SignedCharter(charter, {name: signature for name, signature in found if signature}, str(path))
+
+
+def ref_of_file(path: Path) -> BlobRef:
+    """What the blob in a file is called by its contents; one chunk is in memory at a time."""
+    leaves, size = [], 0
+    for chunk in read_pieces(path):
+        leaves.append(merkle.leaf_hash(chunk))
+        size += len(chunk)
+    return BlobRef(merkle.root(leaves), size)
+
+
+def read_pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """The file's bytes from `offset` on, in pieces of `CHUNK` bytes (the last is shorter)."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while piece := file.read(CHUNK):
+            yield piece
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _read(path: Path, limit: int) -> bytes:
+    size = path.stat().st_size
+    if size > limit:
+        raise RemoteProtocolError(f"{path} has {size} bytes, the limit is {limit}")
+    return path.read_bytes()
+
+
+def _signature(path: Path) -> bytes | None:
+    try:
+        signature = bytes.fromhex(_read(path, 1024).decode("ascii"))
+    except (OSError, ValueError, RemoteProtocolError):
+        return None
+    return signature if len(signature) == _SIGNATURE_SIZE else None

@@ -1,0 +1,160 @@
+"""The auditor's command: `folkmoot audit`."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from folkmoot.ledger.audit import AuditReport, SignedCharter, Source, Status, load_signed_charter, run_audit
+from folkmoot.ledger.errors import LedgerUnavailable
+from folkmoot.ledger.reader import LedgerReader
+from folkmoot.ledger.rpc import RpcClient, RpcError
+
+_DEVELOPMENT = ("folkmoot-embedded", "eth-tester", "ethereumtester", "anvil", "hardhat", "ganache")
+"""How clients whose owner can rewrite the chain name themselves (`web3_clientVersion`)."""
+
+_STYLES = {
+    Status.PASS: "green",
+    Status.SKIPPED: "dim",
+    Status.INCONCLUSIVE: "yellow",
+    Status.UNREACHABLE: "yellow",
+    Status.FAIL: "bold red",
+    Status.MISBEHAVIOUR: "bold red",
+}
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _address(ctx: click.Context, param: click.Parameter, text: str) -> bytes:
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        address = b""
+    if len(address) != 20:
+        raise click.BadParameter(f"{text!r} is not an address: 0x and 40 hex digits", ctx, param)
+    return address
+
+
+def _urls(ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise click.BadParameter(f"{url!r} is not a URL like http://127.0.0.1:8545", ctx, param)
+    return urls
+
+
+@click.command()
+@click.option(
+    "--rpc",
+    "rpcs",
+    metavar="URL",
+    multiple=True,
+    required=True,
+    callback=_urls,
+    help="JSON-RPC end point of the chain; give several and they are compared.",
+)
+@click.option(
+    "--contract",
+    metavar="ADDRESS",
+    required=True,
+    callback=_address,
+    help="The federation's contract.",
+)
+@click.option(
+    "--home",
+    "homes",
+    metavar="HOME",
+    type=_FOLDER,
+    multiple=True,
+    help="A node's home: its archive, charter and keys. May be repeated.",
+)
+@click.option(
+    "--archive",
+    "archives",
+    metavar="DIR",
+    type=_FOLDER,
+    multiple=True,
+    help="An archive that you were given. May be repeated.",
+)
+@click.option(
+    "--charter",
+    "charter_file",
+    metavar="FILE",
+    type=_FILE,
+    help="charter.toml, with charter.sig/ beside it; without it, a home's.",
+)
+@click.option(
+    "--first-block",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Block of the contract's deployment: older ones are not searched.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    rpcs: tuple[str, ...],
+    contract: bytes,
+    homes: tuple[Path, ...],
+    archives: tuple[Path, ...],
+    charter_file: Path | None,
+    first_block: int,
+    as_json: bool,
+) -> None:
+    """Check a federation's rounds from the ledger and archives.
+
+    The ledger alone shows an unbroken, signed record. With the charter and archives every round is checked down to its
+    payloads; with the keys of a home, aggregation is replayed to the same model.
+
+    \b
+    Exit codes:
+      0  pass           every check that was asked for holds
+      1  fail           a check does not hold
+      2  usage          the command or the charter file is wrong
+      3  inconclusive   something is missing, or not yet final
+      4  misbehaviour   a member's own signatures convict it
+      5  unreachable    the ledger does not answer
+    """
+    charter: SignedCharter | None = load_signed_charter(charter_file) if charter_file else None
+    sources = [*map(Source.of_home, homes), *map(Source, archives)]
+    report = run_audit(
+        [LedgerReader([url], contract, first_block=first_block) for url in rpcs],
+        sources,
+        contract=contract,
+        charter=charter,
+        development=any(map(_is_development, rpcs)),
+    )
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        _print_table(report)
+    ctx.exit(report.exit_code)
+
+
+def _is_development(url: str) -> bool:
+    """Whether the chain says that it is one for development; what does not answer says nothing."""
+    try:
+        version = str(RpcClient([url], timeout=10.0).call("web3_clientVersion"))
+    except (LedgerUnavailable, RpcError):
+        return False
+    return version.lower().startswith(_DEVELOPMENT)
+
+
+def _print_table(report: AuditReport) -> None:
+    from rich.console import Console  # 0.1 s, and `--json` needs none of it
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "check", "status", "detail"):
+        table.add_column(heading, justify="right" if not heading else "left", overflow="fold")
+    for number, check in enumerate(report.checks, start=1):
+        # Text, not str: what an archive holds must not be read as markup.
+        status = Text(check.status, style=_STYLES[check.status])
+        table.add_row(Text(str(number), style="dim"), Text(check.id), status, Text(check.detail))
+    console = Console(highlight=False)
+    console.print(table)
+    for note in report.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+    console.print(Text(f"audit: {report.status}", style=_STYLES[report.status]))
