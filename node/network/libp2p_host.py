@@ -12,7 +12,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import trio
@@ -49,6 +49,7 @@ MESH = TProtocol("/meshsub/1.1.0")
 MAX_CONNECTIONS = 512
 """Sockets at once, most of them strangers before their handshake; below the usual limit of 1024 open files."""
 UPGRADE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 MAX_STREAMS_PER_PEER = 32
 MAX_PUBSUB_FRAME = 256 * 1024
 
@@ -67,7 +68,6 @@ def make_host(
         sec_opt={NOISE: MembersOnly(noise, is_member, stats, refusals)},
         muxer_opt={TProtocol(YAMUX): Yamux},
         connection_config=ConnectionConfig(
-            # No dialling on its own account: the links dial.
             min_connections=0,
             low_watermark=0,
             high_watermark=MAX_CONNECTIONS,
@@ -88,7 +88,10 @@ def make_host(
 
 
 def _strip(host: BasicHost, swarm: Swarm) -> None:
-    """Leave out what a closed federation has no use for and a peer could abuse."""
+    """Leave out what a closed federation has no use for and a peer could abuse.
+
+    The auto-connector dials everything that it hears of, whatever its configuration; here the links dial.
+    """
     for protocol in host.get_mux().get_protocols():
         if protocol is not None:
             host.remove_stream_handler(protocol)
@@ -98,6 +101,7 @@ def _strip(host: BasicHost, swarm: Swarm) -> None:
     # Its circuit breaker shuts everybody out for a minute once one peer was refused five times.
     swarm.set_resource_manager(None)
     swarm.retry_config = RetryConfig(max_retries=0)
+    setattr(swarm.auto_connector, "maybe_connect", trio.lowlevel.checkpoint)  # noqa: B010 - as below
 
 
 def _release_ended_connections(swarm: Swarm) -> None:
@@ -147,6 +151,21 @@ async def _reset(stream: INetStream) -> None:
             await stream.reset()
         except Exception as error:
             log.debug("reset failed: %r", error)
+
+
+async def close_connections(swarm: Swarm, peers: Iterable[ID]) -> None:
+    """Close all connections to `peers`, even in a cancelled task; libp2p's own shutdown leaves the sockets open."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for peer in list(peers):
+                nursery.start_soon(_close_connection, swarm, peer)
+
+
+async def _close_connection(swarm: Swarm, peer: ID) -> None:
+    try:
+        await swarm.close_peer(peer)
+    except Exception as error:  # it is to be gone, however
+        log.debug("closing the connection to %s: %r", peer, error)
 
 
 class MembersOnly(ISecureTransport):

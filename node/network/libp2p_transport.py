@@ -19,7 +19,14 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from folkmoot.node.network.addresses import AddressBook
-from folkmoot.node.network.libp2p_host import TOPIC, check_port_is_free, make_host, make_pubsub
+from folkmoot.node.network.libp2p_host import (
+    CLOSE_SECONDS,
+    TOPIC,
+    check_port_is_free,
+    close_connections,
+    make_host,
+    make_pubsub,
+)
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats
 from folkmoot.node.network.refusals import Refusals
@@ -34,7 +41,6 @@ PROTOCOLS: dict[Purpose, TProtocol] = {
 }
 DIAL_SECONDS = 5.0
 OPEN_SECONDS = 10.0
-CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ class Libp2pTransport:
                 yield
             finally:
                 nursery.cancel_scope.cancel()
+                await close_connections(self._swarm, self._swarm.connections)
 
     async def connect(self, member: MemberId) -> None:
         peer = self._ids[member]
@@ -147,11 +154,7 @@ class Libp2pTransport:
             return Libp2pStream(await self._host.new_stream(self._ids[member], [PROTOCOLS[purpose]]))
 
     async def disconnect(self, member: MemberId) -> None:
-        with trio.move_on_after(CLOSE_SECONDS):
-            try:
-                await self._swarm.close_peer(self._ids[member])
-            except Exception as error:  # it is to be gone, however
-                log.debug("closing the connection to member %s: %r", member, error)
+        await close_connections(self._swarm, [self._ids[member]])
 
     async def publish(self, data: bytes) -> None:
         await self._pubsub.publish(TOPIC, data)

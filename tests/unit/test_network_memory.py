@@ -63,7 +63,8 @@ class Federation:
         await self._stack.aclose()
 
     async def start(self, member: int) -> Peer:
-        return await self.nursery.start(self._run, member)
+        peer: Peer = await self.nursery.start(self._run, member)
+        return peer
 
     def crash(self, member: int) -> None:
         self._running.pop(member).cancel()
@@ -133,7 +134,7 @@ async def test_a_crashed_peer_is_down_at_once_and_up_again_after_its_return(
         await all_up(peers)
         federation.crash(2)
         await until(lambda: all(2 not in peer.network.peers() for peer in peers[:2]), seconds=1)
-        assert isinstance(peers[0].events[-1], PeerDown)
+        assert [type(event) for event in peers[0].events[-1:]] == [PeerDown]
         await trio.sleep(30)
         peers[2] = await federation.start(2)
         await until(lambda: len(peers[2].network.peers()) == 2, seconds=6)

@@ -1,0 +1,418 @@
+"""The network over real libp2p hosts on loopback: what works, what breaks, and what hostile peers try."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from libp2p.abc import INetStream
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils.varint import encode_varint_prefixed
+from multiaddr import Multiaddr
+
+from folkmoot.node.network import libp2p_host
+from folkmoot.node.network.bulk import ANSWER_SIZE, REQUEST_SIZE, encode_answer
+from folkmoot.node.network.libp2p_host import MESH, TOPIC, close_connections, make_host
+from folkmoot.node.network.libp2p_transport import PROTOCOLS, Libp2pSettings, open_libp2p
+from folkmoot.node.network.peer_network import PeerNetwork
+from folkmoot.node.network.port import (
+    MAX_ANNOUNCEMENT,
+    FetchError,
+    Inbound,
+    NetworkError,
+    NetworkEvent,
+    PeerDown,
+    PeerUp,
+    Stats,
+)
+from folkmoot.node.network.refusals import Refusals
+from folkmoot.protocol import blob
+from folkmoot.protocol.blob import BlobRef
+
+pytestmark = pytest.mark.integration
+
+SEEDS = [bytes([member + 1]) * 32 for member in range(4)]
+STRANGER = bytes([99]) * 32
+
+
+def peer_id(seed: bytes) -> str:
+    return str(ID.from_pubkey(create_new_key_pair(seed).public_key))
+
+
+PEER_IDS = {member: peer_id(seed) for member, seed in enumerate(SEEDS)}
+
+CHILD = """
+import random, sys
+from pathlib import Path
+import trio
+from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
+member, seed, home, *peer_ids = sys.argv[1:]
+files = tuple(str(Path(home, str(other))) for other in range(len(peer_ids)))
+settings = Libp2pSettings(int(member), bytes.fromhex(seed), dict(enumerate(peer_ids)), bootstrap=files)
+async def main():
+    async with open_libp2p(settings, lambda _: None, lambda *_: None, random.Random(0)) as network:
+        Path(home, member).write_text(network.addresses[0])
+        async for event in network.events:
+            pass
+trio.run(main)
+"""
+
+
+class Peer:
+    """A running network that notes its events."""
+
+    def __init__(self, member: int, network: PeerNetwork, blobs: dict[bytes, Path]) -> None:
+        self.member = member
+        self.network = network
+        self.blobs = blobs
+        self.events: list[NetworkEvent] = []
+
+    async def note(self) -> None:
+        async for event in self.network.events:
+            self.events.append(event)
+
+    def messages(self, via: str) -> list[tuple[int, bytes]]:
+        return [
+            (event.member, event.data)
+            for event in self.events
+            if isinstance(event, Inbound) and event.via == via
+        ]
+
+    def hold(self, path: Path, data: bytes) -> BlobRef:
+        path.write_bytes(data)
+        ref = blob.ref_of(data)
+        self.blobs[ref.root] = path
+        return ref
+
+
+@asynccontextmanager
+async def running(
+    member: int, home: Path, locate: Callable[[bytes], Path | None] | None = None
+) -> AsyncIterator[Peer]:
+    """A member's network in this process; addresses are found through files in `home`."""
+    files = tuple(str(home / str(other)) for other in PEER_IDS)
+    settings = Libp2pSettings(member, SEEDS[member], PEER_IDS, bootstrap=files)
+    blobs: dict[bytes, Path] = {}
+    async with open_libp2p(settings, locate or blobs.get, lambda *_: None, random.Random(member)) as network:
+        (home / str(member)).write_text(network.addresses[0])
+        peer = Peer(member, network, blobs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.note)
+            yield peer
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def federation(home: Path, *members: int) -> AsyncIterator[list[Peer]]:
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(running(member, home)) for member in members]
+        await until(lambda: all(peer.network.peers() >= set(members) - {peer.member} for peer in peers))
+        yield peers
+
+
+@asynccontextmanager
+async def attacker(seed: bytes) -> AsyncIterator[BasicHost]:
+    """A bare host, under a member's or a stranger's identity, that the test plays."""
+    stats = Stats()
+    host = make_host(seed, lambda _: True, stats, Refusals(stats))
+    async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+        swarm = host.get_network()
+        assert isinstance(swarm, Swarm)
+        try:
+            yield host
+        finally:
+            await close_connections(swarm, swarm.connections)
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - any condition, of processes too
+            await trio.sleep(0.01)
+
+
+async def dial(host: BasicHost, target: PeerNetwork) -> ID:
+    address, _, target_id = target.addresses[0].rpartition("/p2p/")
+    swarm = host.get_network()
+    assert isinstance(swarm, Swarm)
+    await swarm.dial_addr(Multiaddr(address), ID.from_string(target_id))
+    return ID.from_string(target_id)
+
+
+async def assert_works(peers: list[Peer], word: bytes) -> None:
+    """Messages, announcements and blobs still go between the first two."""
+    one, two = peers[:2]
+    await one.network.send(two.member, word)
+    await two.network.send(one.member, word)
+    await one.network.publish(b"news " + word)
+    await until(lambda: (two.member, word) in one.messages("control"))
+    await until(lambda: (one.member, word) in two.messages("control"))
+    await until(lambda: (one.member, b"news " + word) in two.messages("gossip"))
+
+
+async def test_three_peers_exchange_messages_announcements_and_blobs(tmp_path: Path) -> None:
+    async with federation(tmp_path, 0, 1, 2) as peers:
+        for sender in range(3):
+            for target in {0, 1, 2} - {sender}:
+                for number in range(50):
+                    await peers[sender].network.send(target, b"%d" % number)
+        for receiver in range(3):
+            for sender in {0, 1, 2} - {receiver}:
+                expected = [(sender, b"%d" % number) for number in range(50)]
+                await until(partial(_has_received, peers[receiver], sender, expected))
+        for sender in range(3):
+            await peers[sender].network.publish(b"by %d" % sender)
+        await until(
+            lambda: all(
+                sorted(peers[m].messages("gossip")) == [(s, b"by %d" % s) for s in range(3) if s != m]
+                for m in range(3)
+            )
+        )
+        for size in [0, 1, blob.CHUNK, 5 * blob.CHUNK + 7]:
+            data = random.Random(size).randbytes(size)
+            ref = peers[2].hold(tmp_path / "held", data)
+            await peers[0].network.fetch(ref, 2, tmp_path / "got")
+            assert (tmp_path / "got").read_bytes() == data
+        stats = peers[0].network.stats
+        assert stats.bytes_received > 6 * blob.CHUNK
+        assert not stats.refused and not stats.dropped
+
+
+def _has_received(peer: Peer, member: int, expected: list[tuple[int, bytes]]) -> bool:
+    return [message for message in peer.messages("control") if message[0] == member] == expected
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts member 2 as a process."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        arguments = ["2", SEEDS[2].hex(), str(tmp_path), *PEER_IDS.values()]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        started.append(subprocess.Popen([sys.executable, "-c", CHILD, *arguments], env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+async def test_a_peer_that_is_killed_or_hangs_is_down_and_comes_back_on_another_port(
+    tmp_path: Path, child: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    async with federation(tmp_path, 0, 1) as peers:
+        first = child()
+        await until(lambda: all(2 in peer.network.peers() for peer in peers))
+        address = (tmp_path / "2").read_text()
+        first.kill()
+        first.wait()
+        await until(lambda: all(2 not in peer.network.peers() for peer in peers), seconds=2)
+        second = child()
+        await until(lambda: all(2 in peer.network.peers() for peer in peers))
+        assert (tmp_path / "2").read_text() != address
+        second.send_signal(signal.SIGSTOP)
+        await until(lambda: all(2 not in peer.network.peers() for peer in peers), seconds=8)
+        assert [e.reason for e in peers[0].events if e == PeerDown(2, "silent for 5 s")]
+        second.send_signal(signal.SIGCONT)
+        await until(lambda: all(2 in peer.network.peers() for peer in peers))
+        for peer in peers:
+            about = [type(event) for event in peer.events if event.member == 2]
+            assert about == [PeerUp, PeerDown, PeerUp, PeerDown, PeerUp]
+        await assert_works(peers, b"still")
+
+
+async def _garbage(host: BasicHost, target: ID, protocol: TProtocol, data: bytes) -> None:
+    try:
+        stream = await host.new_stream(target, [protocol])
+        await stream.write(data)
+        with trio.move_on_after(1):
+            while await stream.read(65536):
+                pass
+    except Exception:  # reset, as it should be
+        return
+
+
+def _malformed_key() -> bytes:
+    message = rpc_pb2.Message(data=b"x", topicIDs=[TOPIC], seqno=b"1", signature=b"s", key=b"\xff\xff")
+    message.from_id = b"\x12\x20" + bytes(32)
+    return encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString())
+
+
+def _announcement(seed: bytes, data: bytes) -> bytes:
+    keys = create_new_key_pair(seed)
+    message = rpc_pb2.Message(data=data, topicIDs=[TOPIC], seqno=b"12345678")
+    message.from_id = ID.from_pubkey(keys.public_key).to_bytes()
+    message.signature = keys.private_key.sign(b"libp2p-pubsub:" + message.SerializeToString())
+    return encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString())
+
+
+HOSTILE = {
+    "garbage on control": (PROTOCOLS["control"], b"\xff" * 100, "control stream"),
+    "garbage on bulk": (PROTOCOLS["bulk"], b"\xff" * 100, "bulk request"),
+    "undecodable pubsub frame": (MESH, bytes([50]) + b"\xff" * 50, "malformed stream"),
+    "endless pubsub frame": (MESH, b"\xff" * 100, None),  # libp2p resets the stream itself
+    "announcement with a malformed key": (MESH, _malformed_key(), "announcement"),
+    "announcement by a stranger": (MESH, _announcement(STRANGER, b"x"), "announcement"),
+    "too long an announcement": (MESH, _announcement(SEEDS[0], bytes(MAX_ANNOUNCEMENT + 1)), "announcement"),
+}
+
+
+def _has_grown(refused: Counter[str], kind: str | None, before: int) -> bool:
+    return kind is None or refused[kind] > before
+
+
+async def test_a_hostile_member_is_counted_and_harms_nobody_else(tmp_path: Path) -> None:
+    async with federation(tmp_path, 1, 2) as peers, attacker(SEEDS[0]) as host:
+        refused = peers[0].network.stats.refused
+        target = await dial(host, peers[0].network)
+        for name, (protocol, data, kind) in HOSTILE.items():
+            before = refused[kind] if kind else 0
+            await _garbage(host, target, protocol, data)
+            with trio.move_on_after(2):
+                await until(partial(_has_grown, refused, kind, before))
+            assert kind is None or refused[kind] > before, (name, refused)
+        await assert_works(peers, b"unharmed")
+
+
+async def test_malformed_negotiation_and_floods_of_streams_harm_nobody_else(tmp_path: Path) -> None:
+    async with federation(tmp_path, 0, 1) as peers, attacker(SEEDS[2]) as host:
+        target = await dial(host, peers[0].network)
+        swarm = host.get_network()
+        for data in [
+            b"\xff" * 64,
+            b"\x13/multistream/1.0.0\n\x03\xff\xfe\n",
+            b"\x13/multistream/1.0.0\n\x01\n",
+        ]:
+            stream = await swarm.new_stream(target)
+            await stream.write(data)
+        for _ in range(3 * libp2p_host.MAX_STREAMS_PER_PEER):
+            await swarm.new_stream(target)
+        refused = peers[0].network.stats.refused
+        await until(lambda: refused["more streams than allowed"] >= libp2p_host.MAX_STREAMS_PER_PEER)
+        await assert_works(peers, b"unharmed")
+
+
+async def test_strangers_get_no_further_than_the_handshake(tmp_path: Path) -> None:
+    async with federation(tmp_path, 0, 1) as peers, attacker(STRANGER) as host:
+        for _ in range(3):
+            try:
+                target = await dial(host, peers[0].network)
+                await host.new_stream(target, [PROTOCOLS["bulk"]])
+            except Exception:  # where the dialler notices is up to timing
+                continue
+            pytest.fail("a stranger got a stream")
+        await until(lambda: peers[0].network.stats.refused["stranger"] == 3)
+        port = int(peers[0].network.addresses[0].split("/")[4])
+        for data in [b"GET / HTTP/1.1\r\n\r\n", random.Random(1).randbytes(5000), b""]:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+                raw.sendall(data)
+        await assert_works(peers, b"unharmed")
+
+
+async def test_a_member_may_reconnect_more_often_than_there_are_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libp2p_host, "MAX_CONNECTIONS", 4)
+    async with running(0, tmp_path) as peer, attacker(SEEDS[1]) as host:
+        for _ in range(12):
+            target = await dial(host, peer.network)
+            await host.disconnect(target)
+        target = await dial(host, peer.network)
+        await host.new_stream(target, [PROTOCOLS["bulk"]])
+
+
+async def test_an_error_of_our_own_while_serving_does_not_end_the_node(tmp_path: Path) -> None:
+    def broken(root: bytes) -> Path | None:
+        raise RuntimeError("a bug")
+
+    async with running(0, tmp_path) as asker, running(1, tmp_path, broken) as server:
+        await until(lambda: asker.network.peers() and server.network.peers())
+        with pytest.raises(FetchError, match="unreachable"):
+            await asker.network.fetch(blob.ref_of(b"x"), 1, tmp_path / "got")
+        await assert_works([asker, server], b"unharmed")
+
+
+Answer = Callable[[INetStream], Awaitable[None]]
+
+
+async def _wrong_bytes(stream: INetStream) -> None:
+    await stream.write(encode_answer(1000) + bytes(1000))
+
+
+async def _short(stream: INetStream) -> None:
+    await stream.write(encode_answer(1000) + bytes(10))
+    await stream.close()
+
+
+async def _wrong_length(stream: INetStream) -> None:
+    await stream.write(encode_answer(2**40) + bytes(100_000))
+
+
+async def _reset(stream: INetStream) -> None:
+    await stream.reset()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "blame"),
+    [
+        (_wrong_bytes, "faulty", 2),
+        (_wrong_length, "faulty", 2),
+        (_short, "unreachable", None),
+        (_reset, "unreachable", None),
+    ],
+)
+async def test_what_a_lying_server_sends_is_never_kept(
+    tmp_path: Path, answer: Answer, reason: str, blame: int | None
+) -> None:
+    async def serve(stream: INetStream) -> None:
+        request = b""
+        while len(request) < REQUEST_SIZE:
+            request += await stream.read(REQUEST_SIZE - len(request))
+        await answer(stream)
+
+    data = random.Random(1).randbytes(1000)
+    async with federation(tmp_path, 0, 1) as peers, attacker(SEEDS[2]) as host:
+        host.set_stream_handler(PROTOCOLS["bulk"], serve)
+        await dial(host, peers[0].network)
+        with pytest.raises(FetchError) as caught:
+            await peers[0].network.fetch(blob.ref_of(data), 2, tmp_path / "got")
+        assert (caught.value.reason, caught.value.blame) == (reason, blame)
+        assert not (tmp_path / "got").exists()
+        assert ANSWER_SIZE == 8
+        ref = peers[1].hold(tmp_path / "held", data)
+        await peers[0].network.fetch(ref, 1, tmp_path / "got")
+        assert (tmp_path / "got").read_bytes() == data
+
+
+async def test_a_port_in_use_a_foreign_key_and_a_bad_address_say_what_to_do(tmp_path: Path) -> None:
+    async def start(**changes: object) -> None:
+        settings = {"me": 0, "identity": SEEDS[0], "peer_ids": PEER_IDS} | changes
+        async with open_libp2p(Libp2pSettings(**settings), lambda _: None, lambda *_: None, random.Random(0)):  # type: ignore[arg-type]
+            pass
+
+    async with running(1, tmp_path) as peer:
+        port = peer.network.addresses[0].split("/")[4]
+        with pytest.raises(NetworkError, match=f"port {port} on 127.0.0.1 is in use: stop"):
+            await start(listen=f"/ip4/127.0.0.1/tcp/{port}")
+    with pytest.raises(NetworkError, match="charter says that member 1"):
+        await start(me=1)
+    with pytest.raises(NetworkError, match="cannot listen on"):
+        await start(listen="/ip4/192.0.2.1/tcp/0")
+    for listen in ["localhost:80", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1"]:
+        with pytest.raises(NetworkError, match="write /ip4/HOST/tcp/PORT"):
+            await start(listen=listen)
