@@ -1,0 +1,310 @@
+"""The engine: hosts the `RoundMachine` and carries out what it asks for.
+
+One task consumes one bounded channel of events and owns the machine, so nothing needs a lock. Effects run in the
+order in which they come, and `Persist` is a barrier: the journal is on disk before anything after it happens. What
+takes long (training, transfers, sums) runs beside, in tasks of the engine's nursery, and comes back as an event.
+"""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+import trio
+from structlog.stdlib import BoundLogger
+
+from folkmoot.node.archive import Archive, ArchiveError, Models
+from folkmoot.node.learning import DISCLOSURE, Learning
+from folkmoot.node.logs import Once
+from folkmoot.node.network import port
+from folkmoot.node.outbox import Outbox
+from folkmoot.node.payloads import Payloads
+from folkmoot.node.store import Journal
+from folkmoot.node.train.wire import TrainerError
+from folkmoot.node.transfers import Transfers
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.effects import (
+    Aggregate,
+    ArchiveRound,
+    Blame,
+    CancelFit,
+    Effect,
+    Encode,
+    Fetch,
+    FetchSnapshot,
+    Finished,
+    Fit,
+    Gossip,
+    Persist,
+    Promote,
+    Record,
+    RecordEvidence,
+    Send,
+    StartTimer,
+)
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.events import (
+    Event,
+    FetchFailed,
+    FitFailed,
+    FrameReceived,
+    HeadAdvanced,
+    PayloadArrived,
+    PayloadServed,
+    PeerDown,
+    PeerUp,
+    SnapshotFailed,
+    SnapshotReady,
+    Started,
+    Timer,
+    TimerFired,
+)
+from folkmoot.protocol.journal import Entry, decode_entry, encode_entry, entry_kind
+from folkmoot.protocol.messages import (
+    Commitment,
+    Frame,
+    KeyShared,
+    KeyWanted,
+    body_digest,
+    decode_frame,
+    encode,
+)
+from folkmoot.protocol.record import encode_record
+from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.types import Digest, MemberId
+
+EVENTS = 512
+"""Events that may wait for the machine; then those who bring more wait."""
+
+
+class Watcher(Protocol):
+    """Is told what the node's status and report are made of."""
+
+    def promoted(self, effect: Promote) -> None:
+        """A round is done."""
+
+    def trained(self, base: Digest, accuracy: float | None) -> None:
+        """The base model was measured."""
+
+    def finished(self) -> None:
+        """The charter's last round is done, and its model measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the engine works with."""
+
+    charter: Charter
+    network: port.Network
+    journal: Journal
+    archive: Archive
+    models: Models
+    payloads: Payloads
+    learning: Learning
+    outbox: Outbox
+    watcher: Watcher
+    once: Once
+    log: BoundLogger
+    rng: random.Random
+
+
+class Engine:
+    """Runs one member's machine until cancelled."""
+
+    def __init__(self, machine: RoundMachine, rooms: Rooms) -> None:
+        self.machine = machine
+        self._rooms = rooms
+        self._send, self._receive = trio.open_memory_channel[Event](EVENTS)
+        self._transfers = Transfers(rooms.network, rooms.payloads, rooms.archive, rooms.models, rooms.once)
+        self._fit_scope = trio.CancelScope()
+
+    async def put(self, event: Event) -> None:
+        """Hand an event in; waits while the channel is full."""
+        await self._send.send(event)
+
+    def served(self, root: Digest, member: MemberId) -> None:
+        """The network's hook: a peer has pulled a blob to its end."""
+        try:
+            self._send.send_nowait(PayloadServed(root, member))
+        except trio.WouldBlock:
+            self._rooms.once.note("event dropped", "self", event="payload served")
+
+    async def run(self) -> None:
+        """Restore from the journal and go on, until cancelled."""
+        entries = await trio.to_thread.run_sync(self._read_journal)
+        self.machine.restore(entries, trio.current_time())
+        async with trio.open_nursery() as nursery:
+            await self._handle(Started(), nursery)
+            nursery.start_soon(self._listen)
+            async for event in self._receive:
+                await self._handle(event, nursery)
+
+    def _read_journal(self) -> list[Entry]:
+        rows = self._rooms.journal.entries()
+        return [decode_entry(body) for _, _, kind, body in rows if kind != DISCLOSURE]
+
+    async def _handle(self, event: Event, nursery: trio.Nursery) -> None:
+        for effect in self.machine.handle(event, trio.current_time()):
+            await self._carry_out(effect, nursery)
+
+    # --- what the network brings --------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        async for event in self._rooms.network.events:
+            match event:
+                case port.Inbound(member=member, data=data, via=via):
+                    await self._receive_bytes(member, data, via)
+                case port.PeerUp(member=member):
+                    await self.put(PeerUp(member))
+                case port.PeerDown(member=member):
+                    await self.put(PeerDown(member))
+
+    async def _receive_bytes(self, member: MemberId, data: bytes, via: str) -> None:
+        try:
+            frame = decode_frame(data)
+        except RemoteProtocolError as error:
+            self._rooms.once.note(f"bad frame ({via})", self._name(member), error=str(error))
+            return
+        if isinstance(frame, KeyWanted | KeyShared):
+            await self._transfers.on_key_frame(member, frame)
+        else:
+            await self.put(FrameReceived(member if via == "control" else None, frame))
+
+    def _name(self, member: MemberId | None) -> str:
+        return "unknown" if member is None else self._rooms.charter.members[member].name
+
+    # --- what the machine asks for ------------------------------------------------------------------------------
+
+    async def _carry_out(self, effect: Effect, nursery: trio.Nursery) -> None:
+        rooms = self._rooms
+        match effect:
+            case Persist(round=round_, entries=entries):
+                rows = [(round_, entry_kind(entry), encode_entry(entry)) for entry in entries]
+                await trio.to_thread.run_sync(rooms.journal.append, rows)
+            case Send(members=members, frame=frame):
+                await self._send_to(members, frame)
+            case Gossip(frame=frame):
+                await rooms.network.publish(encode(frame))
+            case StartTimer(timer=timer, delay=delay):
+                jitter = rooms.rng.uniform(0.9, 1.1) if timer.kind == "announce" else 1.0
+                nursery.start_soon(self._wake, timer, delay * jitter)
+            case Fit():
+                self._fit_scope.cancel()
+                self._fit_scope = trio.CancelScope()
+                nursery.start_soon(self._fit, effect, self._fit_scope)
+            case CancelFit():
+                self._fit_scope.cancel()
+            case Encode():
+                nursery.start_soon(self._encode, effect)
+            case Fetch():
+                nursery.start_soon(self._fetch, effect)
+            case FetchSnapshot():
+                nursery.start_soon(self._fetch_snapshot, effect)
+            case Aggregate():
+                nursery.start_soon(self._aggregate, effect)
+            case Promote():
+                await self._promote(effect)
+            case Record():
+                rooms.outbox.add(effect)
+            case ArchiveRound(record=record):
+                round_ = record.certificate.survivors.round
+                await trio.to_thread.run_sync(rooms.archive.add_record, round_, encode_record(record))
+            case RecordEvidence(member=member, evidence=evidence):
+                rooms.log.error("misbehaviour", member=self._name(member), evidence=encode(evidence).hex())
+                rooms.once.note("equivocation", self._name(member))
+                await trio.to_thread.run_sync(rooms.archive.add_bytes, encode(evidence))
+            case Blame(member=member, kind=kind, reason=reason):
+                rooms.once.note(f"refused {kind}", self._name(member), reason=reason)
+            case Finished():
+                nursery.start_soon(self._measure_last)
+            case _:
+                assert_never(effect)
+
+    async def _send_to(self, members: Iterable[MemberId], frame: Frame) -> None:
+        data = encode(frame)
+        for member in members:
+            await self._rooms.network.send(member, data)
+
+    async def _wake(self, timer: Timer, delay: float) -> None:
+        await trio.sleep(delay)
+        await self.put(TimerFired(timer))
+
+    async def head_advanced(self, height: int) -> None:
+        """The outbox's word on how far the finalised record is."""
+        await self.put(HeadAdvanced(height))
+
+    # --- long work, beside --------------------------------------------------------------------------------------
+
+    async def _fit(self, effect: Fit, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                trained = await self._rooms.learning.fit(
+                    effect.round, effect.base, self._rooms.models.place(effect.base.root)
+                )
+            except TrainerError as error:
+                self._rooms.log.error(
+                    "training failed", round=effect.round, kind=error.kind, error=error.detail
+                )
+                await self.put(FitFailed(effect.round, effect.base.root, str(error)))
+                return
+            self._rooms.watcher.trained(effect.base.root, trained.accuracy)
+            await self.put(trained)
+
+    async def _encode(self, effect: Encode) -> None:
+        rooms = self._rooms
+        update = rooms.learning.update_path(effect.round)
+        try:
+            encoded = await trio.to_thread.run_sync(
+                rooms.payloads.encode, effect.round, effect.roster, effect.recipients, update
+            )
+        except TrainerError as error:
+            # After a crash the update may be gone: sit this roster out; it was never committed to.
+            rooms.log.error("cannot encode my update", round=effect.round, error=error.detail)
+            return
+        await self.put(encoded)
+
+    async def _fetch(self, effect: Fetch) -> None:
+        commitment = effect.commitment.body
+        assert isinstance(commitment, Commitment)
+        name = body_digest(commitment)
+        reason = await self._transfers.fetch_payload(commitment, name, effect.recipients, effect.sources)
+        names = (commitment.round, commitment.roster, name)
+        await self.put(PayloadArrived(*names) if reason is None else FetchFailed(*names, reason))
+
+    async def _fetch_snapshot(self, effect: FetchSnapshot) -> None:
+        reason = await self._transfers.fetch_model(effect.model, effect.sources)
+        await self.put(
+            SnapshotReady(effect.model) if reason is None else SnapshotFailed(effect.model, reason)
+        )
+
+    async def _aggregate(self, effect: Aggregate) -> None:
+        rooms = self._rooms
+        try:
+            done, ill_formed = await trio.to_thread.run_sync(
+                rooms.payloads.aggregate, effect.base, effect.survivors, effect.roster, effect.commitments
+            )
+        except ArchiveError as error:
+            # The round goes on without me; a later snapshot brings the model.
+            rooms.log.error("cannot sum", round=effect.survivors.round, error=str(error))
+            return
+        for member in ill_formed:
+            rooms.once.note("ill-formed payload", self._name(member), round=effect.survivors.round)
+        await self.put(done)
+
+    async def _promote(self, effect: Promote) -> None:
+        names = [self._name(member) for member in effect.participants]
+        self._rooms.log.info(
+            "round done", round=effect.round, model=effect.model.root.hex(), participants=names
+        )
+        self._rooms.watcher.promoted(effect)
+        await trio.to_thread.run_sync(self._rooms.learning.forget_before, effect.round + 1)
+
+    async def _measure_last(self) -> None:
+        """The last model is trained on by nobody, so nobody measures it on the way."""
+        rooms, base = self._rooms, self.machine.current.base
+        try:
+            metrics = await rooms.learning.trainer.evaluate(rooms.models.place(base.root))
+            rooms.watcher.trained(base.root, metrics.get("accuracy"))
+        except TrainerError as error:
+            rooms.log.error("cannot measure the last model", error=error.detail)
+        rooms.watcher.finished()

@@ -1,0 +1,187 @@
+"""The outbox: puts finished rounds on the ledger, and follows the ledger's head.
+
+Rounds do not wait for the chain. Every attester hands every statement in; the one whose turn it is submits at once,
+the others step in, one by one, if the head has not moved. A transaction stands in the journal before it is sent, so
+that a crash sends the same bytes again.
+"""
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
+
+import msgspec
+import trio
+from structlog.stdlib import BoundLogger
+
+from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed
+from folkmoot.ledger.port import Ledger, LedgerHead, PreparedTransaction
+from folkmoot.node.store import Journal, OutboxRow
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.effects import Record
+from folkmoot.protocol.types import Digest, Round
+
+POLL_SECONDS = 0.5
+"""How often the head is looked at while something is open; when nothing is, every `IDLE_SECONDS`."""
+IDLE_SECONDS = 2.0
+BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+OnHead = Callable[[LedgerHead], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A statement under its quorum, signatures in ascending order of their signers' addresses."""
+
+    record: Record
+    signatures: tuple[bytes, ...]
+    since: float
+
+
+class Outbox:
+    """One task (`run`) owns the gas key's transactions."""
+
+    def __init__(
+        self, ledger: Ledger, journal: Journal, charter: Charter, on_head: OnHead, log: BoundLogger
+    ) -> None:
+        self._ledger = ledger
+        self._journal = journal
+        self._charter = charter
+        self._on_head = on_head
+        self._log = log
+        # Blocking calls only, few at a time: more threads make the event loop late (they hold the GIL).
+        self._limiter = trio.CapacityLimiter(4)
+        self._waiting: dict[Round, _Waiting] = {}
+        self._failures = 0
+        self._changed = trio.Event()
+        self.head: LedgerHead | None = None
+        self.state = "starting"
+
+    @property
+    def backlog(self) -> int:
+        """Statements that are finished here and not on the ledger."""
+        return len(self._waiting)
+
+    def add(self, record: Record) -> None:
+        """Take a statement in; the same one again does no harm."""
+        if self.head is not None and record.statement.round <= self.head.height:
+            return
+        if record.statement.round not in self._waiting:
+            signatures = self._in_contract_order(record)
+            self._waiting[record.statement.round] = _Waiting(record, signatures, trio.current_time())
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Follow the head and submit, until cancelled."""
+        while True:
+            self._changed = trio.Event()
+            try:
+                await self.step()
+                self._failures, self.state = 0, "ok"
+                pause = POLL_SECONDS if self._waiting else IDLE_SECONDS
+            except LedgerUnavailable as error:
+                if self.state != "unreachable":
+                    self._log.warning("ledger unreachable", error=str(error), backlog=self.backlog)
+                self.state = "unreachable"
+                pause = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+                self._failures += 1
+                await trio.sleep(pause)
+                continue
+            with trio.move_on_after(pause):
+                await self._changed.wait()
+
+    async def step(self) -> None:
+        """Look at the head once, and submit the next statement if it is due. Raises `LedgerUnavailable`."""
+        await self._look()
+        waiting = self._next()
+        if waiting is not None and self._is_due(waiting):
+            await self._submit(waiting)
+            await self._look()
+
+    async def drain(self) -> None:
+        """Before the end: submit what is mine to submit now. Cancel it when the patience is over."""
+        while (waiting := self._next()) is not None and self._is_due(waiting):
+            await self.step()
+
+    async def _look(self) -> None:
+        head = await self._call(self._ledger.head)
+        if head != self.head:
+            moved = self.head is None or head.height != self.head.height
+            self.head = head
+            for round_ in [round_ for round_ in self._waiting if round_ <= head.height]:
+                self._settle(self._waiting.pop(round_).record.digest)
+            if moved:
+                self._log.info("ledger", height=head.height, block=head.block)
+            await self._on_head(head)
+
+    def _next(self) -> _Waiting | None:
+        return self._waiting.get(self.head.height + 1) if self.head is not None else None
+
+    def _is_due(self, waiting: _Waiting) -> bool:
+        turns = waiting.record.turn * self._charter.schedule.submit_after
+        return trio.current_time() >= waiting.since + turns
+
+    async def _submit(self, waiting: _Waiting) -> None:
+        record, log = waiting.record, self._log.bind(round=waiting.record.statement.round)
+        try:
+            prepared = await self._resumed(record.digest) or await self._prepare(waiting)
+            await self._call(self._ledger.send, prepared)
+            await self._await_receipt(prepared)
+            log.info("submitted", transaction=prepared.hash.hex())
+        except NonceUsed:
+            self._settle(record.digest)
+        except LedgerRejected as error:
+            self._settle(record.digest)
+            if not error.stale:
+                log.error("statement refused by the ledger", reason=str(error))
+
+    async def _prepare(self, waiting: _Waiting) -> PreparedTransaction:
+        record = waiting.record
+        prepared = await self._call(self._ledger.prepare, record.statement, waiting.signatures)
+        row = OutboxRow(
+            round=record.statement.round,
+            statement=record.digest,
+            nonce=prepared.nonce,
+            raw=msgspec.msgpack.encode(prepared),
+            hash=prepared.hash,
+            state="sent",
+            first_seen=time.time(),
+        )
+        await self._call(self._journal.outbox_insert, row)
+        return prepared
+
+    async def _resumed(self, statement: Digest) -> PreparedTransaction | None:
+        """The transaction that was made for this statement before a crash, if it may still be pending."""
+        rows = await self._call(self._journal.outbox_of, statement)
+        open_rows = [row for row in rows if row.state == "sent" and row.raw is not None]
+        if not open_rows or open_rows[-1].raw is None:
+            return None
+        return msgspec.msgpack.decode(open_rows[-1].raw, type=PreparedTransaction)
+
+    async def _await_receipt(self, prepared: PreparedTransaction) -> None:
+        with trio.move_on_after(self._charter.schedule.submit_after):
+            for attempt in itertools.count(1):
+                if await self._call(self._ledger.receipt, prepared.hash) is not None:
+                    return
+                await trio.sleep(min(0.05 * attempt, POLL_SECONDS))
+
+    def _settle(self, statement: Digest) -> None:
+        """The statement is on the ledger, by whomever, or its transaction is void: do not send it again."""
+        for row in self._journal.outbox_of(statement):
+            if row.state == "sent":
+                self._journal.outbox_update(msgspec.structs.replace(row, state="final"))
+
+    def _in_contract_order(self, record: Record) -> tuple[bytes, ...]:
+        by_address = {
+            bytes.fromhex(self._charter.members[signed.member].audit_key[2:]): signed.signature
+            for signed in record.attestations
+        }
+        return tuple(by_address[address] for address in sorted(by_address))
+
+    async def _call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """A blocking call in a thread; abandoned, not awaited, when this task is cancelled."""
+        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter, abandon_on_cancel=True)

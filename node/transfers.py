@@ -1,0 +1,109 @@
+"""Getting payloads and models from peers, and the content keys that do not open."""
+
+from collections.abc import Sequence
+
+import trio
+
+from folkmoot.node.archive import Archive, BlobStore, Models
+from folkmoot.node.logs import Once
+from folkmoot.node.network.port import FetchError, Network
+from folkmoot.node.payloads import Payloads
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.messages import Commitment, KeyShared, KeyWanted, encode
+from folkmoot.protocol.types import Digest, MemberId
+
+KEY_SECONDS = 3.0
+"""How long to wait for a roster member to share a content key."""
+
+
+class Transfers:
+    """Fetches by digest from whoever has it, one source after the other."""
+
+    def __init__(
+        self, network: Network, payloads: Payloads, archive: Archive, models: Models, once: Once
+    ) -> None:
+        self._network = network
+        self._payloads = payloads
+        self._archive = archive
+        self._models = models
+        self._once = once
+        self._recipients: dict[Digest, tuple[Commitment, tuple[MemberId, ...]]] = {}
+        self._keys: dict[Digest, trio.Event] = {}
+
+    async def fetch_payload(
+        self,
+        commitment: Commitment,
+        name: Digest,
+        recipients: tuple[MemberId, ...],
+        sources: Sequence[MemberId],
+    ) -> str | None:
+        """Bring a payload and its content key here; None if both are, else why not. `name`: commitment digest."""
+        self._forget_rounds_before(commitment.round)
+        self._recipients[name] = (commitment, recipients)
+        ref = BlobRef(commitment.root, commitment.size)
+        missing = await self._fetch(ref, self._archive, sources)
+        if missing is not None:
+            return missing
+        try:
+            await trio.to_thread.run_sync(self._payloads.open, commitment, recipients)
+        except RemoteProtocolError as error:
+            self._once.note("bad sealed key", str(commitment.member), error=str(error))
+            return await self._ask_for_key(commitment, name, sources)
+        return None
+
+    async def fetch_model(self, model: BlobRef, sources: Sequence[MemberId]) -> str | None:
+        """Bring a model here; None if it is, else why not."""
+        return await self._fetch(model, self._models, sources)
+
+    async def _fetch(self, ref: BlobRef, store: BlobStore, sources: Sequence[MemberId]) -> str | None:
+        reason: str | None = "no source is connected"
+        for source in sources:
+            if store.has(ref):
+                return None
+            if source not in self._network.peers():
+                continue
+            try:
+                await self._network.fetch(ref, source, store.place(ref.root))
+            except FetchError as error:
+                reason = str(error)
+                if error.blame is not None:
+                    self._once.note("bad blob", str(error.blame), error=reason)
+        return None if store.has(ref) else reason
+
+    # --- content keys -------------------------------------------------------------------------------------------
+
+    async def _ask_for_key(
+        self, commitment: Commitment, name: Digest, sources: Sequence[MemberId]
+    ) -> str | None:
+        """A sender that sealed nonsense to me alone cannot keep me from the key that the others have."""
+        arrived = self._keys.setdefault(name, trio.Event())
+        for source in sources:
+            if source != commitment.member and source in self._network.peers():
+                await self._network.send(source, encode(KeyWanted(name)))
+        with trio.move_on_after(KEY_SECONDS):
+            await arrived.wait()
+        self._keys.pop(name, None)
+        return None if self._payloads.key(commitment) is not None else "its content key does not open here"
+
+    async def on_key_frame(self, sender: MemberId, frame: KeyWanted | KeyShared) -> None:
+        """Answer a roster member that asks, take a key that I asked for."""
+        known = self._recipients.get(frame.commitment)
+        if known is None:
+            return
+        commitment, recipients = known
+        if isinstance(frame, KeyWanted):
+            key = await trio.to_thread.run_sync(self._payloads.key, commitment)
+            if sender in recipients and key is not None:
+                await self._network.send(sender, encode(KeyShared(frame.commitment, key)))
+        elif frame.commitment in self._keys:
+            try:
+                await trio.to_thread.run_sync(self._payloads.keep_key, commitment, frame.key)
+                self._keys[frame.commitment].set()
+            except RemoteProtocolError as error:
+                self._once.note("bad shared key", str(sender), error=str(error))
+
+    def _forget_rounds_before(self, round_: int) -> None:
+        self._recipients = {
+            name: known for name, known in self._recipients.items() if known[0].round >= round_
+        }

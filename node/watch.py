@@ -1,0 +1,129 @@
+"""What the node says about itself: status.json, sampled and written twice a second."""
+
+import os
+import time
+
+import trio
+
+from folkmoot.node.config import Home
+from folkmoot.node.logs import Once
+from folkmoot.node.network.port import Network
+from folkmoot.node.outbox import Outbox
+from folkmoot.node.status_file import (
+    LedgerStatus,
+    NodeStatus,
+    PeakRss,
+    RoundStatus,
+    StatusError,
+    read_status,
+    write_status,
+)
+from folkmoot.node.trainer import TrainerProcess
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.effects import Promote
+from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.typed_data import struct_hash
+from folkmoot.protocol.types import Digest, MemberId
+
+WRITE_SECONDS = 0.5
+
+
+class Watch:
+    """Collects what the engine tells and writes it down; keeps the history of earlier runs of this home."""
+
+    def __init__(self, home: Home, charter: Charter, me: MemberId) -> None:
+        member = charter.members[me]
+        self._path = home.status
+        self._charter = charter
+        self._status = NodeStatus(name=member.name, pid=os.getpid(), peer_id=member.peer_id, member=me)
+        self._accuracy: dict[str, float] = {}
+        self._own_rss, self._trainer_rss = PeakRss(), PeakRss()
+        self._measured_last = False
+        self._bytes = 0
+        self._network: Network | None = None
+        self._round_began = trio.current_time()
+        self._take_history()
+
+    def _take_history(self) -> None:
+        try:
+            earlier = read_status(self._path)
+        except StatusError:
+            earlier = None  # it is only a view; the journal is what counts
+        if earlier is not None and earlier.name == self._status.name:
+            self._status.history = earlier.history
+
+    # --- told by the engine -------------------------------------------------------------------------------------
+
+    def promoted(self, effect: Promote) -> None:
+        """A round is done: one more row of history."""
+        now, total = trio.current_time(), self._bytes_moved()
+        row = RoundStatus(
+            round=effect.round,
+            participants=len(effect.participants),
+            seconds=now - self._round_began,
+            model_digest=effect.model.root.hex(),
+            statement=struct_hash(effect.statement).hex(),
+            accuracy=self._accuracy.get(effect.model.root.hex()),
+            bytes=total - self._bytes,
+        )
+        self._round_began, self._bytes = now, total
+        known = [one for one in self._status.history if one.round < effect.round]
+        repeated = [one for one in self._status.history if one.round == effect.round]
+        self._status.history = [*known, *(repeated or [row])]
+        self._status.model_digest = row.model_digest
+
+    def trained(self, base: Digest, accuracy: float | None) -> None:
+        """A model was measured on this node's held-out data."""
+        if accuracy is None:
+            return
+        self._accuracy[base.hex()] = accuracy
+        for row in self._status.history:
+            if row.model_digest == base.hex():
+                row.accuracy = accuracy
+        if self._status.model_digest in ("", base.hex()):
+            self._status.accuracy = accuracy
+
+    def finished(self) -> None:
+        """The last model is measured."""
+        self._measured_last = True
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, machine: RoundMachine, network: Network, outbox: Outbox, trainer: TrainerProcess, once: Once
+    ) -> None:
+        """Write until cancelled, and once more then."""
+        self._network = network
+        try:
+            while True:
+                self._sample(machine, network, outbox, trainer, once)
+                write_status(self._path, self._status)
+                await trio.sleep(WRITE_SECONDS)
+        finally:
+            self._sample(machine, network, outbox, trainer, once)
+            self._status.phase = "stopped" if self._status.phase != "done" else "done"
+            write_status(self._path, self._status)
+
+    def _sample(
+        self, machine: RoundMachine, network: Network, outbox: Outbox, trainer: TrainerProcess, once: Once
+    ) -> None:
+        status, head = self._status, outbox.head
+        self._own_rss.sample(os.getpid())
+        self._trainer_rss.sample(trainer.pid)
+        status.round, status.rounds = machine.current.round, machine.completed
+        status.attempt = machine.current.attempt
+        status.phase = "done" if machine.finished and self._measured_last else machine.phase
+        if machine.finished and not self._measured_last:
+            status.phase = "measuring"
+        status.peers = [self._charter.members[member].name for member in sorted(network.peers())]
+        status.bytes_sent, status.bytes_received = network.stats.bytes_sent, network.stats.bytes_received
+        status.rss_mb, status.peak_rss_mb = self._own_rss.now, self._own_rss.peak
+        status.trainer_peak_rss_mb = self._trainer_rss.peak
+        status.ledger = LedgerStatus(head.height if head else 0, outbox.backlog, outbox.state)
+        status.refused = {**network.stats.refused, **once.counts()}
+        status.updated = time.time()
+
+    def _bytes_moved(self) -> int:
+        if self._network is None:
+            return 0
+        return self._network.stats.bytes_sent + self._network.stats.bytes_received
