@@ -1,0 +1,122 @@
+"""`folkmoot testnet`: a whole federation on this machine."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from folkmoot.testnet.home import MAX_NODES, Plan, TestnetHome
+
+DEFAULT_HOME = Path(".folkmoot/testnet")
+
+Command = Callable[..., None]
+
+
+@click.group()
+def testnet() -> None:
+    """Run a whole federation on this machine: real nodes, real data and a chain, for trying things out."""
+
+
+def _takes_home(command: Command) -> Command:
+    """Adds `--home`, passed on as `home: TestnetHome`."""
+
+    @click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+        default=DEFAULT_HOME,
+        show_default=True,
+        help="The testnet's directory.",
+    )
+    @functools.wraps(command)
+    def with_home(home: Path, **rest: Any) -> None:
+        command(home=TestnetHome(home), **rest)
+
+    return with_home
+
+
+def _takes_plan(command: Command) -> Command:
+    """Adds the options that describe a testnet, passed on as `plan: Plan` and `fresh: bool`."""
+
+    @click.option("--nodes", type=click.IntRange(1, MAX_NODES), default=4, show_default=True)
+    @click.option("--rounds", type=click.IntRange(1, 100_000), default=10, show_default=True)
+    @click.option(
+        "--example",
+        type=click.Choice(["digits", "breast-cancer"]),
+        default="digits",
+        show_default=True,
+        help="What is learnt: scikit-learn's bundled data, dealt to the nodes.",
+    )
+    @click.option(
+        "--chain",
+        default="embedded",
+        show_default=True,
+        metavar="embedded|URL",
+        help="The embedded chain (development, not evidence), or a development node's JSON-RPC.",
+    )
+    @click.option(
+        "--seed",
+        type=click.IntRange(0, 2**31 - 1),
+        default=0,
+        show_default=True,
+        help="Draws the starting weights and the order of training.",
+    )
+    @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
+    @functools.wraps(command)
+    def with_plan(
+        nodes: int, rounds: int, example: str, chain: str, seed: int, fresh: bool, home: TestnetHome
+    ) -> None:
+        if chain != "embedded" and not chain.startswith(("http://", "https://")):
+            raise click.BadParameter(f"{chain!r} is neither 'embedded' nor an http URL", param_hint="--chain")
+        fields = {"nodes": nodes, "rounds": rounds, "example": example, "chain": chain, "seed": seed}
+        command(home=home, plan=msgspec.convert(fields, Plan), fresh=fresh)
+
+    return with_plan
+
+
+@testnet.command()
+@_takes_home
+@_takes_plan
+def run(home: TestnetHome, plan: Plan, fresh: bool) -> None:
+    """Start a federation, watch it to its last round, audit and compare it, and stop it.
+
+    Exits with 0 only if all nodes hold the recorded model and the audit passes.
+    """
+    from folkmoot.testnet.running import run_testnet
+
+    click.get_current_context().exit(run_testnet(home, plan, fresh=fresh))
+
+
+@testnet.command()
+@_takes_home
+@_takes_plan
+def up(home: TestnetHome, plan: Plan, fresh: bool) -> None:
+    """Start a federation, or a stopped one again, and leave it running."""
+    from folkmoot.testnet.running import start_testnet
+
+    start_testnet(home, plan, fresh=fresh)
+
+
+@testnet.command()
+@_takes_home
+def down(home: TestnetHome) -> None:
+    """Stop all processes of a testnet; its files stay."""
+    from folkmoot.testnet.overview import stop_testnet
+
+    stop_testnet(home, click.echo)
+
+
+@testnet.command()
+@_takes_home
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(home: TestnetHome, as_json: bool) -> None:
+    """Show the nodes of a testnet and its chain."""
+    from folkmoot.testnet.overview import read_overview, show_overview
+
+    overview = read_overview(home)
+    if as_json:
+        click.echo(msgspec.json.encode(overview))
+    else:
+        show_overview(overview)

@@ -1,0 +1,164 @@
+"""Found a federation on one machine: what its members do one by one, done at once for all of them."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from nacl.signing import SigningKey
+
+from folkmoot.ledger.build import expected_code_hash
+from folkmoot.ledger.evm import deploy
+from folkmoot.ledger.identity import attester_addresses
+from folkmoot.node.archive import Models
+from folkmoot.node.charter_files import write_charter, write_member
+from folkmoot.node.config import (
+    Home,
+    LedgerConfig,
+    NetworkConfig,
+    NodeConfig,
+    TrainerConfig,
+    render_config,
+)
+from folkmoot.node.keys import GAS, IDENTITY, PublicKeys, create_keys, public_keys, unlock
+from folkmoot.node.passphrase import create_passphrase_file
+from folkmoot.node.store import Journal
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.charter import (
+    Charter,
+    LedgerTerms,
+    Member,
+    Model,
+    Schedule,
+    Tensor,
+    check_charter,
+    federation_id,
+    sign_charter,
+)
+from folkmoot.testnet.chains import read_chain_id
+from folkmoot.testnet.examples import Example, Floats, write_data
+from folkmoot.testnet.home import MAX_ATTESTERS, Plan, Testnet, TestnetHome
+from folkmoot.testnet.learning import trainer_command
+
+
+def make_homes(home: TestnetHome, plan: Plan, example: Example) -> list[PublicKeys]:
+    """Every node's home with its keys and its share of the data; the public halves, in the plan's order."""
+    homes = [home.node(name) for name in plan.names]
+    publics = []
+    for name, node in zip(plan.names, homes, strict=True):
+        node.path.mkdir(parents=True)
+        passphrase = create_passphrase_file(home.passphrase(name))
+        publics.append(create_keys(node.keys, passphrase, cheap=True))
+    write_data(example, [node.path / "data" for node in homes])
+    return publics
+
+
+def gas_accounts(home: TestnetHome, plan: Plan) -> list[str]:
+    """The addresses that pay for transactions, in the plan's order."""
+    return [public_keys(home.node(name).keys).gas_key for name in plan.names]
+
+
+def found(
+    home: TestnetHome,
+    plan: Plan,
+    example: Example,
+    publics: Sequence[PublicKeys],
+    tensors: Sequence[Tensor],
+    rpc: str,
+) -> Testnet:
+    """Agree on the charter, put its contract on the chain at `rpc`, and make every home ready to run.
+
+    `publics` are the nodes' keys, whose gas accounts have ether; `tensors` lay out `home.initial_vector`.
+    """
+    initial = _deal_model(home, plan, tensors)
+    charter = make_charter(plan, example, publics, tensors, initial, read_chain_id(rpc))
+    signatures = {name: sign_charter(charter, _identity(home.node(name))) for name in plan.names}
+    contract = _deploy(home, plan, charter, rpc)
+    for name, member in zip(plan.names, charter.members, strict=True):
+        node = home.node(name)
+        write_member(node, member)
+        write_charter(node, charter, signatures)
+        write_config(home, plan, name, rpc, contract)
+        Journal.create(node.store)
+    return Testnet(
+        plan=plan,
+        federation=federation_id(charter.digest, charter.ledger.chain_id, contract).hex(),
+        mode=charter.averaging.mode,
+        contract=f"0x{contract.hex()}",
+        rpc=rpc,
+    )
+
+
+def make_charter(
+    plan: Plan,
+    example: Example,
+    publics: Sequence[PublicKeys],
+    tensors: Sequence[Tensor],
+    initial: BlobRef,
+    chain_id: int,
+) -> Charter:
+    """What the members of `plan` agree on; `initial` names the starting weights."""
+    members = [
+        Member(
+            name=name,
+            peer_id=keys.peer_id,
+            identity_key=keys.identity_key,
+            sealing_key=keys.sealing_key,
+            audit_key=keys.audit_key,
+            attester=index < MAX_ATTESTERS,
+        )
+        for index, (name, keys) in enumerate(zip(plan.names, publics, strict=True))
+    ]
+    table = {"kind": example.kind, "layers": example.layers, "initial": initial.root.hex()}
+    charter = Charter(
+        name=example.name,
+        model=msgspec.convert({**table, "tensors": msgspec.to_builtins(tensors)}, Model),
+        schedule=Schedule(rounds=plan.rounds),
+        ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
+        training=msgspec.structs.replace(example.training, seed=plan.seed),
+        members=tuple(members),
+    )
+    check_charter(charter)
+    return charter
+
+
+def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: bytes) -> None:
+    """`node.toml` of one node: any free port, and the others found by the files they write their addresses to."""
+    config = NodeConfig(
+        name=name,
+        network=NetworkConfig(
+            bootstrap=tuple(f"../{other}/address" for other in plan.names if other != name)
+        ),
+        ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
+        trainer=TrainerConfig(command=trainer_command(home)),
+    )
+    home.node(name).config.write_text(render_config(config), encoding="utf-8")
+
+
+def _deal_model(home: TestnetHome, plan: Plan, tensors: Sequence[Tensor]) -> BlobRef:
+    """Put the starting weights into every home, flat and named (safetensors); returns what they are called."""
+    flat = home.initial_vector.read_bytes()
+    named = safetensors.numpy.save(_name_tensors(np.frombuffer(flat, dtype="<f4"), tensors))
+    for name in plan.names:
+        node = home.node(name)
+        ref = Models(node.models).add_bytes(flat)
+        node.initial_model.write_bytes(named)
+    return ref
+
+
+def _name_tensors(vector: Floats, tensors: Sequence[Tensor]) -> dict[str, Floats]:
+    ends = np.cumsum([tensor.size for tensor in tensors])
+    pieces = np.split(vector, ends[:-1])
+    return {tensor.name: piece.reshape(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)}
+
+
+def _identity(node: Home) -> SigningKey:
+    return SigningKey(bytes.fromhex((node.keys / IDENTITY).read_text(encoding="ascii")))
+
+
+def _deploy(home: TestnetHome, plan: Plan, charter: Charter, rpc: str) -> bytes:
+    """The contract's address; the first node pays."""
+    name = plan.names[0]
+    passphrase = home.passphrase(name).read_text(encoding="utf-8").strip()
+    (gas_key,) = unlock([home.node(name).keys / GAS], passphrase)
+    return deploy([rpc], gas_key, charter.digest, attester_addresses(charter)).contract

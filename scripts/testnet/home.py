@@ -1,0 +1,204 @@
+"""The directory of a testnet: `testnet.json` says that it is one, what runs there and which processes those are.
+
+Layout: `testnet.json`, `report.json`, `nodes/<name>/` (each a node's home), `chain/` (the embedded chain), `logs/`.
+A directory without our `testnet.json` is never written into unless it is empty, and never deleted.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from folkmoot.node.config import Home
+from folkmoot.testnet.processes import ProcessRef, TestnetError
+
+NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
+MAX_NODES = 64
+MAX_ATTESTERS = 31
+"""What the contract takes; in a larger testnet the first ones attest."""
+
+Example: TypeAlias = Literal["digits", "breast-cancer"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point."""
+
+    nodes: int
+    rounds: int
+    example: Example
+    chain: str = "embedded"
+    seed: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The nodes' names: people first, then numbers."""
+        return [
+            NAMES[index] if index < len(NAMES) else f"node-{index + 1:02d}" for index in range(self.nodes)
+        ]
+
+
+class Testnet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`testnet.json`. `contract` is empty until the founding is done; `federation` is its id in hex."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    format: Literal["folkmoot/v1/testnet"] = "folkmoot/v1/testnet"
+    plan: Plan
+    federation: str = ""
+    mode: str = ""
+    contract: str = ""
+    rpc: str = ""
+    processes: tuple[ProcessRef, ...] = ()
+
+    @property
+    def is_founded(self) -> bool:
+        """Whether everything that a restart needs is there."""
+        return bool(self.contract)
+
+    @property
+    def running(self) -> list[ProcessRef]:
+        """The processes that live."""
+        return [process for process in self.processes if process.is_running]
+
+    def process(self, name: str) -> ProcessRef | None:
+        """The process called `name` (a node, "chain" or "supervisor"), if it was started and lives."""
+        return next((process for process in self.running if process.name == name), None)
+
+
+@dataclass(frozen=True)
+class TestnetHome:
+    """Where everything lies. Nothing is created by naming it."""
+
+    __test__ = False  # see Testnet
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        """The file that makes it a testnet's."""
+        return self.path / "testnet.json"
+
+    @property
+    def report(self) -> Path:
+        """What the last `testnet run` found."""
+        return self.path / "report.json"
+
+    @property
+    def chain(self) -> Path:
+        """The embedded chain's own directory."""
+        return self.path / "chain"
+
+    @property
+    def chain_url(self) -> Path:
+        """Where the embedded chain writes its URL when it answers."""
+        return self.chain / "url"
+
+    @property
+    def initial_vector(self) -> Path:
+        """The starting weights, flat, before they are dealt to the nodes."""
+        return self.path / "model0.f32"
+
+    @property
+    def fork_socket(self) -> Path:
+        """Where the process that forks trainers listens."""
+        return self.path / "trainers.sock"
+
+    @property
+    def logs(self) -> Path:
+        """Output of chain, trainers and baselines; each node has its own."""
+        return self.path / "logs"
+
+    def node(self, name: str) -> Home:
+        """The home of one node."""
+        return Home(self.path / "nodes" / name)
+
+    def passphrase(self, name: str) -> Path:
+        """The file that unlocks a node's keys (0600; a testnet's keys are worth nothing)."""
+        return self.node(name).path / "passphrase"
+
+    def archives(self, names: list[str]) -> list[Path]:
+        """What an auditor would be given."""
+        return [self.node(name).archive for name in names]
+
+
+def read_testnet(home: TestnetHome) -> Testnet:
+    """The testnet of `home`; raises `TestnetError` if there is none or its file is not ours."""
+    try:
+        return msgspec.json.decode(home.state.read_bytes(), type=Testnet)
+    except FileNotFoundError as error:
+        raise TestnetError(f"{home.path}: no testnet here: start one with 'folkmoot testnet up'") from error
+    except OSError as error:
+        raise TestnetError(f"{home.state}: cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise TestnetError(
+            f"{home.state}: not a testnet's file ({error}); if another version wrote it, delete {home.path} by hand"
+        ) from error
+
+
+def write_testnet(home: TestnetHome, testnet: Testnet) -> None:
+    """Replace `testnet.json`, whole; raises `TestnetError`."""
+    temporary = home.state.with_suffix(".new")
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(testnet), indent=1) + b"\n")
+        temporary.replace(home.state)
+    except OSError as error:
+        raise TestnetError(f"{home.state}: cannot be written: {error.strerror}") from error
+
+
+def open_home(home: TestnetHome, plan: Plan, *, fresh: bool) -> Testnet:
+    """Claim `home` for a testnet of `plan`: a new one, or the one that was founded and stopped there.
+
+    `fresh` deletes what was there first, if it was a testnet. Raises `TestnetError` where the directory is somebody
+    else's, or its testnet is running, half founded or of another plan.
+    """
+    if home.state.exists() and fresh:
+        _delete(home)
+    if home.state.exists():
+        return _reopen(home, plan)
+    if home.path.exists() and (not home.path.is_dir() or any(home.path.iterdir())):
+        raise TestnetError(f"{home.path}: not empty and not a testnet's: give another --home")
+    try:
+        home.logs.mkdir(parents=True)
+    except OSError as error:
+        raise TestnetError(f"{home.path}: cannot be made: {error.strerror}") from error
+    testnet = Testnet(plan=plan)
+    write_testnet(home, testnet)
+    return testnet
+
+
+def _reopen(home: TestnetHome, plan: Plan) -> Testnet:
+    testnet = read_testnet(home)
+    _refuse_running(home, testnet)
+    if not testnet.is_founded:
+        raise TestnetError(f"{home.path}: its founding was broken off: start anew with --fresh")
+    if testnet.plan != plan:
+        differences = ", ".join(
+            f"{name} {getattr(testnet.plan, name)}, not {getattr(plan, name)}"
+            for name in plan.__struct_fields__
+            if getattr(testnet.plan, name) != getattr(plan, name)
+        )
+        raise TestnetError(
+            f"{home.path}: holds another testnet ({differences}): give the same options to continue it, --fresh to "
+            "delete it, or another --home"
+        )
+    return testnet
+
+
+def _delete(home: TestnetHome) -> None:
+    """Delete a testnet's directory, after making sure that it is one and rests."""
+    _refuse_running(home, read_testnet(home))
+    try:
+        shutil.rmtree(os.path.realpath(home.path))
+    except OSError as error:
+        raise TestnetError(f"{home.path}: cannot be deleted: {error}") from error
+
+
+def _refuse_running(home: TestnetHome, testnet: Testnet) -> None:
+    if running := testnet.running:
+        names = ", ".join(process.name for process in running)
+        raise TestnetError(
+            f"{home.path}: still running ({names}): 'folkmoot testnet down --home {home.path}' first"
+        )

@@ -1,0 +1,129 @@
+"""`HOME/report.json`: what a run of the testnet came to, put together from nodes, ledger, audit and baselines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from folkmoot.ledger.audit.report import AuditReport, Status
+from folkmoot.ledger.port import Record
+from folkmoot.node.status_file import NodeStatus
+from folkmoot.testnet.learning import Baselines
+from folkmoot.testnet.processes import TestnetError
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One node: how it did on the held-out data, with the others and alone, and what it used.
+
+    `peak_rss_mb` is the sampled maximum of RssAnon + RssShmem, in 10^6 bytes.
+    """
+
+    name: str
+    peer_id: str
+    rounds: int
+    model_digest: str
+    accuracy: float | None
+    alone_accuracy: float
+    bytes_sent: int
+    bytes_received: int
+    peak_rss_mb: float
+    trainer_peak_rss_mb: float
+
+
+class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One recorded round. `seconds` is the median over the nodes; `tx` and digests in hex."""
+
+    round: int
+    participants: int
+    seconds: float
+    model_digest: str
+    statement: str
+    tx: str
+    gas: int
+    accuracy: float | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file. CPU seconds are those of all processes, user and system; wall seconds from start to end."""
+
+    federation: str
+    mode: str
+    nodes: tuple[NodeReport, ...]
+    pooled_accuracy: float
+    rounds: tuple[RoundReport, ...]
+    audit: AuditReport
+    cpu_seconds: float
+    cpu_seconds_by_process: dict[str, float]
+    wall_seconds: float
+
+    @property
+    def agreed(self) -> bool:
+        """Whether every node holds the model that the ledger's last statement names."""
+        recorded = self.rounds[-1].model_digest if self.rounds else None
+        return bool(self.nodes) and {node.model_digest for node in self.nodes} == {recorded}
+
+    @property
+    def succeeded(self) -> bool:
+        """What the exit code says."""
+        return self.agreed and self.audit.status is Status.PASS
+
+
+def node_reports(
+    names: Sequence[str], statuses: Sequence[NodeStatus | None], baselines: Baselines
+) -> tuple[NodeReport, ...]:
+    """One entry per node, in charter order; of a node that never spoke only its baseline is known."""
+    reports = []
+    for name, status, alone in zip(names, statuses, baselines.alone, strict=True):
+        seen = status or NodeStatus(name=name, pid=0, peer_id="", member=0)
+        reports.append(
+            NodeReport(
+                name=name,
+                peer_id=seen.peer_id,
+                rounds=seen.rounds,
+                model_digest=seen.model_digest,
+                accuracy=seen.accuracy,
+                alone_accuracy=alone,
+                bytes_sent=seen.bytes_sent,
+                bytes_received=seen.bytes_received,
+                peak_rss_mb=seen.peak_rss_mb,
+                trainer_peak_rss_mb=seen.trainer_peak_rss_mb,
+            )
+        )
+    return tuple(reports)
+
+
+def round_reports(
+    records: Sequence[Record], statuses: Sequence[NodeStatus | None]
+) -> tuple[RoundReport, ...]:
+    """What the ledger records of each round, with what the nodes measured in it."""
+    histories = [{entry.round: entry for entry in status.history} for status in statuses if status]
+    reports = []
+    for record in records:
+        entries = [
+            history[record.statement.round] for history in histories if record.statement.round in history
+        ]
+        accuracies = [entry.accuracy for entry in entries if entry.accuracy is not None]
+        reports.append(
+            RoundReport(
+                round=record.statement.round,
+                participants=max((entry.participants for entry in entries), default=0),
+                seconds=median(entry.seconds for entry in entries) if entries else 0.0,
+                model_digest=record.statement.model.hex(),
+                statement=record.digest.hex(),
+                tx=f"0x{record.transaction.hex()}",
+                gas=record.gas_used,
+                accuracy=accuracies[0] if accuracies else None,
+            )
+        )
+    return tuple(reports)
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Replace the file at `path`, whole; raises `TestnetError`."""
+    temporary = path.with_suffix(".new")
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise TestnetError(f"{path}: cannot be written: {error.strerror}") from error

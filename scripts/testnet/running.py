@@ -1,0 +1,140 @@
+"""`testnet run` and `testnet up`: a federation from nothing to its report."""
+
+import resource
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from folkmoot.ledger.audit import AuditReport, Source, Status, run_audit
+from folkmoot.ledger.port import Record
+from folkmoot.ledger.reader import LedgerReader
+from folkmoot.node.cli.status import format_accuracy, format_size
+from folkmoot.testnet import learning
+from folkmoot.testnet.chains import EMBEDDED
+from folkmoot.testnet.home import Plan, TestnetHome
+from folkmoot.testnet.report import Report, node_reports, round_reports, write_report
+from folkmoot.testnet.supervisor import Supervisor, interruptible
+from folkmoot.testnet.table import make_display
+
+
+def start_testnet(home: TestnetHome, plan: Plan, *, fresh: bool) -> None:
+    """Bring a testnet up and leave it running."""
+    console = Console()
+    with interruptible(), Supervisor(home, plan, fresh=fresh, say=console.print) as supervisor:
+        supervisor.start()
+        supervisor.release()
+    console.print(
+        f"look: folkmoot testnet status --home {home.path}\nstop: folkmoot testnet down --home {home.path}"
+    )
+
+
+def run_testnet(home: TestnetHome, plan: Plan, *, fresh: bool) -> int:
+    """Run a testnet to its end, write and print its report; the exit code."""
+    console = Console()
+    report = _run(home, plan, fresh, console)
+    write_report(home.report, report)
+    show_report(console, home, report)
+    return 0 if report.succeeded else 1
+
+
+def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> Report:
+    began = time.monotonic()
+    with (
+        interruptible(),
+        make_display(console) as display,
+        Supervisor(home, plan, fresh=fresh, say=display.say) as supervisor,
+    ):
+        supervisor.start()
+        statuses = supervisor.wait(display)
+        comparing = supervisor.begin_baselines()
+        display.say("all rounds recorded: stopping the nodes, auditing, training the models to compare with")
+        supervisor.stop_nodes()
+        records, audit = _check(home, supervisor.testnet.rpc, supervisor.testnet.contract, plan)
+        baselines = learning.baselines(comparing)
+        testnet = supervisor.testnet
+    return Report(
+        federation=testnet.federation,
+        mode=testnet.mode,
+        nodes=node_reports(plan.names, statuses, baselines),
+        pooled_accuracy=baselines.pooled,
+        rounds=round_reports(records, statuses),
+        audit=audit,
+        cpu_seconds=_cpu_seconds(),
+        cpu_seconds_by_process=supervisor.cpu_seconds,
+        wall_seconds=time.monotonic() - began,
+    )
+
+
+def _check(home: TestnetHome, rpc: str, contract: str, plan: Plan) -> tuple[Sequence[Record], AuditReport]:
+    """What the ledger holds, and what an auditor with all homes says of it."""
+    address = bytes.fromhex(contract[2:])
+    ledger = LedgerReader([rpc], address)
+    homes = [Source.of_home(home.node(name).path) for name in plan.names]
+    audit = run_audit(ledger, homes, contract=address, development=plan.chain == EMBEDDED)
+    return ledger.records(1), audit
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process and of all that it started and waited for, and so on down."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def show_report(console: Console, home: TestnetHome, report: Report) -> None:
+    """Print who reached what, whether all agree, what the audit says and where everything lies."""
+    console.print(_accuracies(report))
+    console.print(Text(f"trained on the pooled data: {report.pooled_accuracy:.4f}"))
+    _show_agreement(console, report)
+    for check in report.audit.checks:
+        console.print(Text(f"  {check.id} {check.status}: {check.detail}"), soft_wrap=True)
+    style = "green" if report.audit.status is Status.PASS else "red"
+    console.print(Text(f"audit: {report.audit.status}", style=style))
+    console.print(
+        Text(
+            f"{report.wall_seconds:.1f} s in all, {report.cpu_seconds:.1f} CPU seconds over all processes\n"
+            f"report: {home.report}\nnodes, with their logs: {home.path / 'nodes'}"
+        ),
+        soft_wrap=True,
+    )
+
+
+def _accuracies(report: Report) -> Table:
+    table = Table(title="accuracy on the held-out data")
+    for heading in (
+        "node",
+        "shared model",
+        "trained alone",
+        "rounds",
+        "sent",
+        "received",
+        "memory",
+        "trainer",
+    ):
+        table.add_column(heading, justify="left" if heading == "node" else "right")
+    for node in report.nodes:
+        table.add_row(
+            node.name,
+            format_accuracy(node.accuracy),
+            format_accuracy(node.alone_accuracy),
+            str(node.rounds),
+            format_size(node.bytes_sent),
+            format_size(node.bytes_received),
+            f"{node.peak_rss_mb:.0f} MB",
+            f"{node.trainer_peak_rss_mb:.0f} MB",
+        )
+    return table
+
+
+def _show_agreement(console: Console, report: Report) -> None:
+    if report.agreed:
+        text = f"all {len(report.nodes)} nodes hold the recorded model {report.rounds[-1].model_digest}"
+        console.print(Text(text, style="green"), soft_wrap=True)
+        return
+    recorded = report.rounds[-1].model_digest if report.rounds else "no model"
+    held = "".join(f"\n  {node.name}: {node.model_digest or 'none'}" for node in report.nodes)
+    console.print(
+        Text(f"the nodes do not all hold the recorded model {recorded}:{held}", style="red"), soft_wrap=True
+    )

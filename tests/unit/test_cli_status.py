@@ -1,0 +1,91 @@
+"""`folkmoot status` tells what the node last said, and whether it still runs, from one file."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from folkmoot.node.cli.status import describe_state, format_accuracy, format_size, status
+from folkmoot.node.status_file import NodeStatus, RoundStatus, StatusError, write_status
+
+
+@pytest.fixture
+def report() -> NodeStatus:
+    entry = RoundStatus(
+        round=1,
+        participants=4,
+        seconds=0.71,
+        model_digest="ab" * 32,
+        statement="cd" * 32,
+        accuracy=0.9125,
+        bytes=812_345,
+    )
+    return NodeStatus(
+        name="alice",
+        pid=os.getpid(),
+        peer_id="12D3KooWalice",
+        member=0,
+        rounds=1,
+        phase="training",
+        peers=["bob", "carol"],
+        history=[entry],
+        refused={"stale round": 3},
+        updated=time.time(),
+    )
+
+
+def test_it_shows_state_peers_and_history(tmp_path: Path, report: NodeStatus) -> None:
+    write_status(tmp_path / "status.json", report)
+    shown = CliRunner().invoke(status, ["--home", str(tmp_path)])
+    assert shown.exit_code == 0
+    for part in (
+        "alice",
+        f"running as process {os.getpid()}",
+        "bob, carol",
+        "0.9125",
+        "812.3 kB",
+        "stale round: 3",
+    ):
+        assert part in shown.output
+
+
+def test_json_is_the_file_and_whether_it_runs(tmp_path: Path, report: NodeStatus) -> None:
+    write_status(tmp_path / "status.json", report)
+    printed = json.loads(CliRunner().invoke(status, ["--home", str(tmp_path), "--json"]).output)
+    written = json.loads((tmp_path / "status.json").read_text())
+    assert printed == {"running": True, **written}
+
+
+def test_a_home_where_nothing_ran_says_what_to_do(tmp_path: Path) -> None:
+    failed = CliRunner().invoke(status, ["--home", str(tmp_path)])
+    assert isinstance(failed.exception, StatusError)
+    assert "start it with 'folkmoot run'" in str(failed.exception)
+
+
+def test_a_silent_or_dead_node_is_told(report: NodeStatus) -> None:
+    assert describe_state(report, True, report.updated + 1) == f"running as process {report.pid}"
+    assert "silent for 60 s" in describe_state(report, True, report.updated + 60)
+    assert "not running" in describe_state(report, False, report.updated + 60)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (7.2e12, "7200.0 GB")],
+)
+def test_sizes_are_for_people(size: float, text: str) -> None:
+    assert format_size(size) == text
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    assert format_accuracy(None) == "-"
+
+
+def test_it_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'libp2p', 'web3', 'trio', 'rich', 'numpy'}"
+    program = f"import sys, folkmoot.node.cli.status; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
