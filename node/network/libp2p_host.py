@@ -52,6 +52,8 @@ UPGRADE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 MAX_STREAMS_PER_PEER = 32
 MAX_PUBSUB_FRAME = 256 * 1024
+ROOM = 16
+ROOM_SECONDS = 0.2
 
 
 def make_host(
@@ -224,6 +226,7 @@ class SafePubsub(Pubsub):
     """Pubsub that survives a malformed message: the one subclass of libp2p, because there is no other hook."""
 
     refusals: Refusals
+    deliver: Callable[[rpc_pb2.Message], None]
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Validate and spread one message; errors are the forwarder's."""
@@ -231,6 +234,16 @@ class SafePubsub(Pubsub):
             await super().push_msg(msg_forwarder, msg)
         except Exception as error:  # an undecodable key, for one, would end the process
             self.refusals.count("announcement", msg_forwarder, repr(error))
+
+    def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
+        """Hand a valid message on at once: a subscription's own queue drops what finds 32 waiting."""
+        self.deliver(publish_message)
+
+    async def wait_for_room(self) -> None:
+        """Wait, for a moment at most, until a message for every peer finds room: a queue of 32 drops the rest."""
+        with trio.move_on_after(ROOM_SECONDS):
+            while any(len(queue) >= ROOM for queue in self.peer_queues.values()):  # noqa: ASYNC110 - no event
+                await trio.sleep(0.005)
 
 
 def make_pubsub(

@@ -14,7 +14,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
@@ -119,22 +119,21 @@ class Libp2pTransport:
         self._swarm.register_notifee(_Connections(self._members, incoming))
         for purpose in PROTOCOLS:
             self._host.set_stream_handler(PROTOCOLS[purpose], self._handler(purpose, incoming))
+        self._pubsub.deliver = lambda message: self._hear(message, incoming)
         async with (
             self._host.run(listen_addrs=[listen]),
             background_trio_service(self._pubsub),
             background_trio_service(self._router),
-            trio.open_nursery() as nursery,
         ):
             if not self._swarm.listeners:
                 raise NetworkError(
                     f"cannot listen on {listen}: choose an address of this host and a free port"
                 )
             await self._pubsub.wait_until_ready()
-            nursery.start_soon(_hear, self._pubsub, self._members, incoming)
+            await self._pubsub.subscribe(TOPIC)
             try:
                 yield
             finally:
-                nursery.cancel_scope.cancel()
                 await close_connections(self._swarm, self._swarm.connections)
 
     async def connect(self, member: MemberId) -> None:
@@ -157,7 +156,13 @@ class Libp2pTransport:
         await close_connections(self._swarm, [self._ids[member]])
 
     async def publish(self, data: bytes) -> None:
+        await self._pubsub.wait_for_room()
         await self._pubsub.publish(TOPIC, data)
+
+    def _hear(self, message: rpc_pb2.Message, incoming: Incoming) -> None:
+        member = self._members.get(ID(message.from_id))
+        if member is not None:  # else it is our own
+            incoming.heard(member, message.data)
 
     @property
     def _swarm(self) -> Swarm:
@@ -245,16 +250,6 @@ class _Connections(INotifee):
 
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
         """Of no interest."""
-
-
-async def _hear(pubsub: Pubsub, members: Mapping[ID, MemberId], incoming: Incoming) -> None:
-    """Pass announcements on at once: libp2p drops them when 32 wait."""
-    subscription = await pubsub.subscribe(TOPIC)
-    while True:
-        message = await subscription.get()
-        member = members.get(ID(message.from_id))
-        if member is not None:  # else our own
-            incoming.heard(member, message.data)
 
 
 @contextmanager
