@@ -91,6 +91,16 @@ class BlobStore:
         """Where the blob called `root` lies, whether it is there or not."""
         raise NotImplementedError
 
+    def prepare(self, root: Digest) -> Path:
+        """Make room for a blob that is about to be fetched; returns where its file has to appear, whole and checked.
+
+        Raises `ArchiveError` if its directory cannot be made.
+        """
+        path = self.place(root)
+        with _explained(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def writer(self, expected: BlobRef | None = None) -> BlobWriter:
         """A context manager to write a blob as it arrives: `with store.writer() as blob: blob.write(...)`.
 

@@ -268,6 +268,9 @@ class Engine:
         assert isinstance(commitment, Commitment)
         name = body_digest(commitment)
         reason = await self._transfers.fetch_payload(commitment, name, effect.recipients, effect.sources)
+        if reason is not None:
+            member = self._name(commitment.member)
+            self._rooms.once.note("payload missing", member, round=commitment.round, reason=reason)
         names = (commitment.round, commitment.roster, name)
         await self.put(PayloadArrived(*names) if reason is None else FetchFailed(*names, reason))
 

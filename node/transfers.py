@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import trio
 
-from folkmoot.node.archive import Archive, BlobStore, Models
+from folkmoot.node.archive import Archive, ArchiveError, BlobStore, Models
 from folkmoot.node.logs import Once
 from folkmoot.node.network.port import FetchError, Network
 from folkmoot.node.payloads import Payloads
@@ -64,7 +64,9 @@ class Transfers:
             if source not in self._network.peers():
                 continue
             try:
-                await self._network.fetch(ref, source, store.place(ref.root))
+                await self._network.fetch(ref, source, store.prepare(ref.root))
+            except ArchiveError as error:
+                return str(error)
             except FetchError as error:
                 reason = str(error)
                 if error.blame is not None:
