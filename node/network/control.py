@@ -21,7 +21,7 @@ from folkmoot.protocol.errors import RemoteProtocolError
 
 HEARTBEAT_SECONDS = 1.0
 LOST_AFTER_SECONDS = 5.0
-QUEUE_BYTES = 16 << 20
+QUEUE_BYTES = 4 << 20
 """Bytes waiting for one peer, and from one peer."""
 
 Deliver: TypeAlias = Callable[[bytes], Awaitable[None]]
