@@ -118,11 +118,13 @@ def audit(
     """
     charter: SignedCharter | None = load_signed_charter(charter_file) if charter_file else None
     sources = [*map(Source.of_home, homes), *map(Source, archives)]
+    ledger, *others = (LedgerReader([url], contract, first_block=first_block) for url in rpcs)
     report = run_audit(
-        [LedgerReader([url], contract, first_block=first_block) for url in rpcs],
+        ledger,
         sources,
         contract=contract,
         charter=charter,
+        others=others,
         development=any(map(_is_development, rpcs)),
     )
     if as_json:

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 
 from folkmoot.ledger.audit import round_checks
 from folkmoot.ledger.audit.ledger_checks import LedgerView, statements_of
 from folkmoot.ledger.audit.replay import Replay, sealing_secrets
 from folkmoot.ledger.audit.report import Status, Tallies, Tally
 from folkmoot.ledger.audit.round_checks import Case, Frame
-from folkmoot.ledger.audit.sources import Lacking, Source
+from folkmoot.ledger.audit.sources import Lacking, NotJudged, Source
 from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.equivocation import Register
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.messages import Evidence, Signed
+from folkmoot.protocol.messages import Evidence, Signed, decode_frame
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import Round
@@ -22,9 +23,9 @@ _ROUND_CHECKS: tuple[tuple[str, Callable[[Case, Frame], None], tuple[str, ...]],
     ("rosters", round_checks.check_roster, ()),
     ("certificates", round_checks.check_certificate, ()),
     ("openings", round_checks.check_opening, ()),
-    ("statements", round_checks.check_statement, ()),
+    ("statements", round_checks.check_statement, ("ledger", "rounds")),
     ("commitments", round_checks.check_commitments, ("rosters",)),
-    ("inclusion", round_checks.check_inclusion, ()),
+    ("inclusion", round_checks.check_inclusion, ("ledger", "rounds")),
     ("payloads", round_checks.check_payloads, ("commitments",)),
 )
 """Name, check, and the checks that it rests on."""
@@ -74,16 +75,24 @@ def check_archives(
 ) -> list[str]:
     """(12) to (20) for `cases`, ascending by round; returns remarks that are no verdict."""
     verifier = KeyVerifier(federation, Domain(federation.charter.ledger.chain_id, contract))
-    frame = Frame(federation, verifier, sources, statements_of(views[0]) if views else None)
+    frame = Frame(federation, verifier, sources, statements_of(views[0]) if views else {})
     replay = _open_replay(frame, tallies["replay"])
     for case in cases:
-        held: set[str] = set()
+        held = _held_by_ledger(case, views)
         for id_, check, rests_on in _ROUND_CHECKS:
             _try(id_, case, held, rests_on, partial(check, case, frame), tallies)
         if replay is not None:
             _try("replay", case, held, _REPLAY_RESTS_ON, partial(replay.check, case), tallies)
     _search_equivocation(frame, views, cases, tallies["equivocation"])
     return replay.notes if replay is not None else []
+
+
+def _held_by_ledger(case: Case, views: Sequence[LedgerView]) -> set[str]:
+    """Whether the ledger can say anything of the round: it answered, and its events have no gap there."""
+    if not views:
+        return set()
+    is_gap = case.round <= views[0].head.height and case.round not in statements_of(views[0])
+    return {"ledger"} if is_gap else {"ledger", "rounds"}
 
 
 def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
@@ -109,6 +118,8 @@ def _try(
         return
     try:
         check()
+    except NotJudged as error:
+        tallies[id_].add(Status.SKIPPED, f"{case.where} {error}")
     except (Lacking, OSError) as error:
         tallies[id_].add(Status.INCONCLUSIVE, f"{case.where}: {error}")
     except (RemoteProtocolError, LocalProtocolError) as error:
@@ -123,7 +134,7 @@ def _search_equivocation(
 ) -> None:
     """(20) All signatures that were seen anywhere, against each other."""
     register = Register()
-    for signed in _all_signed(frame.federation, views, cases):
+    for signed in _all_signed(frame, views, cases):
         try:
             frame.verifier.verify(signed)
         except RemoteProtocolError:
@@ -134,29 +145,41 @@ def _search_equivocation(
         tally.add_pass()
 
 
-def _all_signed(
-    federation: Federation, views: Sequence[LedgerView], cases: Sequence[Case]
-) -> Iterator[Signed]:
+def _all_signed(frame: Frame, views: Sequence[LedgerView], cases: Sequence[Case]) -> Iterator[Signed]:
     """Every signed body of this federation, from all ledgers and archives."""
-    for case in cases:
-        record = case.record
-        yield record.roster  # its signature is over the federation, its body does not repeat it
-        yield from _of_federation(record.commitments, federation)
-        yield from _of_federation(record.certificate.votes, federation)
-        yield from _of_federation(record.opening.locks, federation)
-        yield from _of_federation(record.attestations, federation)
-    members = {
-        bytes.fromhex(one.audit_key[2:]): place for place, one in enumerate(federation.charter.members)
-    }
-    for view in views:
-        for recorded in view.records:
-            for signature, signer in zip(recorded.signatures, recorded.signers, strict=True):
-                if signer in members:
-                    yield Signed(members[signer], recorded.statement, signature)
+    for signed in chain(_in_records(cases), _in_evidence(frame.sources), _on_ledgers(frame, views)):
+        # An identity key's signature is over the federation's id, which the body then does not repeat.
+        if getattr(signed.body, "federation", frame.federation.id) == frame.federation.id:
+            yield signed
 
 
-def _of_federation(group: Sequence[Signed], federation: Federation) -> Iterator[Signed]:
-    return (signed for signed in group if getattr(signed.body, "federation", None) == federation.id)
+def _in_records(cases: Sequence[Case]) -> Iterator[Signed]:
+    for record in (case.record for case in cases):
+        yield record.roster
+        yield from record.commitments
+        yield from record.certificate.votes
+        yield from record.opening.locks
+        yield from record.attestations
+
+
+def _in_evidence(sources: Sequence[Source]) -> Iterator[Signed]:
+    """What nodes kept as proof; it convicts by its signatures alone, so bad bytes are no finding."""
+    for data in (found for source in sources for found in source.evidence()):
+        try:
+            frame = decode_frame(data)
+        except RemoteProtocolError:
+            continue
+        if isinstance(frame, Evidence):
+            yield from (frame.first, frame.second)
+
+
+def _on_ledgers(frame: Frame, views: Sequence[LedgerView]) -> Iterator[Signed]:
+    members = enumerate(frame.federation.charter.members)
+    by_address = {bytes.fromhex(member.audit_key[2:]): place for place, member in members}
+    for record in (record for view in views for record in view.records):
+        for signature, signer in zip(record.signatures, record.signers, strict=True):
+            if signer in by_address:
+                yield Signed(by_address[signer], record.statement, signature)
 
 
 def _describe(evidence: Evidence, frame: Frame) -> str:

@@ -66,25 +66,24 @@ _VIEW_CHECKS = ("chain-id", "code-hash", "rounds", "hash-chain", "quorum", "base
 
 
 def run_audit(
-    ledgers: Sequence[PublicRecord],
+    ledger: PublicRecord,
     sources: Sequence[Source] = (),
     *,
-    contract: bytes | None = None,
+    contract: bytes,
     charter: SignedCharter | None = None,
+    others: Sequence[PublicRecord] = (),
     development: bool = False,
 ) -> AuditReport:
     """Check all that can be checked with what is given; never raises for what ledger or archives hold.
 
-    `ledgers` read one contract, each through another RPC. `contract` is its address (20 bytes); without it archives are
-    not checked while no ledger answers. Without `charter` a home among `sources` gives it. `development`: the chain is
-    one that its owner can rewrite. Raises `CharterError` or `ConfigError` for a home's charter that cannot be read.
+    `contract` (20 bytes) is the address that `ledger` reads; `others` read it through other RPCs. Without `charter` a
+    home among `sources` gives it. `development`: the chain is one that its owner can rewrite. Raises `CharterError` or
+    `ConfigError` for a home's charter that cannot be read.
     """
     tallies = Tallies(PASSED)
-    notes = ["development chain, not evidence"] if development else []
-    views = _read_ledgers(ledgers, tallies)
-    if contract is None and views:
-        contract = views[0].identity.contract
+    views = _read_ledgers([ledger, *others], tallies)
     charters = [charter] if charter else [found for source in sources if (found := source.charter())]
+    _check_ledger(views, charters[0].charter if charters else None, development, tallies)
     federation = _check_charter(charters, views, contract, tallies)
     cases: list[Case] = []
     if federation is None:
@@ -93,8 +92,11 @@ def run_audit(
         tallies.skip("no archive was given", ARCHIVE_CHECKS[:-2])
     else:
         cases = list(read_cases(sources, views, tallies["records"]))
-    _check_ledger(views, charters[0].charter if charters else None, cases, development, tallies)
-    if federation is not None and contract is not None:
+    if views:
+        attestations = [signed for case in cases for signed in case.record.attestations]
+        ledger_checks.check_quorum(views[0], attestations, tallies["quorum"])
+    notes = ["development chain, not evidence"] if development else []
+    if federation is not None:
         notes += check_archives(federation, contract, sources, views, cases, tallies)
     return compose_report(tallies.close(), notes)
 
@@ -112,11 +114,10 @@ def _read_ledgers(ledgers: Sequence[PublicRecord], tallies: Tallies) -> list[Led
 def _check_ledger(
     views: Sequence[LedgerView],
     charter: Charter | None,
-    cases: Sequence[Case],
     development: bool,
     tallies: Tallies,
 ) -> None:
-    """(2) to (9). Archives help where a statement was recorded through another contract."""
+    """(2) to (9), but for (7), to which archives may add."""
     ledger_checks.check_agreement(views, tallies["agreement"])
     if not views:
         tallies.skip("rests on an answer of the ledger", _VIEW_CHECKS)
@@ -130,13 +131,11 @@ def _check_ledger(
         ledger_checks.check_bases(view, charter, tallies["bases"])
     else:
         tallies.skip("rests on `rounds`", ("hash-chain", "bases"))
-    attestations = [signed for case in cases for signed in case.record.attestations]
-    ledger_checks.check_quorum(view, attestations, tallies["quorum"])
     ledger_checks.check_finality(view, development, tallies["finality"])
 
 
 def _check_charter(
-    charters: Sequence[SignedCharter], views: Sequence[LedgerView], contract: bytes | None, tallies: Tallies
+    charters: Sequence[SignedCharter], views: Sequence[LedgerView], contract: bytes, tallies: Tallies
 ) -> Federation | None:
     """(10) The federation that the charter founds with this contract; None if there is none to rely on."""
     tally = tallies["charter"]
@@ -159,6 +158,7 @@ def _check_charter(
         elif found.attesters != attester_addresses(charter):
             tally.add(Status.FAIL, "the contract's attesters are not the charter's")
     tally.add_pass(len(charter.members))
-    if not tally.holds or contract is None:
+    # On another chain than the charter's every signature and the federation's id would be wrong: (3) says it once.
+    if not tally.holds or any(view.identity.chain_id != charter.ledger.chain_id for view in views):
         return None
     return Federation(federation_id(charter.digest, charter.ledger.chain_id, contract), charter)

@@ -4,13 +4,15 @@ The functions are those that every node runs (`folkmoot.protocol.aggregate`), so
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from nacl.public import PrivateKey
 
 from folkmoot.ledger.audit.round_checks import Case, Frame, commitments_of, recipients_of
-from folkmoot.ledger.audit.sources import Lacking, Source, read_pieces
+from folkmoot.ledger.audit.sources import Lacking, NotJudged, Source, read_pieces
 from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.codec import codec_named
@@ -44,9 +46,10 @@ class Replay:
         self.notes: list[str] = []
 
     def check(self, case: Case) -> None:
-        """(19) Raise `RemoteProtocolError` where sums or model differ, `Lacking` where something is not there.
+        """(19) Aggregate again a round that passed the checks before this one.
 
-        The case has passed the checks before this one.
+        Raises `RemoteProtocolError` where sums or model differ, `Lacking` where something is not there, `NotJudged`
+        where the round before would have to be replayed first.
         """
         lock = case.record.opening.locks[0].body
         assert isinstance(lock, Lock)
@@ -71,18 +74,23 @@ class Replay:
         charter = self._frame.federation.charter
         codec = codec_named(charter.averaging.codec)
         payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]
-        base = self._base(case.survivors.base)
+        base = self._base(case)
         return aggregate(base, payloads, codec, charter.model.sizes, case.roster.exponents)
 
-    def _base(self, root: Digest) -> Float32s:
+    def _base(self, case: Case) -> Float32s:
+        root = case.survivors.base
         if self._last is not None and self._last[0] == root:
             return self._last[1]
-        # A round before this one was not replayed. A stored model will do: its digest is what the ledger names.
+        # The round before was not replayed. A stored model will do: its digest is what the ledger names.
         for source in self._frame.sources:
             vector = source.vector(root, self._frame.federation.charter.model.tensors)
             if vector is not None:
                 return vector
-        raise Lacking(f"the model that the round starts from ({root.hex()}) is in no home or archive given")
+        if case.round > 1:
+            raise NotJudged(
+                f"rests on the replay of round {case.round - 1}, which gives the model it starts from"
+            )
+        raise Lacking(f"the starting weights ({root.hex()}) are in no home or archive given")
 
     def _payload(self, case: Case, commitment: Commitment) -> Payload:
         charter, roster = self._frame.federation.charter, case.roster
@@ -101,19 +109,30 @@ class Replay:
         return path
 
     def _content_key(self, case: Case, commitment: Commitment, context: PayloadContext, path: Path) -> bytes:
-        """The payload's key, by any of our sealing keys; a sender may have sealed rubbish to one of them."""
+        """The payload's key; a sender may have sealed rubbish to some, who then have it from others."""
+        for key in chain(self._unsealed(case, path), self._kept(context)):
+            try:
+                verify_key(context, key, commitment.key)
+            except RemoteProtocolError:
+                continue
+            return key
+        raise Lacking(f"no key given opens the payload of {self._frame.name(commitment.member)}")
+
+    def _unsealed(self, case: Case, path: Path) -> Iterator[bytes]:
+        """What our sealing keys find at the payload's beginning."""
         with path.open("rb") as file:
             for place, recipient in enumerate(recipients_of(case.roster, self._frame.federation)):
-                if recipient not in self._secrets:
-                    continue
-                file.seek(SEALED_KEY_SIZE * place)
-                try:
-                    key = unseal_key(file.read(SEALED_KEY_SIZE), self._secrets[recipient])
-                    verify_key(context, key, commitment.key)
-                except RemoteProtocolError:
-                    continue
-                return key
-        raise Lacking(f"no key given opens the payload of {self._frame.name(commitment.member)}")
+                if recipient in self._secrets:
+                    file.seek(SEALED_KEY_SIZE * place)
+                    with suppress(RemoteProtocolError):
+                        yield unseal_key(file.read(SEALED_KEY_SIZE), self._secrets[recipient])
+
+    def _kept(self, context: PayloadContext) -> Iterator[bytes]:
+        """What the nodes themselves kept."""
+        for source in self._frame.sources:
+            key = source.content_key(context.round, context.roster, context.sender)
+            if key is not None:
+                yield key
 
 
 def sealing_secrets(sources: Iterable[Source]) -> dict[str, bytes]:

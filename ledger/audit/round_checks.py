@@ -48,8 +48,8 @@ class Frame:
     federation: Federation
     verifier: Verifier
     sources: Sequence[Source]
-    recorded: Mapping[Round, Statement] | None
-    """The statements on the ledger; None if it could not be read."""
+    recorded: Mapping[Round, Statement]
+    """The statements on the ledger."""
 
     def name(self, member: MemberId) -> str:
         """What a member is called."""
@@ -172,8 +172,6 @@ def recipients_of(roster: Roster, federation: Federation) -> list[str]:
 
 
 def _recorded(case: Case, frame: Frame) -> Statement:
-    if frame.recorded is None:
-        raise Lacking("the ledger could not be read")
     if case.round not in frame.recorded:
         raise Lacking("the round is not on the ledger (yet)")
     return frame.recorded[case.round]

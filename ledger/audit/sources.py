@@ -4,12 +4,15 @@ The layout is the node's (`folkmoot.node.archive`, `folkmoot.node.config`; a tes
 
     archive/blobs/ab/<hex root>   archive/rounds/<8 digits>.record
     HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig
-    HOME/keys/sealing.key   HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
+    HOME/keys/sealing.key   HOME/store.sqlite (table `secrets`)
+    HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
 
 Nothing is written, nothing is followed but these names, and sizes are looked at before contents.
 """
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +24,14 @@ from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 from folkmoot.protocol.charter import Charter, Tensor, parse_charter
 from folkmoot.protocol.errors import CharterError, FolkmootError, RemoteProtocolError
+from folkmoot.protocol.messages import MAX_FRAME
 from folkmoot.protocol.record import MAX_RECORD
 from folkmoot.protocol.ring import Float32s
-from folkmoot.protocol.types import Digest, Round
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 _MAX_CHARTER = 8 * 1024 * 1024
 _KEY_SIZE = 32
+_EVIDENCE_START = b"\x93\xa8evidence"  # msgpack: an array of three, the first of which is this tag
 _SIGNATURE_SIZE = 64
 
 
@@ -34,6 +39,10 @@ class Lacking(FolkmootError):
     """Something that a check needs is not in what the auditor was given."""
 
     exit_code = 3
+
+
+class NotJudged(FolkmootError):
+    """A check rests on something that did not hold, or was not to be had, and that another check has told of."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,12 @@ class Source:
 
     def has_record(self, number: Round) -> bool:
         """Whether there is a record of that round, good or bad."""
-        return self._record_path(number).is_file()
+        return _existing(self._record_path(number)) is not None
 
     def record(self, number: Round) -> bytes | None:
         """The record's bytes; None if there is none. Raises `RemoteProtocolError` if it is absurdly long."""
-        path = self._record_path(number)
-        return _read(path, MAX_RECORD) if path.is_file() else None
+        path = _existing(self._record_path(number))
+        return _read(path, MAX_RECORD) if path else None
 
     def blob(self, root: Digest) -> Path | None:
         """Where the blob called `root` lies; None if it is not here. Its contents are unchecked."""
@@ -100,6 +109,25 @@ class Source:
             # No "from": the chained error would quote the key's text.
             raise Lacking(f"{path} is not 32 bytes in hex: the key is damaged")
         return secret
+
+    def content_key(self, number: Round, roster: Digest, member: MemberId) -> bytes | None:
+        """The key of one payload that the home's node kept, unchecked; None if there is none to be read."""
+        path = _existing(self._home / "store.sqlite") if self._home else None
+        if path is None:
+            return None
+        query = "SELECT key FROM secrets WHERE round = ? AND roster = ? AND member = ?"
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
+                row = store.execute(query, (number, roster, member)).fetchone()
+        except sqlite3.Error:  # no store of ours, or not readable by us
+            return None
+        return row[0] if row and isinstance(row[0], bytes) else None
+
+    def evidence(self) -> Iterator[bytes]:
+        """Blobs that look like proof against a member (`messages.Evidence`), which nodes keep in their archives."""
+        for path in sorted((self._archive / "blobs").glob("??/*")):
+            if _existing(path) and (data := _read_if(path, _EVIDENCE_START, MAX_FRAME)):
+                yield data
 
     def charter(self) -> SignedCharter | None:
         """The home's charter with its signatures; None if there is none."""
@@ -161,7 +189,23 @@ def read_pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
 
 
 def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    """`path` if it is a regular file (or leads to one) that we can get at."""
+    try:
+        return path if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _read_if(path: Path, start: bytes, limit: int) -> bytes | None:
+    """The file's bytes if they begin with `start`; None for others, longer ones and what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(start)) != start:
+                return None
+            data = start + file.read(limit)
+    except OSError:
+        return None
+    return data if len(data) <= limit else None
 
 
 def _read(path: Path, limit: int) -> bytes:

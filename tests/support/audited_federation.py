@@ -1,0 +1,326 @@
+"""A small federation's whole record with real keys, made with the protocol's own functions, for tests of the audit.
+
+`AuditedFederation` plays all members at once: no network, no state machine. Rounds can be made wrong on purpose.
+"""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from nacl.public import PrivateKey
+from nacl.signing import SigningKey
+
+from folkmoot.ledger.audit_key import AuditKey
+from folkmoot.ledger.build import expected_code_hash
+from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.memory import MemoryChain, MemoryLedger
+from folkmoot.ledger.port import Ledger, LedgerIdentity
+from folkmoot.ledger.signing import KeySigner
+from folkmoot.node.archive import Archive, Models
+from folkmoot.node.charter_files import write_charter
+from folkmoot.node.config import Home
+from folkmoot.protocol import ring
+from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.blob import BlobRef, ref_of
+from folkmoot.protocol.certificates import (
+    Federation,
+    compute_exponents,
+    compute_statement,
+    roster_members,
+)
+from folkmoot.protocol.charter import (
+    Charter,
+    LedgerTerms,
+    Member,
+    Model,
+    Schedule,
+    Tensor,
+    federation_id,
+    sign_charter,
+)
+from folkmoot.protocol.codec import codec_named, encode_vector
+from folkmoot.protocol.messages import (
+    Body,
+    Certificate,
+    Commitment,
+    Lock,
+    Opening,
+    Ready,
+    Roster,
+    Signed,
+    Statement,
+    Survivor,
+    SurvivorSet,
+    Vote,
+    body_digest,
+    roster_digest,
+)
+from folkmoot.protocol.record import RoundRecord, encode_record
+from folkmoot.protocol.ring import Float32s, Layout
+from folkmoot.protocol.sealing import PayloadContext, key_commitment, open_frames, payload_size, seal_payload
+from folkmoot.protocol.typed_data import Domain, struct_hash
+from folkmoot.protocol.types import MemberId
+
+NAMES = ("alice", "bob", "carol", "dave")
+CONTRACT = bytes(range(1, 21))
+CHAIN_ID = 31_337
+TENSORS = (Tensor(name="weight", shape=(3, 2)), Tensor(name="bias", shape=(2,)))
+
+
+class Keys:
+    """One member's keys, the same in every run."""
+
+    def __init__(self, name: str) -> None:
+        self.identity = SigningKey(_seed(name, "identity"))
+        self.sealing = PrivateKey(_seed(name, "sealing"))
+        self.audit = AuditKey(_seed(name, "audit"))
+
+    def member(self, name: str) -> Member:
+        return Member(
+            name=name,
+            peer_id=f"peer-{name}",
+            identity_key=bytes(self.identity.verify_key).hex(),
+            sealing_key=bytes(self.sealing.public_key).hex(),
+            audit_key=f"0x{self.audit.address.hex()}",
+        )
+
+
+@dataclass
+class MadeRound:
+    """What a round left behind."""
+
+    record: RoundRecord
+    statement: Statement
+    signatures: list[bytes]
+    """On the statement, in the ledger's order."""
+    blobs: list[bytes] = field(default_factory=list)
+
+
+class AuditedFederation:
+    """Four members who agree on everything, unless a test says otherwise."""
+
+    def __init__(
+        self, contract: bytes = CONTRACT, chain_id: int = CHAIN_ID, charter_chain_id: int | None = None
+    ) -> None:
+        self.keys = [Keys(name) for name in NAMES]
+        self.random = np.random.default_rng(7)
+        self.base = self.random.normal(size=8).astype(np.float32)
+        self.models = [self.base]
+        self.charter = Charter(
+            name="audited",
+            model=Model(
+                kind="logistic", layers=(3, 2), initial=_model_ref(self.base).root.hex(), tensors=TENSORS
+            ),
+            schedule=Schedule(rounds=3),
+            ledger=LedgerTerms(chain_id=charter_chain_id or chain_id, code_hash=expected_code_hash().hex()),
+            members=tuple(keys.member(name) for keys, name in zip(self.keys, NAMES, strict=True)),
+        )
+        self.rounds: list[MadeRound] = []
+        self.settle(contract, chain_id)
+
+    def settle(self, contract: bytes, chain_id: int) -> None:
+        """Found the federation with this contract; before the first round."""
+        self.contract = contract
+        self.domain = Domain(chain_id, contract)
+        self.federation = Federation(federation_id(self.charter.digest, chain_id, contract), self.charter)
+        self.head = self.federation.id
+        self.identity = LedgerIdentity(
+            chain_id=chain_id,
+            contract=contract,
+            code_hash=expected_code_hash(),
+            charter_digest=self.charter.digest,
+            attesters=attester_addresses(self.charter),
+            quorum=self.charter.attester_quorum,
+        )
+
+    def say(self, member: MemberId, body: Body) -> Signed:
+        """`body`, signed by a member."""
+        keys = self.keys[member]
+        signer = KeySigner(self.federation.id, self.domain, keys.identity, keys.audit)
+        return Signed(member, body, signer.sign(body))
+
+    def add_round(
+        self,
+        *,
+        survivors: tuple[MemberId, ...] = (0, 1, 2, 3),
+        base: Float32s | None = None,
+        sums: bytes | None = None,
+        archive: bytes | None = None,
+        model: Float32s | None = None,
+        spoilt: tuple[MemberId, ...] = (),
+    ) -> MadeRound:
+        """One more round. `base`, `sums`, `archive` and `model` replace what honest members would name.
+
+        The members in `spoilt` commit to payloads whose frames do not open.
+        """
+        base = self.base if base is None else base
+        number, updates = len(self.rounds) + 1, self._train()
+        roster = self._roster(number, base, updates)
+        assert isinstance(roster.body, Roster)
+        name = roster_digest(roster.member, roster.body)
+        sealed = {
+            member: self._seal(number, name, member, updates[member], member in spoilt)
+            for member in survivors
+        }
+        commitments = tuple(self.say(member, sealed[member][0]) for member in survivors)
+        chosen = SurvivorSet(
+            round=number,
+            base=_model_ref(base).root,
+            previous=self.head,
+            config=self.charter.digest,
+            roster=name,
+            survivors=tuple(Survivor(one.member, body_digest(one.body)) for one in commitments),
+        )
+        result = aggregate(
+            base,
+            [self._payload(number, name, roster.body, member, sealed[member]) for member in survivors],
+            codec_named("f32"),
+            self.charter.model.sizes,
+            roster.body.exponents,
+        )
+        sums = result.sums_digest if sums is None else sums
+        model = result.model if model is None else model
+        record, statement = self._agree(chosen, sums, model, archive, roster, commitments)
+        made = MadeRound(
+            record, statement, self._in_ledger_order(record), [blob for _, blob, _ in sealed.values()]
+        )
+        self.rounds.append(made)
+        self.base, self.head = model, struct_hash(statement)
+        self.models.append(model)
+        return made
+
+    @staticmethod
+    def content_key(number: int, member: MemberId) -> bytes:
+        """The key of a member's payload in a round."""
+        return _seed(NAMES[member], f"content {number}")
+
+    def ledger(self, finality: int = 0) -> MemoryLedger:
+        """A ledger that holds all rounds so far."""
+        ledger = MemoryLedger(MemoryChain(self.identity, finality=finality), bytes(20))
+        self.record_on(ledger)
+        return ledger
+
+    def record_on(self, ledger: Ledger) -> None:
+        """Put all rounds on a ledger that has none."""
+        for made in self.rounds:
+            ledger.send(ledger.prepare(made.statement, made.signatures))
+
+    def write_home(self, path: Path, member: MemberId = 0, *, with_keys: bool = True) -> Home:
+        """A node's home with everything in it that an audit can use."""
+        home = Home(path)
+        signatures = {
+            name: sign_charter(self.charter, keys.identity)
+            for name, keys in zip(NAMES, self.keys, strict=True)
+        }
+        write_charter(home, self.charter, signatures)
+        Models(home.models).add_bytes(self.models[0].tobytes())
+        archive = Archive(home.archive)
+        for number, made in enumerate(self.rounds, start=1):
+            archive.add_record(number, encode_record(made.record))
+            for blob in made.blobs:
+                archive.add_bytes(blob)
+        if with_keys:
+            home.keys.mkdir()
+            (home.keys / "sealing.key").write_text(bytes(self.keys[member].sealing).hex() + "\n")
+        return home
+
+    # --- a round's parts ----------------------------------------------------------------------------------------------
+
+    def _train(self) -> list[Float32s]:
+        return [self.random.normal(scale=0.1, size=8).astype(np.float32) for _ in NAMES]
+
+    def _roster(self, number: int, base: Float32s, updates: list[Float32s]) -> Signed:
+        layout, terms = Layout(self.charter.model.sizes), self.charter.averaging
+        readies = []
+        for member, update in enumerate(updates):
+            exponents = ring.compute_exponents(update, layout, terms.exponent_min, terms.exponent_max)
+            body = Ready(
+                round=number,
+                base=_model_ref(base).root,
+                exponents=exponents.tobytes(),
+                manifest=bytes(32),
+                privacy_log=bytes(32),
+                report=bytes(32),
+                num_examples=100 + member,
+                accuracy=0.5,
+            )
+            readies.append(self.say(member, body))
+        scales = compute_exponents(
+            [one.body for one in readies if isinstance(one.body, Ready)], self.charter.faults
+        )
+        root = _model_ref(base).root
+        proposer = self.federation.proposer(number, root, 0)
+        return self.say(proposer, Roster(number, 0, root, tuple(readies), scales))
+
+    def _seal(
+        self, number: int, roster: bytes, member: MemberId, update: Float32s, spoilt: bool
+    ) -> tuple[Commitment, bytes, bytes]:
+        """The commitment, the payload and its key."""
+        context = PayloadContext(self.federation.id, number, roster, member)
+        key = self.content_key(number, member)
+        recipients = [bytes.fromhex(one.sealing_key) for one in self.charter.members]
+        size = codec_named("f32").encoded_size(len(update))
+        pieces = seal_payload(context, key, recipients, encode_vector(codec_named("f32"), update), size)
+        blob = b"".join(bytes(piece) for piece in pieces)
+        if spoilt:
+            blob = blob[:-1] + bytes([blob[-1] ^ 1])
+        assert len(blob) == payload_size(len(recipients), size)
+        ref = ref_of(blob)
+        body = Commitment(
+            self.federation.id, number, roster, member, ref.root, ref.size, key_commitment(context, key)
+        )
+        return body, blob, key
+
+    def _payload(
+        self,
+        number: int,
+        name: bytes,
+        roster: Roster,
+        member: MemberId,
+        sealed: tuple[Commitment, bytes, bytes],
+    ) -> Payload:
+        _, blob, key = sealed
+        context = PayloadContext(self.federation.id, number, name, member)
+        frames = blob[80 * len(roster_members(roster)) :]
+        weight = ring.weight_of(100 + member, self.charter.averaging.weight_cap)
+        return Payload(member, weight, lambda: open_frames(context, key, [frames], 4 * 8))
+
+    def _agree(
+        self,
+        chosen: SurvivorSet,
+        sums: bytes,
+        model: Float32s,
+        archive: bytes | None,
+        roster: Signed,
+        commitments: tuple[Signed, ...],
+    ) -> tuple[RoundRecord, Statement]:
+        federation = self.federation.id
+        voters = range(self.charter.quorum)
+        vote = Vote(federation, chosen.round, 0, chosen.digest)
+        lock = Lock(federation, chosen.round, 0, chosen.digest, sums)
+        statement = compute_statement(self.federation, chosen, _model_ref(model).root)
+        if archive is not None:
+            fields = {name: getattr(statement, name) for name in Statement.__struct_fields__}
+            statement = Statement(**{**fields, "archive": archive})
+        record = RoundRecord(
+            roster=roster,
+            commitments=commitments,
+            certificate=Certificate(chosen, tuple(self.say(member, vote) for member in voters)),
+            opening=Opening(chosen, tuple(self.say(member, lock) for member in voters)),
+            attestations=tuple(self.say(member, statement) for member in voters),
+            model=_model_ref(model),
+        )
+        return record, statement
+
+    def _in_ledger_order(self, record: RoundRecord) -> list[bytes]:
+        ascending = sorted(record.attestations, key=lambda signed: self.keys[signed.member].audit.address)
+        return [signed.signature for signed in ascending]
+
+
+def _model_ref(vector: Float32s) -> BlobRef:
+    return ref_of(vector.astype("<f4").tobytes())
+
+
+def _seed(name: str, what: str) -> bytes:
+    return sha256(f"{name} {what}".encode()).digest()
