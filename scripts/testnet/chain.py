@@ -26,7 +26,6 @@ from folkmoot.testnet.devchain import DEFAULT_CHAIN_ID, LABEL, ChainError, DevCh
 
 _MAX_BODY = 2 * 1024 * 1024
 _MAX_BATCH = 100
-_RECURSION = 2000
 _VERSION = f"folkmoot-embedded/1 ({LABEL})"
 
 
@@ -198,8 +197,6 @@ def serve(
     port: int, address_file: Path | None, chain_id: int, funded: Sequence[bytes], journal: Path | None
 ) -> None:
     """Serve until SIGINT or SIGTERM."""
-    # py-evm raises the limit to 10240 for deep contract calls; nested JSON would then overflow the C stack.
-    sys.setrecursionlimit(_RECURSION)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -7,6 +7,7 @@ It has no consensus and no witnesses: **development, not evidence**.
 py-evm's own objects are `Any` here: its annotations wrap every integer and address in a type of its own.
 """
 
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,9 @@ FUNDS = 10**24
 
 _GAS_LIMIT = 30_000_000
 _NO_ADDRESS = bytes(20)
+
+# py_ecc, which py-evm imports, raises the limit to 100000; a request of nested JSON would then overflow the C stack.
+sys.setrecursionlimit(2000)
 
 
 class ChainError(Exception):
