@@ -49,7 +49,7 @@ class EvmLedger(LedgerReader):
         gas_key: bytes | None = None,
         *,
         timeout: float = 10.0,
-        first_block: int = 0,
+        first_block: int | None = None,
         span: int = 2000,
     ) -> None:
         """`gas_key`: 32 secret bytes of the account that pays; the rest as in `LedgerReader`."""

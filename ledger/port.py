@@ -14,7 +14,10 @@ from folkmoot.protocol.types import Digest, Round
 
 
 class LedgerIdentity(msgspec.Struct, frozen=True):
-    """Which ledger this is. Addresses are 20 bytes; `attesters` ascend; `code_hash` is Keccak-256 of the code."""
+    """Which ledger this is. Addresses are 20 bytes; `attesters` ascend; `code_hash` is Keccak-256 of the code.
+
+    `founded_at` is the number of the block that holds the deployment.
+    """
 
     chain_id: int
     contract: bytes
@@ -22,6 +25,7 @@ class LedgerIdentity(msgspec.Struct, frozen=True):
     charter_digest: Digest
     attesters: tuple[bytes, ...]
     quorum: int
+    founded_at: int = 0
 
 
 class LedgerHead(msgspec.Struct, frozen=True):

@@ -41,12 +41,13 @@ class LedgerReader:
         contract: bytes,
         *,
         timeout: float = 10.0,
-        first_block: int = 0,
+        first_block: int | None = None,
         span: int = 2000,
     ) -> None:
-        """`contract`: 20 bytes. `first_block`: where it was deployed, so that older blocks are not searched.
+        """`contract`: 20 bytes. `timeout`: seconds for one call to the RPC.
 
-        `timeout`: seconds for one call to the RPC. `span`: blocks searched at once; many services limit it.
+        `first_block`: where to begin to look for records (None: where the contract says that it was deployed; on some
+        second layers that is a block of the first, much too early). `span`: blocks searched at once, at most.
         """
         self._rpc = RpcClient(rpc_urls, timeout)
         self._contract = contract
@@ -57,7 +58,8 @@ class LedgerReader:
         self._head: tuple[str, LedgerHead] | None = None
         # Records in final blocks are kept; those above are looked for again whenever the chain has a new block.
         self._final: list[Record] = []
-        self._next_block = first_block
+        self._first_block = first_block
+        self._next_block: int | None = None
         self._recent: dict[tuple[str, str], Record] = {}
         self._synced_at: str | None = None
 
@@ -117,6 +119,7 @@ class LedgerReader:
             charter_digest=exactly(self._view("charter_digest", "latest"), 32),
             attesters=codec.decode_addresses(self._view("attesters", "latest")),
             quorum=codec.decode_uint(self._view("quorum", "latest"), 32),
+            founded_at=codec.decode_uint(self._view("founded_at", "latest"), 63),
         )
 
     def _read_head(self, latest: BlockAnswer) -> LedgerHead:
@@ -150,9 +153,10 @@ class LedgerReader:
 
     def _sync(self, latest: BlockAnswer) -> None:
         final = self._finalized(latest)
+        first = self._start() if self._next_block is None else self._next_block
         settled: list[Record] = []
         recent: dict[tuple[str, str], Record] = {}
-        for log in self._logs(self._next_block, to_int(latest.number)):
+        for log in self._logs(first, to_int(latest.number)):
             # After a reorganisation the same log has another block hash, and is read anew.
             key = (log.block_hash, log.log_index)
             record = self._recent.get(key) or self._read_record(log)
@@ -163,7 +167,10 @@ class LedgerReader:
         # Nothing was raised: only now may what is kept change.
         self._final += settled
         self._recent = recent
-        self._next_block = max(self._next_block, final + 1)
+        self._next_block = max(first, final + 1)
+
+    def _start(self) -> int:
+        return self._known_identity().founded_at if self._first_block is None else self._first_block
 
     def _logs(self, first: int, last: int) -> list[LogAnswer]:
         """The contract's events in blocks `first` to `last`, in order; in smaller spans where the RPC refuses one."""

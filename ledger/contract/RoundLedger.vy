@@ -56,6 +56,8 @@ MAX_S: constant(uint256) = 57896044618658097711785492504343953926418782139537452
 head: public(bytes32)
 federation: public(bytes32)
 charter_digest: public(bytes32)
+# The number of the block that holds the deployment: who looks for events starts there.
+founded_at: public(uint256)
 # quorum * 2**64 + height: one slot, because each one that `finalize` touches costs at least 2100 gas.
 _position: uint256
 _attesters: DynArray[address, MAX_ATTESTERS]
@@ -80,6 +82,7 @@ def __init__(charter_digest: bytes32, attesters: DynArray[address, MAX_ATTESTERS
     # floor((n + f) / 2) + 1 of n, with f = floor((n - 1) / 3): any two quorums share an honest attester.
     self._position = ((n + (n - 1) // 3) // 2 + 1) << 64
     self.charter_digest = charter_digest
+    self.founded_at = block.number
     founding: bytes32 = sha256(
         concat(FEDERATION_TYPE, charter_digest, convert(chain.id, bytes32), convert(self, bytes20))
     )

@@ -94,7 +94,7 @@ def deployment(chain: ChainProcess) -> Deployment:
 
 @pytest.fixture
 def ledger(chain: ChainProcess, deployment: Deployment) -> EvmLedger:
-    return EvmLedger([chain.url], deployment.contract, GAS_KEY, first_block=deployment.block)
+    return EvmLedger([chain.url], deployment.contract, GAS_KEY)
 
 
 def record_rounds(ledger: EvmLedger, contract: bytes, count: int) -> list[Statement]:
@@ -129,6 +129,7 @@ def test_three_rounds_are_recorded_and_read_back(ledger: EvmLedger, deployment: 
     assert identity.code_hash == expected_code_hash()
     assert identity.attesters == tuple(key.address for key in KEYS)
     assert identity.quorum == 3
+    assert identity.founded_at == deployment.block
     head = ledger.head()
     assert (head.height, head.finalized_height) == (0, 0)
     assert head.digest == federation_id(CHARTER, CHAIN_ID, deployment.contract)
@@ -246,9 +247,7 @@ def test_a_dead_and_a_silent_rpc_are_unavailable(tmp_path: Path) -> None:
     chain.stop()
 
 
-def test_a_second_url_takes_over_and_must_show_the_same_chain(
-    chain: ChainProcess, deployment: Deployment
-) -> None:
+def test_a_second_url_takes_over(chain: ChainProcess, deployment: Deployment) -> None:
     dead = "http://127.0.0.1:9"
     assert EvmLedger([dead, chain.url], deployment.contract).head().height == 0
 

@@ -251,6 +251,7 @@ def test_quorum_and_identity_for_every_size(attesters: int) -> None:
         federation = federation_id(CHARTER, identity.chain_id, identity.contract)
         assert contract.federation() == contract.head() == federation == ledger.memory.federation
         assert contract.height() == 0
+        assert contract.founded_at() == boa.env.evm.patch.block_number
         # Nothing of a deployment is in its code: one hash for all.
         assert keccak256(boa.env.get_code(contract.address)) == expected_code_hash()
 

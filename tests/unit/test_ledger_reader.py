@@ -176,6 +176,21 @@ def test_records_in_final_blocks_are_read_once(front: Front, reader: LedgerReade
     assert [record.statement for record in reader.records(2, 3)] == made[1:3]
 
 
+def test_the_search_starts_where_the_contract_was_deployed(front: Front, reader: LedgerReader) -> None:
+    asked = []
+
+    def edit(request: dict[str, Any], reply: Any) -> Any:
+        if request["method"] == "eth_getLogs":
+            asked.append(int(request["params"][0]["fromBlock"], 16))
+        return reply
+
+    front.edit = edit
+    front.chain.record()
+    reader.records(1)
+    LedgerReader([front.url], front.chain.contract, first_block=0).records(1)
+    assert asked == [reader.identity().founded_at, 0] == [1, 0]
+
+
 def test_a_reorganisation_above_finality_is_followed(front: Front, reader: LedgerReader) -> None:
     front.edit = final_is(2)
     forked = Chain()
