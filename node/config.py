@@ -59,6 +59,12 @@ class DataConfig(_Table, frozen=True):
     test: str = "data/test.safetensors"
 
 
+class StorageConfig(_Table, frozen=True):
+    """How many models of recorded rounds stay on disk; older ones can be computed again from the archive."""
+
+    keep_models: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
+
+
 class LogConfig(_Table, frozen=True):
     """From which severity on lines are logged."""
 
@@ -73,6 +79,7 @@ class NodeConfig(_Table, frozen=True):
     network: NetworkConfig = NetworkConfig()
     trainer: TrainerConfig = TrainerConfig()
     data: DataConfig = DataConfig()
+    storage: StorageConfig = StorageConfig()
     log: LogConfig = LogConfig()
 
 
@@ -188,6 +195,10 @@ def render_config(config: NodeConfig) -> str:
         "[data]",
         "# relative paths start at this file's directory",
         *_assignments(config.data),
+        "",
+        "[storage]",
+        "# keep_models: how many rounds' models stay on disk once they are recorded",
+        *_assignments(config.storage),
         "",
         "[log]",
         *_assignments(config.log),

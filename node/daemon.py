@@ -269,6 +269,7 @@ class _Daemon:
             once=self._once,
             log=self._log,
             rng=self._rng,
+            keep_models=node.config.storage.keep_models,
         )
 
 

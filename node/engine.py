@@ -71,10 +71,17 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.record import encode_record
 from folkmoot.protocol.round import RoundMachine
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 EVENTS = 512
 """Events that may wait for the machine; then those who bring more wait."""
+
+
+RECORDED = "recorded"
+"""Journal meta: the round up to which the ledger's record is final."""
+
+ROUNDS_REREAD = 3
+"""Recorded rounds whose journal is read again after a restart."""
 
 
 class Watcher(Protocol):
@@ -106,6 +113,7 @@ class Rooms:
     once: Once
     log: BoundLogger
     rng: random.Random
+    keep_models: int
 
 
 class Engine:
@@ -115,6 +123,8 @@ class Engine:
         self.machine = machine
         self._rooms = rooms
         self._send, self._receive = trio.open_memory_channel[Event](EVENTS)
+        self._models_of: dict[Round, Digest] = {}
+        self._recorded: Round | None = None
         self._transfers = Transfers(rooms.network, rooms.payloads, rooms.archive, rooms.models, rooms.once)
         self._fit_scope = trio.CancelScope()
 
@@ -140,7 +150,10 @@ class Engine:
                 await self._handle(event, nursery)
 
     def _read_journal(self) -> list[Entry]:
-        rows = self._rooms.journal.entries()
+        """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind."""
+        journal = self._rooms.journal
+        recorded = int(journal.meta(RECORDED) or 0)
+        rows = journal.entries(first_round=max(1, recorded + 1 - ROUNDS_REREAD))
         return [decode_entry(body) for _, _, kind, body in rows if kind != DISCLOSURE]
 
     async def _handle(self, event: Event, nursery: trio.Nursery) -> None:
@@ -229,9 +242,20 @@ class Engine:
         await trio.sleep(delay)
         await self.put(TimerFired(timer))
 
-    async def head_advanced(self, height: int) -> None:
-        """The outbox's word on how far the finalised record is."""
+    async def head_advanced(self, height: Round) -> None:
+        """The outbox's word on how far the finalised record is; what lies far behind it need not be kept."""
+        if height == self._recorded:
+            return
+        self._recorded = height
+        behind = [round_ for round_ in self._models_of if round_ <= height - self._rooms.keep_models]
+        old = {self._models_of.pop(round_) for round_ in behind} - set(self._models_of.values())
+        await trio.to_thread.run_sync(self._forget, height, old)
         await self.put(HeadAdvanced(height))
+
+    def _forget(self, height: Round, models: set[Digest]) -> None:
+        self._rooms.journal.set_meta(RECORDED, str(height).encode())
+        for root in models:
+            self._rooms.models.remove(root)
 
     # --- long work, beside --------------------------------------------------------------------------------------
 
@@ -299,6 +323,7 @@ class Engine:
         self._rooms.log.info(
             "round done", round=effect.round, model=effect.model.root.hex(), participants=names
         )
+        self._models_of[effect.round] = effect.model.root
         self._rooms.watcher.promoted(effect)
         await trio.to_thread.run_sync(self._rooms.learning.forget_before, effect.round + 1)
 
