@@ -116,7 +116,7 @@ def record_rounds(ledger: EvmLedger, contract: bytes, count: int) -> list[Statem
 
 def test_the_chain_says_what_it_is(chain: ChainProcess) -> None:
     assert "development, not evidence" in chain.banner
-    assert "development, not evidence" in rpc(chain.url, "web3_clientVersion")["result"]
+    assert "development, not evidence" in str(rpc(chain.url, "web3_clientVersion")["result"])
 
 
 def test_three_rounds_are_recorded_and_read_back(ledger: EvmLedger, deployment: Deployment) -> None:
@@ -275,7 +275,7 @@ def rpc(url: str, method: str, *params: object) -> dict[str, object]:
 
 def post(url: str, body: bytes) -> dict[str, object]:
     reply = urllib3.request("POST", url, body=body, timeout=5)
-    return msgspec.json.decode(reply.data)
+    return msgspec.json.decode(reply.data, type=dict[str, object])
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_only_digests_are_signed_and_secrets_are_not_shown() -> None:
 
 def test_the_same_signature_as_eth_account() -> None:
     domain = Domain(5, b"\x11" * 20)
-    body = Statement(*[DIGEST, 7, *[keccak256(b"%d" % field) for field in range(6)]])
+    body = Statement(DIGEST, 7, *[keccak256(b"%d" % field) for field in range(6)])
     fields = [{"name": name, "type": "bytes32"} for name in body.__struct_fields__]
     fields[1]["type"] = "uint64"
     message = encode_typed_data(
