@@ -78,7 +78,7 @@ EVENTS = 512
 
 
 RECORDED = "recorded"
-"""Journal meta: the round up to which the ledger's record is final."""
+"""Journal meta: the round up to which this node is done and the ledger's record is final."""
 
 ROUNDS_REREAD = 3
 """Recorded rounds whose journal is read again after a restart."""
@@ -249,11 +249,13 @@ class Engine:
         self._recorded = height
         behind = [round_ for round_ in self._models_of if round_ <= height - self._rooms.keep_models]
         old = {self._models_of.pop(round_) for round_ in behind} - set(self._models_of.values())
-        await trio.to_thread.run_sync(self._forget, height, old)
+        # Never beyond my own journal: a node that is behind still has to read the round that it is in.
+        settled = min(height, self.machine.completed)
+        await trio.to_thread.run_sync(self._forget, settled, old)
         await self.put(HeadAdvanced(height))
 
-    def _forget(self, height: Round, models: set[Digest]) -> None:
-        self._rooms.journal.set_meta(RECORDED, str(height).encode())
+    def _forget(self, settled: Round, models: set[Digest]) -> None:
+        self._rooms.journal.set_meta(RECORDED, str(settled).encode())
         for root in models:
             self._rooms.models.remove(root)
 
