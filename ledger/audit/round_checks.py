@@ -4,7 +4,8 @@ A check returns if all is well, raises `RemoteProtocolError` if a rule is broken
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -50,6 +51,15 @@ class Frame:
     sources: Sequence[Source]
     recorded: Mapping[Round, Statement]
     """The statements on the ledger."""
+
+    measured: dict[Path, BlobRef] = field(default_factory=dict)
+    """What files turned out to hold: the same payload is named by the records of several archives."""
+
+    def ref_of_file(self, path: Path) -> BlobRef:
+        """What the blob in a file is called by its contents; each file is read once."""
+        if path not in self.measured:
+            self.measured[path] = ref_of_file(path)
+        return self.measured[path]
 
     def name(self, member: MemberId) -> str:
         """What a member is called."""
@@ -105,10 +115,10 @@ def check_statement(case: Case, frame: Frame) -> None:
     """(15) What the ledger holds is what the round's survivors and model give, and what attesters signed."""
     recorded = _recorded(case, frame)
     computed = compute_statement(frame.federation, case.survivors, case.record.model.root)
-    for field in Statement.__struct_fields__:
+    for name in Statement.__struct_fields__:
         # The archive root has a check of its own (17), which proves it leaf by leaf.
-        if field != "archive" and getattr(computed, field) != getattr(recorded, field):
-            raise RemoteProtocolError(f"the ledger's statement has another {field} than the record gives")
+        if name != "archive" and getattr(computed, name) != getattr(recorded, name):
+            raise RemoteProtocolError(f"the ledger's statement has another {name} than the record gives")
     attested = verify_final(
         Final(case.record.attestations, case.record.model), frame.federation, frame.verifier
     )
@@ -149,7 +159,7 @@ def check_payloads(case: Case, frame: Frame) -> None:
         ref = BlobRef(commitment.root, commitment.size)
         copies = [path for source in frame.sources if (path := source.blob(ref.root))]
         for path in copies:
-            if path.stat().st_size != ref.size or ref_of_file(path) != ref:
+            if path.stat().st_size != ref.size or frame.ref_of_file(path) != ref:
                 raise RemoteProtocolError(f"{path} is not the payload that its name says")
         if not copies:
             withheld.append(frame.name(commitment.member))

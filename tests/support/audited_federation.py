@@ -30,6 +30,7 @@ from folkmoot.protocol.certificates import (
     roster_members,
 )
 from folkmoot.protocol.charter import (
+    Auditor,
     Charter,
     LedgerTerms,
     Member,
@@ -58,7 +59,14 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.ring import Float32s, Layout
-from folkmoot.protocol.sealing import PayloadContext, key_commitment, open_frames, payload_size, seal_payload
+from folkmoot.protocol.sealing import (
+    PayloadContext,
+    frames_offset,
+    key_commitment,
+    open_frames,
+    payload_size,
+    seal_payload,
+)
 from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import MemberId
 
@@ -101,7 +109,11 @@ class AuditedFederation:
     """Four members who agree on everything, unless a test says otherwise."""
 
     def __init__(
-        self, contract: bytes = CONTRACT, chain_id: int = CHAIN_ID, charter_chain_id: int | None = None
+        self,
+        contract: bytes = CONTRACT,
+        chain_id: int = CHAIN_ID,
+        charter_chain_id: int | None = None,
+        auditors: tuple[Auditor, ...] = (),
     ) -> None:
         self.keys = [Keys(name) for name in NAMES]
         self.random = np.random.default_rng(7)
@@ -115,6 +127,7 @@ class AuditedFederation:
             schedule=Schedule(rounds=3),
             ledger=LedgerTerms(chain_id=charter_chain_id or chain_id, code_hash=expected_code_hash().hex()),
             members=tuple(keys.member(name) for keys, name in zip(self.keys, NAMES, strict=True)),
+            auditors=auditors,
         )
         self.rounds: list[MadeRound] = []
         self.settle(contract, chain_id)
@@ -259,7 +272,9 @@ class AuditedFederation:
         """The commitment, the payload and its key."""
         context = PayloadContext(self.federation.id, number, roster, member)
         key = self.content_key(number, member)
-        recipients = [bytes.fromhex(one.sealing_key) for one in self.charter.members]
+        recipients = [
+            bytes.fromhex(one.sealing_key) for one in (*self.charter.members, *self.charter.auditors)
+        ]
         size = codec_named("f32").encoded_size(len(update))
         pieces = seal_payload(context, key, recipients, encode_vector(codec_named("f32"), update), size)
         blob = b"".join(bytes(piece) for piece in pieces)
@@ -282,7 +297,7 @@ class AuditedFederation:
     ) -> Payload:
         _, blob, key = sealed
         context = PayloadContext(self.federation.id, number, name, member)
-        frames = blob[80 * len(roster_members(roster)) :]
+        frames = blob[frames_offset(len(roster_members(roster)) + len(self.charter.auditors)) :]
         weight = ring.weight_of(100 + member, self.charter.averaging.weight_cap)
         return Payload(member, weight, lambda: open_frames(context, key, [frames], 4 * 8))
 

@@ -9,6 +9,7 @@ import pytest
 from audited_federation import CHAIN_ID, CONTRACT, AuditedFederation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nacl.public import PrivateKey
 
 from folkmoot.ledger.audit import AuditReport, Source, Status, run_audit
 from folkmoot.ledger.audit.ledger_checks import PublicRecord
@@ -16,6 +17,7 @@ from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
 from folkmoot.ledger.port import LedgerHead, LedgerIdentity, Record
 from folkmoot.node.archive import Archive
 from folkmoot.node.store import Journal, Secret
+from folkmoot.protocol.charter import Auditor
 from folkmoot.protocol.messages import Commitment, Evidence, Statement, Vote, encode
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.typed_data import struct_hash
@@ -187,6 +189,23 @@ def test_content_key_that_the_node_kept_opens_what_its_sealing_key_does_not(
                 key = federation.content_key(number, signed.member)
                 journal.append([], [Secret(number, signed.body.roster, signed.member, key)])
     assert audit(federation.ledger(), home).status is Status.PASS
+
+
+def test_auditor_whom_the_charter_names_replays_with_its_own_key(tmp_path: Path) -> None:
+    key = PrivateKey(b"\x05" * 32)
+    auditor = Auditor(name="notary", sealing_key=bytes(key.public_key).hex())
+    federation = AuditedFederation(auditors=(auditor,))
+    federation.add_round(survivors=(0, 1, 3))
+    member = federation.write_home(tmp_path / "alice", with_keys=False).path
+    own = tmp_path / "notary"
+    for folder in ("keys", "models"):
+        (own / folder).mkdir(parents=True)
+    (own / "keys" / "sealing.key").write_text(bytes(key).hex())
+    (member / "models").rename(own / "models")
+    sources = [Source(member / "archive"), Source.of_home(own)]
+    charter = Source.of_home(member).charter()
+    report = run_audit(federation.ledger(), sources, contract=CONTRACT, charter=charter)
+    assert (report.status, report.check("replay").detail) == (Status.PASS, "1 records")
 
 
 # --- one thing is wrong -----------------------------------------------------------------------------------------------
