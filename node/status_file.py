@@ -38,7 +38,8 @@ class RoundStatus(_Report):
     """One completed round. Digests in hex, `bytes` sent and received in it by this node."""
 
     round: int
-    participants: int
+    participants: list[str]
+    """Names of the members whose updates are in the model, in charter order; empty if it came as a snapshot."""
     seconds: float
     model_digest: str
     statement: str

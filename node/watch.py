@@ -59,7 +59,7 @@ class Watch:
         now, total = trio.current_time(), self._bytes_moved()
         row = RoundStatus(
             round=effect.round,
-            participants=len(effect.participants),
+            participants=[self._charter.members[member].name for member in effect.participants],
             seconds=now - self._round_began,
             model_digest=effect.model.root.hex(),
             statement=struct_hash(effect.statement).hex(),

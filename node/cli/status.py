@@ -82,11 +82,11 @@ def _history(rounds: list[RoundStatus]) -> object:
 
     table = Table()
     for heading in ("round", "took part", "seconds", "accuracy", "traffic", "model"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+        table.add_column(heading, justify="left" if heading in ("took part", "model") else "right")
     for row in rounds:
         table.add_row(
             str(row.round),
-            str(row.participants),
+            " ".join(row.participants) or "(snapshot)",
             f"{row.seconds:.2f}",
             format_accuracy(row.accuracy),
             format_size(row.bytes),

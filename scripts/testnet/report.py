@@ -35,7 +35,7 @@ class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded round. `seconds` is the median over the nodes; `tx` and digests in hex."""
 
     round: int
-    participants: int
+    participants: list[str]
     seconds: float
     model_digest: str
     statement: str
@@ -107,7 +107,7 @@ def round_reports(
         reports.append(
             RoundReport(
                 round=record.statement.round,
-                participants=max((entry.participants for entry in entries), default=0),
+                participants=max((entry.participants for entry in entries), key=len, default=[]),
                 seconds=median(entry.seconds for entry in entries) if entries else 0.0,
                 model_digest=record.statement.model.hex(),
                 statement=record.digest.hex(),

@@ -41,7 +41,7 @@ def run_testnet(home: TestnetHome, plan: Plan, *, fresh: bool) -> int:
 
 
 def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> Report:
-    began = time.monotonic()
+    began, cpu_before = time.monotonic(), _cpu_seconds()
     with (
         interruptible(),
         make_display(console) as display,
@@ -62,7 +62,7 @@ def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> Report
         pooled_accuracy=baselines.pooled,
         rounds=round_reports(records, statuses),
         audit=audit,
-        cpu_seconds=_cpu_seconds(),
+        cpu_seconds=_cpu_seconds() - cpu_before,
         cpu_seconds_by_process=supervisor.cpu_seconds,
         wall_seconds=time.monotonic() - began,
     )
@@ -89,7 +89,7 @@ def show_report(console: Console, home: TestnetHome, report: Report) -> None:
     console.print(Text(f"trained on the pooled data: {report.pooled_accuracy:.4f}"))
     _show_agreement(console, report)
     for check in report.audit.checks:
-        console.print(Text(f"  {check.id} {check.status}: {check.detail}"), soft_wrap=True)
+        console.print(Text(f"  {check.id:<13} {check.status:<12} {check.detail}"), soft_wrap=True)
     style = "green" if report.audit.status is Status.PASS else "red"
     console.print(Text(f"audit: {report.audit.status}", style=style))
     console.print(

@@ -15,13 +15,17 @@ from folkmoot.node.cli.status import format_accuracy, format_size
 from folkmoot.node.status_file import NodeStatus
 
 
+MOST_NAMES = 6
+"""Participants that are shown by name."""
+
+
 class RoundView(msgspec.Struct, frozen=True, kw_only=True):
     """One round as the nodes together tell it. `traffic`: bytes sent and received, mean over the nodes."""
 
     round: int
     finished: int
     """Nodes that have completed it."""
-    participants: int
+    participants: tuple[str, ...]
     seconds: float
     accuracy: float | None
     traffic: float
@@ -67,7 +71,7 @@ def _round_view(number: int, statuses: Sequence[NodeStatus]) -> RoundView:
     return RoundView(
         round=number,
         finished=len(entries),
-        participants=max(entry.participants for entry in entries),
+        participants=tuple(max((entry.participants for entry in entries), key=len)),
         seconds=median(entry.seconds for entry in entries),
         accuracy=accuracies[0] if accuracies else None,
         traffic=sum(entry.bytes for entry in entries) / len(entries),
@@ -159,7 +163,7 @@ def make_display(console: Console) -> Display:
 def _table(view: View) -> Table:
     table = Table()
     for heading in ("round", "took part", "done by", "seconds", "accuracy", "traffic/node", "ledger"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="left" if heading == "took part" else "right")
     for row in view.rounds:
         table.add_row(*_cells(row, view))
     return table
@@ -168,7 +172,7 @@ def _table(view: View) -> Table:
 def _cells(row: RoundView, view: View) -> list[str]:
     return [
         f"{row.round}/{view.total}",
-        f"{row.participants}/{view.nodes}",
+        _who(row.participants, view.nodes),
         f"{row.finished}/{view.nodes}",
         f"{row.seconds:.2f}",
         format_accuracy(row.accuracy),
@@ -177,9 +181,14 @@ def _cells(row: RoundView, view: View) -> list[str]:
     ]
 
 
+def _who(names: Sequence[str], nodes: int) -> str:
+    """Who took part: by name while that fits a line."""
+    return " ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} of {nodes}"
+
+
 def _line(row: RoundView, view: View) -> str:
     number, participants, _, seconds, accuracy, traffic, _ = _cells(row, view)
     return (
-        f"round {number}: {participants} took part, {seconds} s, accuracy {accuracy}, {traffic} per node; "
+        f"round {number}: {participants}; {seconds} s, accuracy {accuracy}, {traffic} per node; "
         f"ledger: {view.ledger}"
     )

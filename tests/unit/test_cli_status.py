@@ -18,7 +18,7 @@ from folkmoot.node.status_file import NodeStatus, RoundStatus, StatusError, writ
 def report() -> NodeStatus:
     entry = RoundStatus(
         round=1,
-        participants=4,
+        participants=["alice", "bob", "carol", "dave"],
         seconds=0.71,
         model_digest="ab" * 32,
         statement="cd" * 32,

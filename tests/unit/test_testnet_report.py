@@ -29,7 +29,7 @@ def status(name: str, rounds: int, *, height: int = 0, accuracy: float | None = 
     history = [
         RoundStatus(
             round=number,
-            participants=2,
+            participants=["alice", "bob"],
             seconds=0.5 + 0.1 * (name == "bob"),
             model_digest=model(number).hex(),
             statement="00" * 32,
@@ -115,7 +115,7 @@ def test_the_report_has_the_agreed_shape(tmp_path: Path) -> None:
     }
     assert written["rounds"][0] == {
         "round": 1,
-        "participants": 2,
+        "participants": ["alice", "bob"],
         "seconds": pytest.approx(0.55),
         "model_digest": model(1).hex(),
         "statement": "dd" * 32,
@@ -147,13 +147,13 @@ def test_a_node_that_never_spoke_keeps_its_place_and_baseline() -> None:
 
 def test_a_recorded_round_that_no_node_remembers_is_reported_from_the_ledger() -> None:
     (entry,) = round_reports([record(7)], [status("alice", 2), None])
-    assert (entry.round, entry.participants, entry.gas, entry.accuracy) == (7, 0, 65_007, None)
+    assert (entry.round, entry.participants, entry.gas, entry.accuracy) == (7, [], 65_007, None)
 
 
 def test_the_view_joins_the_nodes() -> None:
     view = make_view([status("alice", 2, height=1), status("bob", 1)], nodes=2, total=3)
     first, second = view.rounds
-    assert (first.finished, first.participants, first.accuracy, first.traffic) == (2, 2, 0.9, 1000)
+    assert (first.finished, first.participants, first.accuracy, first.traffic) == (2, ("alice", "bob"), 0.9, 1000)
     assert first.seconds == pytest.approx(0.55)
     assert (second.finished, second.accuracy) == (1, None)
     assert view.ledger == "1 of 3 rounds recorded, 1 waiting"
