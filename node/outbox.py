@@ -22,9 +22,10 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
 from folkmoot.protocol.types import Digest, Round
 
-POLL_SECONDS = 0.5
-"""How often the head is looked at while something is open; when nothing is, every `IDLE_SECONDS`."""
-IDLE_SECONDS = 2.0
+POLL_SECONDS = (0.1, 5.0)
+"""Bounds of the pause between two looks at the head; within them, a quarter of the chain's own pace."""
+RECEIPT_SECONDS = 0.5
+"""Longest pause between two looks for a receipt."""
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ class Outbox:
         self._waiting: dict[Round, _Waiting] = {}
         self._failures = 0
         self._changed = trio.Event()
+        self._pause = 0.5
+        self._block_at = self._moved_at = trio.current_time()
         self.head: LedgerHead | None = None
         self.state = "starting"
 
@@ -81,18 +84,19 @@ class Outbox:
             self._changed = trio.Event()
             try:
                 await self.step()
-                self._failures, self.state = 0, "ok"
-                pause = POLL_SECONDS if self._waiting else IDLE_SECONDS
             except LedgerUnavailable as error:
-                if self.state != "unreachable":
-                    self._log.warning("ledger unreachable", error=str(error), backlog=self.backlog)
-                self.state = "unreachable"
-                pause = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
-                self._failures += 1
-                await trio.sleep(pause)
+                await self._back_off(error)
                 continue
-            with trio.move_on_after(pause):
+            self._failures, self.state = 0, "ok"
+            with trio.move_on_after(self._pause):
                 await self._changed.wait()
+
+    async def _back_off(self, error: LedgerUnavailable) -> None:
+        if self.state != "unreachable":
+            self._log.warning("ledger unreachable", error=str(error), backlog=self.backlog)
+        self.state = "unreachable"
+        self._failures += 1
+        await trio.sleep(BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS)) - 1])
 
     async def step(self) -> None:
         """Look at the head once, and submit the next statement if it is due. Raises `LedgerUnavailable`."""
@@ -109,21 +113,26 @@ class Outbox:
 
     async def _look(self) -> None:
         head = await self._call(self._ledger.head)
-        if head != self.head:
-            moved = self.head is None or head.height != self.head.height
-            self.head = head
-            for round_ in [round_ for round_ in self._waiting if round_ <= head.height]:
-                self._settle(self._waiting.pop(round_).record.digest)
-            if moved:
-                self._log.info("ledger", height=head.height, block=head.block)
-            await self._on_head(head)
+        if head == self.head:
+            return
+        now, moved = trio.current_time(), self.head is None or head.height != self.head.height
+        shortest, longest = POLL_SECONDS
+        self._pause = min(max((now - self._block_at) / 4, shortest), longest)
+        self._block_at, self.head = now, head
+        if moved:
+            self._moved_at = now
+            self._log.info("ledger", height=head.height, block=head.block)
+        for round_ in [round_ for round_ in self._waiting if round_ <= head.height]:
+            await self._settle(self._waiting.pop(round_).record.digest)
+        await self._on_head(head)
 
     def _next(self) -> _Waiting | None:
         return self._waiting.get(self.head.height + 1) if self.head is not None else None
 
     def _is_due(self, waiting: _Waiting) -> bool:
+        """Mine at once, another's turn after as many patiences; counted from when it came to be next in line."""
         turns = waiting.record.turn * self._charter.schedule.submit_after
-        return trio.current_time() >= waiting.since + turns
+        return trio.current_time() >= max(waiting.since, self._moved_at) + turns
 
     async def _submit(self, waiting: _Waiting) -> None:
         record, log = waiting.record, self._log.bind(round=waiting.record.statement.round)
@@ -133,9 +142,9 @@ class Outbox:
             await self._await_receipt(prepared)
             log.info("submitted", transaction=prepared.hash.hex())
         except NonceUsed:
-            self._settle(record.digest)
+            await self._settle(record.digest)
         except LedgerRejected as error:
-            self._settle(record.digest)
+            await self._settle(record.digest)
             if not error.stale:
                 log.error("statement refused by the ledger", reason=str(error))
 
@@ -151,12 +160,12 @@ class Outbox:
             state="sent",
             first_seen=time.time(),
         )
-        await self._call(self._journal.outbox_insert, row)
+        await trio.to_thread.run_sync(self._journal.outbox_insert, row)
         return prepared
 
     async def _resumed(self, statement: Digest) -> PreparedTransaction | None:
         """The transaction that was made for this statement before a crash, if it may still be pending."""
-        rows = await self._call(self._journal.outbox_of, statement)
+        rows = await trio.to_thread.run_sync(self._journal.outbox_of, statement)
         open_rows = [row for row in rows if row.state == "sent" and row.raw is not None]
         if not open_rows or open_rows[-1].raw is None:
             return None
@@ -167,13 +176,14 @@ class Outbox:
             for attempt in itertools.count(1):
                 if await self._call(self._ledger.receipt, prepared.hash) is not None:
                     return
-                await trio.sleep(min(0.05 * attempt, POLL_SECONDS))
+                await trio.sleep(min(0.05 * attempt, RECEIPT_SECONDS))
 
-    def _settle(self, statement: Digest) -> None:
+    async def _settle(self, statement: Digest) -> None:
         """The statement is on the ledger, by whomever, or its transaction is void: do not send it again."""
-        for row in self._journal.outbox_of(statement):
+        for row in await trio.to_thread.run_sync(self._journal.outbox_of, statement):
             if row.state == "sent":
-                self._journal.outbox_update(msgspec.structs.replace(row, state="final"))
+                settled = msgspec.structs.replace(row, state="final")
+                await trio.to_thread.run_sync(self._journal.outbox_update, settled)
 
     def _in_contract_order(self, record: Record) -> tuple[bytes, ...]:
         by_address = {
@@ -183,5 +193,5 @@ class Outbox:
         return tuple(by_address[address] for address in sorted(by_address))
 
     async def _call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """A blocking call in a thread; abandoned, not awaited, when this task is cancelled."""
+        """A call to the ledger in a thread; abandoned, not awaited, when this task is cancelled."""
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter, abandon_on_cancel=True)
