@@ -72,15 +72,26 @@ bootstrap() {
 
 install_pinned() {
     say "Installing folkmoot[$1] into .venv, pinned by scripts/constraints.txt (minutes, the first time)"
-    say "For torch without CUDA (much smaller): PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu $0"
     warn_if_no_compiler
     rm -f "$VENV"/.installed-*
+    install_cpu_torch
     "$VENV/bin/python" -m pip install --disable-pip-version-check \
         -c "$ROOT/scripts/constraints.txt" -e "$ROOT[$1]" ||
         die "the install failed; pip's own message is above." \
             "A compiler error about gmp.h or Python.h: apt-get install gcc libgmp-dev python3-dev." \
             "A network error: run this script again, what was downloaded is kept."
     link_inline_types
+}
+
+# The package index's torch brings gigabytes of CUDA. Without an NVIDIA driver take PyTorch's own CPU build, if its
+# index can be reached; if not, pip's next step takes what it finds.
+install_cpu_torch() {
+    command -v nvidia-smi >/dev/null && return
+    "$VENV/bin/python" -m pip show -q torch 2>/dev/null && return
+    say "No NVIDIA driver here: installing the CPU build of torch"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --retries 1 \
+        --index-url https://download.pytorch.org/whl/cpu -c "$ROOT/scripts/constraints.txt" torch ||
+        say "PyTorch's index cannot be reached: taking the package index's torch, which is large"
 }
 
 # trio-typing, which libp2p needs, brings stubs of an old trio, and type checkers prefer stubs to the types that trio
