@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import compute_statement
 from folkmoot.protocol.context import Context
-from folkmoot.protocol.current import Outcome
 from folkmoot.protocol.effects import ArchiveRound, Promote, Record
 from folkmoot.protocol.journal import Attested
 from folkmoot.protocol.messages import Final, Frame, Lock, Signed, Statement
 from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.steps import Outcome
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId, Round
 
@@ -145,14 +145,17 @@ class ClosedRounds:
                 return Final(_sorted(signatures), BlobRef(statement.model, model_size))
         return None
 
-    def frames_after(self, final: Round) -> list[Frame]:
-        """What a peer whose highest final round is `final` needs to go on."""
+    def frames_after(self, round_: Round, final: Round) -> list[Frame]:
+        """What a peer that works on `round_`, and whose highest final round is `final`, needs to go on.
+
+        It may have to finish a round itself (its attestation may be the one that lacks), so it is shown all of it.
+        """
         frames: list[Frame] = []
-        for round_ in sorted(self._rounds):
-            closed = self._rounds[round_]
-            if round_ > final:
-                frames.append(closed.entry.opening)
-                frames.extend(_sorted(closed.attestations))
+        for closed in (self._rounds[key] for key in sorted(self._rounds) if key > final):
+            if closed.statement.round >= round_:
+                entry = closed.entry
+                frames += [entry.opening, entry.certificate, entry.roster, *entry.commitments]
+            frames.extend(_sorted(closed.attestations))
         if self.latest is not None and self.latest_round > final:
             frames.append(self.latest)
         return frames

@@ -1,6 +1,6 @@
 """What every part of the round machine works with: who I am, the present moment, and the effects so far."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 
 from folkmoot.protocol.certificates import Federation
@@ -12,6 +12,9 @@ from folkmoot.protocol.messages import Body, Evidence, Frame, Signed
 from folkmoot.protocol.pace import Pace
 from folkmoot.protocol.signing import Signer, Verifier
 from folkmoot.protocol.types import Attempt, MemberId, Round
+
+ACCUSATIONS = 8
+"""Contradictions of one member that are kept and spread; a convict could go on for ever."""
 
 
 class Context:
@@ -28,7 +31,7 @@ class Context:
         self.up: set[MemberId] = set()
         self.down: set[MemberId] = set()
         self.missed: Counter[MemberId] = Counter()
-        self._accused: set[tuple[MemberId, Slot | None]] = set()
+        self._accused: dict[MemberId, set[Slot | None]] = defaultdict(set)
         self._signer = signer
         self._effects: list[Effect] = []
 
@@ -89,10 +92,10 @@ class Context:
         return evidence is None
 
     def accuse(self, member: MemberId, evidence: Evidence) -> None:
-        """Keep and spread the proof that a member contradicted itself; once per contradiction."""
-        key = (member, compute_slot(evidence.first.body))
-        if key not in self._accused:
-            self._accused.add(key)
+        """Keep and spread the proof that a member contradicted itself; once per contradiction, and not for ever."""
+        known, slot = self._accused[member], compute_slot(evidence.first.body)
+        if slot not in known and len(known) < ACCUSATIONS:
+            known.add(slot)
             self.emit(RecordEvidence(member, evidence))
             self.announce(evidence)
 

@@ -134,7 +134,8 @@ class RecordEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """A frame broke a rule: count it, log it once per kind and peer. `member` is who delivered or signed it."""
+    """A frame broke a rule: count it, log it once per kind and peer. `member` delivered (or demonstrably signed) it;
+    None for gossip, which anybody may have begun in anybody's name."""
 
     member: MemberId | None
     kind: str

@@ -45,6 +45,13 @@ class Exchange:
             self.commitments[signed.member] = signed
             self._digests[signed.member] = body_digest(signed.body)
 
+    def replace_commitment(self, signed: Signed) -> None:
+        """A member committed to two payloads, and a quorum voted for the one that I did not see first."""
+        self.commitments[signed.member] = signed
+        self._digests[signed.member] = body_digest(signed.body)
+        self.held.discard(signed.member)
+        self.fetching.discard(signed.member)
+
     def commitment_digest(self, member: MemberId) -> Digest:
         """Names the member's commitment."""
         return self._digests[member]
@@ -55,11 +62,15 @@ class Exchange:
 
     def add_receipt(self, member: MemberId, receipt: Receipt) -> None:
         """What another member holds (perhaps payloads whose commitments have yet to come here); only ever more."""
-        self._receipts[member] = self._receipts.get(member, frozenset()) | frozenset(receipt.held)
+        held = frozenset(receipt.held)
+        if len(held) > len(self._receipts.get(member, ())):
+            self._receipts[member] = held
 
     def add_forwarded(self, root: Digest, member: MemberId) -> None:
-        """I delivered this payload to that member."""
-        self._forwarded.add((root, member))
+        """I delivered this payload to that member, if it is one of this exchange."""
+        bodies = (signed.body for signed in self.commitments.values())
+        if any(isinstance(body, Commitment) and body.root == root for body in bodies):
+            self._forwarded.add((root, member))
 
     def receipt(self) -> Receipt:
         """What I hold, for the proposer."""
@@ -81,24 +92,23 @@ class Exchange:
     def choose_survivors(
         self, quorum: int, down: Collection[MemberId], patient: bool
     ) -> tuple[MemberId, ...] | None:
-        """Whom to propose: everybody, or, when it is time, the most that a quorum holds in common.
+        """Whom to propose: everybody whose payload a quorum holds, or, when it is time, the most it has in common.
 
         `patient` is set until the grace for late payloads is over; members in `down` are not waited for.
         """
-        if len(self.held) == len(self.members):
-            return self.members
-        awaited = [member for member in self.members if member not in self.held and member not in down]
-        if awaited and patient:
-            return None
         candidates = set(self.held)
+        awaited = any(member not in self.held and member not in down for member in self.members)
         while len(candidates) >= quorum:
-            holders = [
-                one for one in self.members if all(self._is_held_by(one, member) for member in candidates)
-            ]
-            if len(holders) >= quorum:
+            enough = self._count_holders(candidates) >= quorum
+            if enough and not (awaited and patient):
                 return tuple(sorted(candidates))
+            if patient:
+                return None
             candidates.remove(min(candidates, key=self._spread))
         return None
+
+    def _count_holders(self, payloads: Collection[MemberId]) -> int:
+        return sum(all(self._is_held_by(one, member) for member in payloads) for one in self.members)
 
     def _is_held_by(self, holder: MemberId, member: MemberId) -> bool:
         if holder == self._me:

@@ -93,6 +93,20 @@ Entry: TypeAlias = (
     Began | Entered | Said | RosterTaken | Proposed | Voted | Locked | Attested | Adopted | SatOut
 )
 
+
+def own_signed(entry: Entry) -> Signed | None:
+    """What an entry says was signed: by this node, but for a roster, which is its proposer's."""
+    match entry:
+        case Said(signed=signed) | Voted(vote=signed) | Locked(lock=signed) | RosterTaken(roster=signed):
+            return signed
+        case Proposed(propose=propose):
+            return propose.proposal
+        case Attested(attestation=attestation):
+            return attestation
+        case _:
+            return None
+
+
 _decoder: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)
 
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.hashing import digest
-from folkmoot.protocol.types import Digest
+from folkmoot.protocol.types import Digest, Round
 
 MAX_FRAME = 256 * 1024
 """Bytes of the largest frame; what is longer is refused before it is parsed."""
@@ -62,6 +62,11 @@ class Roster(_Wire, frozen=True, tag="roster"):
     base: Bytes32
     readies: Annotated[tuple["Signed", ...], Few]
     exponents: Annotated[bytes, Meta(max_length=65_536)]
+
+    def __post_init__(self) -> None:
+        # Rosters within rosters could be nested until some later encoder runs out of stack.
+        if not all(isinstance(signed.body, Ready) for signed in self.readies):
+            raise ValueError("a roster holds READYs only")
 
 
 class Commitment(_Wire, frozen=True, tag="commitment"):
@@ -291,6 +296,21 @@ def decode_frame(data: bytes) -> Frame:
     if not canonical:
         raise RemoteProtocolError("frame is not in canonical form")
     return frame
+
+
+def round_of(frame: Frame) -> Round:
+    """The round that a frame is about; 0 if it is about none."""
+    match frame:
+        case Signed(body=body):
+            return body.round
+        case Certificate(survivors=survivors) | Opening(survivors=survivors) | Propose(survivors=survivors):
+            return survivors.round
+        case Final(attestations=(first, *_)):
+            return first.body.round
+        case Hello(round=round_) | Recalled(round=round_):
+            return round_
+        case _:
+            return 0
 
 
 def body_digest(body: Body) -> Digest:

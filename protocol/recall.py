@@ -5,43 +5,49 @@ member sign two different things. If peers show a signature that the journal lac
 """
 
 from folkmoot.protocol.context import Context
+from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.errors import Reject
-from folkmoot.protocol.messages import Body, Frame, Recalled, Signed, encode
+from folkmoot.protocol.messages import MAX_FRAME, Body, Frame, Recalled, Signed, encode
 from folkmoot.protocol.types import MemberId, Round
-
-KEPT_FRAMES = 4096
-"""Frames that are kept for after the recall; what is dropped will be repeated."""
+from folkmoot.protocol.waiting import Waiting
 
 SIT_OUT = 2
-"""Rounds beyond the highest seen that a node sits out when its journal lacks a signature of its own: it could have
-signed in the round after, but not further (a round begins only when the one before is decided)."""
+"""Rounds beyond the highest decided one that a node sits out when its journal lacks a signature of its own: of the
+members that decided the round before its last, one at least answers, and that one may still be a round behind."""
+
+SHOWN = 64
+"""Signatures shown in one answer, the latest ones."""
 
 
 class RecallGate:
     """Holds frames back until enough peers have answered."""
 
-    def __init__(self, context: Context, said: set[bytes]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._said = said
+        self._said: set[bytes] = set()
+        self._journal_from: Round = 0
         self._answered: set[MemberId] = set()
-        self._kept: list[tuple[MemberId | None, Frame]] = []
+        self._kept = Waiting()
         self.unknown: Signed | None = None
         self.highest: Round = 0
+
+    # --- what the journal knows -----------------------------------------------------------------------------
+
+    def remember(self, signed: Signed) -> None:
+        """The journal holds this; others' signatures do not matter here."""
+        if signed.member == self._context.me:
+            self._said.add(_body_key(signed.body))
+
+    def journal_reaches(self, round_: Round) -> None:
+        """The journal holds this round; of those before its first it was pruned."""
+        self._journal_from = min(self._journal_from or round_, round_)
+
+    # --- what peers know ------------------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
         """Whether Q-1 peers have answered."""
         return len(self._answered) >= self._context.charter.quorum - 1
-
-    def keep(self, sender: MemberId | None, frame: Frame) -> None:
-        """Hold a frame back."""
-        if len(self._kept) < KEPT_FRAMES:
-            self._kept.append((sender, frame))
-
-    def release(self) -> list[tuple[MemberId | None, Frame]]:
-        """The frames that were held back."""
-        kept, self._kept = self._kept, []
-        return kept
 
     def on_recalled(self, sender: MemberId, frame: Recalled) -> None:
         """A peer's answer; raises `Reject` if it shows signatures that are not mine."""
@@ -50,12 +56,38 @@ class RecallGate:
             if signed.member != self._context.me:
                 raise Reject("recalled somebody else's signature")
             self._context.verifier.verify(signed)
-            if body_key(signed.body) not in self._said:
+            if self._is_unknown(signed.body):
                 self.unknown = signed
         self.highest = max(self.highest, frame.round)
         self._answered.add(sender)
 
+    def _is_unknown(self, body: Body) -> bool:
+        # Receipts and the like are not journalled: a member may say them again in other words.
+        must_be_journalled = compute_slot(body) is not None and body.round >= self._journal_from
+        return must_be_journalled and _body_key(body) not in self._said
 
-def body_key(body: Body) -> bytes:
-    """Identifies a body within one federation."""
+    # --- frames meanwhile -----------------------------------------------------------------------------------
+
+    def keep(self, sender: MemberId | None, frame: Frame) -> None:
+        """Hold a frame back."""
+        self._kept.keep(sender, frame)
+
+    def release(self) -> list[tuple[MemberId | None, Frame]]:
+        """The frames that were held back."""
+        return self._kept.take()
+
+
+def answer(context: Context, asker: MemberId, decided: Round) -> Recalled:
+    """What I hold that `asker` signed, the latest first to be in if not all of it fits into a frame."""
+    shown: list[Signed] = []
+    room = MAX_FRAME - 1024  # for what the frame itself adds
+    for signed in reversed(context.register.said_by(asker)[-SHOWN:]):
+        room -= len(encode(signed))
+        if room < 0:
+            break
+        shown.append(signed)
+    return Recalled(decided, tuple(reversed(shown)))
+
+
+def _body_key(body: Body) -> bytes:
     return type(body).__name__.encode() + encode(body)

@@ -8,18 +8,19 @@ machine. The rules are PROTOCOL.md sections 2 and 3; the flow of one round, in o
         -> Aggregate -> lock (x Q = opening) -> statement -> attestation (x k) -> Record
 
 `CurrentRound` is the round in work, `ClosedRounds` what comes after the opening, `RecallGate` what comes before the
-first signature. Here: which round is in work, who is connected, and how a node that fell behind catches up.
+first signature, `CatchUp` the way back of a node that fell behind. Here: which of them is at work, who is connected.
 """
 
 from collections.abc import Iterable
 from typing import assert_never
 
 from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.catchup import CatchUp, round_after, statement_of
 from folkmoot.protocol.certificates import Federation, verify_final
 from folkmoot.protocol.closing import ClosedRounds
 from folkmoot.protocol.context import Context
-from folkmoot.protocol.current import CurrentRound, Outcome
-from folkmoot.protocol.effects import Blame, CancelFit, Effect, FetchSnapshot, Finished, Fit, Promote
+from folkmoot.protocol.current import CurrentRound
+from folkmoot.protocol.effects import Blame, CancelFit, Effect, Finished, Promote
 from folkmoot.protocol.equivocation import verify_evidence
 from folkmoot.protocol.errors import Ignore, RemoteProtocolError
 from folkmoot.protocol.events import (
@@ -42,56 +43,29 @@ from folkmoot.protocol.events import (
     Trained,
     TransferProgress,
 )
-from folkmoot.protocol.journal import (
-    Adopted,
-    Attested,
-    Began,
-    Entry,
-    Locked,
-    Proposed,
-    RosterTaken,
-    Said,
-    SatOut,
-    Voted,
-)
+from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, SatOut, own_signed
 from folkmoot.protocol.messages import (
-    Certificate,
-    Commitment,
-    Enter,
     Evidence,
     Final,
     Frame,
     Hello,
     Lock,
-    Opening,
-    Proposal,
-    Propose,
-    Ready,
     Recall,
     Recalled,
-    Receipt,
-    Roster,
     Signed,
     Statement,
-    Vote,
+    round_of,
 )
-from folkmoot.protocol.recall import SIT_OUT, RecallGate, body_key
+from folkmoot.protocol.recall import SIT_OUT, RecallGate, answer
 from folkmoot.protocol.signing import Signer, Verifier
+from folkmoot.protocol.steps import Outcome
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import MemberId, Round
-from folkmoot.protocol.validation import validate_attestation, validate_sender
+from folkmoot.protocol.validation import validate_attestation
+from folkmoot.protocol.waiting import Waiting
 
 ANNOUNCE_DELAYS = (2.0, 4.0, 8.0, 16.0)
 """Seconds after which a node repeats what it last said, again and again at the last one."""
-
-REFIT_DELAY = 10.0
-"""Seconds after a failed training until it is tried again, if the round is still open."""
-
-EARLY_FRAMES = 1024
-"""Frames of the next round that are kept until this node gets there."""
-
-RECALL_LIMIT = 64
-"""Signatures shown in one answer to a recall."""
 
 
 class RoundMachine:
@@ -102,11 +76,9 @@ class RoundMachine:
     ) -> None:
         self._context = Context(federation, me, signer, verifier)
         self._closed = ClosedRounds(self._context)
-        self._said: set[bytes] = set()
-        self._gate: RecallGate | None = RecallGate(self._context, self._said)
-        self._early: list[tuple[MemberId | None, Frame]] = []
-        self._catching_up: Final | None = None
-        self._offered: Final | None = None
+        self._catch_up = CatchUp(self._context)
+        self._gate: RecallGate | None = RecallGate(self._context)
+        self._early = Waiting()
         self._sit_out_through: Round = 0
         self._recorded: Round = 0
         self._announced = 0
@@ -137,7 +109,7 @@ class RoundMachine:
             return "done"
         if self._gate is not None:
             return "recalling"
-        if self._catching_up is not None:
+        if self._catch_up.busy:
             return "catching up"
         if self._sitting_out:
             return "sitting out"
@@ -158,22 +130,35 @@ class RoundMachine:
         self._context.emit(*(one for one in effects if not isinstance(one, Promote)), *promotes[-1:])
 
     def _restore(self, entry: Entry) -> None:
-        for signed in _signed_in(entry):
+        if (signed := own_signed(entry)) is not None:
             self._context.register.note(signed)
-            if signed.member == self._context.me:
-                self._said.add(body_key(signed.body))
+            if self._gate is not None:
+                self._gate.remember(signed)
         match entry:
             case Began(round=round_, base=base, previous=previous):
-                self._current = CurrentRound(self._context, round_, base, previous)
+                self._take_place(round_, base, previous)
                 self._begun = True
             case Attested():
-                self._closed.add(entry)
+                closed = self._closed.add(entry)
+                self._leave(closed.statement.round + 1, entry.model, closed.digest)
             case Adopted(final=final):
-                self._closed.adopt(final)
+                self._adopt(final)
+                self._leave(round_after(final), final.model, struct_hash(statement_of(final)))
             case SatOut(through=through):
                 self._sit_out_through = through
             case _:
                 self._current.restore(entry)
+
+    def _leave(self, round_: Round, base: BlobRef, previous: bytes) -> None:
+        """The round before `round_` is done; if the node stopped right there, `_start` begins the next one."""
+        self._current = CurrentRound(self._context, round_, base, previous)
+        self._begun = False
+
+    def _take_place(self, round_: Round, base: BlobRef, previous: bytes) -> None:
+        self._current = CurrentRound(self._context, round_, base, previous)
+        self._context.register.forget_before(round_ - 1)
+        if self._gate is not None:
+            self._gate.journal_reaches(round_)
 
     def skip_recall(self) -> None:
         """Sign without asking what was signed before. Only a simulated liar does that."""
@@ -194,35 +179,19 @@ class RoundMachine:
             case PeerDown(member=member):
                 self._context.up.discard(member)
                 self._context.down.add(member)
-            case Trained(round=round_):
-                if round_ == self._current.round and not self._sitting_out:
-                    self._current.on_trained(event)
-            case FitFailed(round=round_):
-                if round_ == self._current.round:
-                    self._current.fit_failed = True
-                    self._context.start_timer("refit", round_, 0, REFIT_DELAY)
-            case Encoded(round=round_):
-                if round_ == self._current.round:
-                    self._current.on_encoded(event)
-            case PayloadArrived(round=round_):
-                if round_ == self._current.round:
-                    self._current.on_payload(event)
-            case FetchFailed(round=round_):
-                if round_ == self._current.round:
-                    self._current.on_fetch_failed(event)
+            case (
+                Trained() | FitFailed() | Encoded() | PayloadArrived() | FetchFailed()
+                | TransferProgress() | Aggregated()
+            ):  # fmt: skip
+                if event.round == self._current.round:
+                    self._current.take_answer(event)
             case PayloadServed(root=root, member=member):
                 self._current.on_served(root, member)
-            case TransferProgress(round=round_):
-                if round_ == self._current.round:
-                    self._current.on_progress()
-            case Aggregated(round=round_):
-                if round_ == self._current.round:
-                    self._current.on_aggregated(event)
             case SnapshotReady(model=model):
                 self._on_snapshot(model)
             case SnapshotFailed(model=model):
-                if self._catching_up is not None and self._catching_up.model == model:
-                    self._catching_up = None
+                self._catch_up.fail(model)
+                self._take_early()
             case HeadAdvanced(height=height):
                 self._on_head(height)
             case TimerFired(timer=timer):
@@ -259,24 +228,22 @@ class RoundMachine:
     @property
     def _active(self) -> bool:
         """Whether this node may sign things in the current round."""
-        blocked = self._gate is not None or self._catching_up is not None or self._sitting_out
+        blocked = self._gate is not None or self._catch_up.busy or self._sitting_out
         return self._begun and not (blocked or self.finished or self._too_far_ahead)
 
     def _start(self) -> None:
         if self._begun:
             self._resume()
         else:
-            self._begin(1, self._current.base, self._current.previous)
+            self._begin(self._current.round, self._current.base, self._current.previous)
         self._pass_gate_if_done()
 
     def _begin(self, round_: Round, base: BlobRef, previous: bytes) -> None:
         """Take up a round, unless the ledger is too far behind (then `_on_head` does)."""
-        context = self._context
-        self._current = CurrentRound(context, round_, base, previous)
-        self._catching_up = self._offered = None
+        self._take_place(round_, base, previous)
+        self._catch_up.forget()
         self._announced = 0
-        context.register.forget_before(round_ - 1)
-        context.persist(round_, Began(round_, base, previous))
+        self._context.persist(round_, Began(round_, base, previous))
         self._begun = True
         self._resume()
 
@@ -291,9 +258,7 @@ class RoundMachine:
     def _take_up(self) -> None:
         if not self._sitting_out:
             self._current.start()
-        early, self._early = self._early, []
-        for sender, frame in early:
-            self._on_frame(sender, frame)
+        self._take_early()
 
     def _close(self, outcome: Outcome) -> None:
         """Rule 8: the round is decided and its model computed here; attest and go on."""
@@ -324,37 +289,29 @@ class RoundMachine:
             for signed in final.attestations:
                 self._closed.add_attestation(signed)
             return
-        if self._offered is None or _round_of(self._offered) < statement.round:
-            self._offered = final
-        if statement.round > self._current.round or self._current.proposal is None:
-            self._catch_up()
-
-    def _catch_up(self) -> None:
-        """Fetch the model of the latest finished round, from anybody: its digest is known."""
-        if self._offered is not None and self._catching_up is None:
-            self._catching_up = self._offered
-            self._context.emit(FetchSnapshot(self._offered.model, tuple(sorted(self._context.up))))
+        self._catch_up.offer(final)
+        if statement.round > self._current.round or not self._current.proposed:
+            self._catch_up.fetch()
 
     def _on_snapshot(self, model: BlobRef) -> None:
-        final = self._catching_up
-        if final is None or final.model != model:
+        final = self._catch_up.take(model)
+        if final is None:
             return
-        statement = final.attestations[0].body
-        assert isinstance(statement, Statement)
-        context = self._context
-        context.persist(statement.round, Adopted(final))
-        self._closed.adopt(final)
-        members, included = self._survivors_of(statement)
-        context.emit(
-            CancelFit(self._current.round), Promote(statement.round, model, members, statement, included)
-        )
+        statement = statement_of(final)
+        self._context.persist(statement.round, Adopted(final))
+        self._context.emit(CancelFit(self._current.round))
+        self._adopt(final)
         self._begin(statement.round + 1, model, struct_hash(statement))
         self._broadcast_hello()
 
-    def _survivors_of(self, statement: Statement) -> tuple[tuple[MemberId, ...], bool]:
+    def _adopt(self, final: Final) -> None:
+        """A finished round whose model is here now, or was before a restart, becomes current."""
+        statement = statement_of(final)
+        self._closed.adopt(final)
         survivors = self._current.ballot.get_set(statement.survivors)
         members = tuple(survivor.member for survivor in survivors.survivors) if survivors else ()
-        return members, self._context.me in members
+        included = self._context.me in members
+        self._context.emit(Promote(statement.round, final.model, members, statement, included))
 
     # --- peers and time -------------------------------------------------------------------------------------
 
@@ -377,10 +334,7 @@ class RoundMachine:
             return
         if timer.kind == "announce":
             self._announce()
-        elif timer.kind == "refit":
-            if self._current.ready is None and self._active:
-                self._context.emit(Fit(self._current.round, self._current.base))
-        elif self._active:
+        else:
             self._current.on_timer(timer)
 
     def _announce(self) -> None:
@@ -389,25 +343,25 @@ class RoundMachine:
         delay = ANNOUNCE_DELAYS[min(self._announced, len(ANNOUNCE_DELAYS) - 1)]
         self._announced += 1
         self._broadcast_hello()
-        for frame in [*self._current.current_frames(), *self._closed.open_attestations()]:
+        for frame in [*self._current.frames_to_repeat(), *self._closed.open_attestations()]:
             context.broadcast(frame)
         if self._gate is not None:
             context.broadcast(Recall())
         if self._current.ready is not None and not context.everyone_up:
             context.announce(self._current.ready)
         self._current.fetch_missing()
-        self._offered = self._offered or self._closed.early_final(
-            self._current.round, self._current.base.size
-        )
-        self._catch_up()
+        early = self._closed.early_final(self._current.round, self._current.base.size)
+        if early is not None and not self._catch_up.offered:
+            self._catch_up.offer(early)
+        self._catch_up.fetch()
         context.start_timer("announce", self._current.round, 0, delay)
 
     # --- frames ---------------------------------------------------------------------------------------------
 
     def _on_frame(self, sender: MemberId | None, frame: Frame) -> None:
-        """Validate and take in one frame. A fault is counted against whoever delivered or signed it."""
+        """Validate and take in one frame; a fault is counted against the neighbour that delivered it."""
         try:
-            if sender is not None and self._is_neighbourly(frame):
+            if sender is not None and isinstance(frame, Hello | Recall | Recalled):
                 self._on_neighbour(sender, frame)
             elif self._gate is not None:
                 self._gate.keep(sender, frame)
@@ -416,30 +370,21 @@ class RoundMachine:
         except Ignore:
             pass
         except RemoteProtocolError as error:
-            blamed = sender if sender is not None or not isinstance(frame, Signed) else frame.member
-            self._context.emit(Blame(blamed, type(frame).__name__.lower(), str(error)))
+            self._context.emit(Blame(sender, type(frame).__name__.lower(), str(error)))
 
-    @staticmethod
-    def _is_neighbourly(frame: Frame) -> bool:
-        return isinstance(frame, Hello | Recall | Recalled)
-
-    def _on_neighbour(self, sender: MemberId, frame: Frame) -> None:
+    def _on_neighbour(self, sender: MemberId, frame: Hello | Recall | Recalled) -> None:
         """Unsigned frames between two connected members."""
-        context = self._context
         match frame:
             case Hello(round=round_, final=final):
-                same = self._current.current_frames() if round_ == self._current.round else []
-                for answer in [*self._closed.frames_after(final), *same]:
-                    context.send(sender, answer)
+                same = self._current.frames_to_repeat() if round_ == self._current.round else []
+                for one in [*self._closed.frames_after(round_, final), *same]:
+                    self._context.send(sender, one)
             case Recall():
-                said = context.register.said_by(sender)[-RECALL_LIMIT:]
-                context.send(sender, Recalled(self._closed.latest_round, said))
+                self._context.send(sender, answer(self._context, sender, self.completed))
             case Recalled():
                 if self._gate is not None:
                     self._gate.on_recalled(sender, frame)
                     self._pass_gate_if_done()
-            case _:
-                pass
 
     def _pass_gate_if_done(self) -> None:
         gate = self._gate
@@ -459,83 +404,14 @@ class RoundMachine:
         elif isinstance(frame, Evidence):
             self._context.accuse(verify_evidence(frame, self._context.verifier), frame)
         elif isinstance(frame, Signed) and isinstance(frame.body, Statement):
-            self._on_attestation(frame)
-        elif _round_of(frame) == self._current.round and self._active:
-            self._on_round_frame(frame)
-        elif _round_of(frame) in (self._current.round, self._current.round + 1):
-            self._keep_early(sender, frame)
+            validate_attestation(frame, self._current.view, self._closed.oldest)
+            if self._context.note(frame):
+                self._closed.add_attestation(frame)
+        elif round_of(frame) == self._current.round and self._active:
+            self._current.take_frame(frame)
+        elif round_of(frame) in (self._current.round, self._current.round + 1) and not self._sitting_out:
+            self._early.keep(sender, frame)
 
-    def _keep_early(self, sender: MemberId | None, frame: Frame) -> None:
-        if len(self._early) < EARLY_FRAMES and not self._sitting_out:
-            self._early.append((sender, frame))
-
-    def _on_round_frame(self, frame: Frame) -> None:
-        current = self._current
-        match frame:
-            case Signed(member=member):
-                validate_sender(member, len(self._context.members))
-                self._on_signed(frame)
-            case Propose():
-                current.on_propose(frame)
-            case Certificate():
-                current.on_certificate(frame)
-            case Opening():
-                current.on_opening(frame)
-            case _:
-                pass
-
-    def _on_signed(self, signed: Signed) -> None:
-        current = self._current
-        match signed.body:
-            case Ready():
-                current.on_ready(signed)
-            case Roster():
-                current.on_roster(signed)
-            case Commitment():
-                current.on_commitment(signed)
-            case Receipt():
-                current.on_receipt(signed)
-            case Vote() | Lock():
-                current.on_ballot(signed)
-            case Enter():
-                current.on_enter(signed)
-            case Proposal() | Statement():
-                raise Ignore("comes in a frame of its own")
-            case _:
-                assert_never(signed.body)
-
-    def _on_attestation(self, signed: Signed) -> None:
-        validate_attestation(signed, self._current.view, self._closed.oldest)
-        if self._context.note(signed):
-            self._closed.add_attestation(signed)
-
-
-def _round_of(frame: Frame) -> Round:
-    match frame:
-        case Signed(body=body):
-            return body.round
-        case Certificate(survivors=survivors) | Opening(survivors=survivors):
-            return survivors.round
-        case Propose(survivors=survivors):
-            return survivors.round
-        case Final(attestations=attestations):
-            return attestations[0].body.round if attestations else 0
-        case Hello(round=round_) | Recalled(round=round_):
-            return round_
-        case _:
-            return 0
-
-
-def _signed_in(entry: Entry) -> list[Signed]:
-    """What this node itself signed, according to a journal entry."""
-    match entry:
-        case Said(signed=signed) | Voted(vote=signed) | Locked(lock=signed):
-            return [signed]
-        case RosterTaken(roster=signed):
-            return [signed]
-        case Proposed(propose=propose):
-            return [propose.proposal]
-        case Attested(attestation=signed):
-            return [signed] if signed is not None else []
-        case _:
-            return []
+    def _take_early(self) -> None:
+        for sender, frame in self._early.take():
+            self._on_frame(sender, frame)

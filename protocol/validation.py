@@ -104,6 +104,9 @@ def validate_receipt(signed: Signed, view: View, exchange: Exchange) -> None:
     # [REJECT] Only roster members hold payloads
     if signed.member not in exchange.members:
         raise Reject("receipt of a member that is not in the roster")
+    # [REJECT] Nobody holds more payloads than there are
+    if len(signed.body.held) > len(exchange.members):
+        raise Reject(f"receipt for {len(signed.body.held)} payloads, the roster has {len(exchange.members)}")
     view.verifier.verify(signed)
 
 
@@ -122,7 +125,7 @@ def validate_propose(frame: Propose, view: View, exchange: Exchange | None) -> N
     if (proposal.round, proposal.attempt) != (view.round, view.attempt):
         raise Ignore("proposal of another round or attempt")
     # [IGNORE] It builds on another base or statement (one of us is behind)
-    if (survivors.base, survivors.previous) != (view.base, view.previous):
+    if (survivors.round, survivors.base, survivors.previous) != (view.round, view.base, view.previous):
         raise Ignore("proposal on another base or previous statement")
     # [REJECT] It comes from the proposer of the attempt
     if frame.proposal.member != view.federation.proposer(view.round, view.base, view.attempt):

@@ -1,0 +1,137 @@
+"""What one node knows and has said in the round in work. The rules that change it are in the files around:
+
+`attempts` (time-outs), `intake` (what others say), `work` (what the engine has done), `steps` (what to say next).
+"""
+
+from folkmoot.protocol.ballot import Ballot
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.context import Context
+from folkmoot.protocol.events import Encoded, Trained
+from folkmoot.protocol.exchange import Exchange
+from folkmoot.protocol.messages import Certificate, Propose, Signed, SurvivorSet
+from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
+from folkmoot.protocol.validation import View
+
+
+class RoundState:
+    """Shared by the parts of one `CurrentRound`; holds no rules."""
+
+    def __init__(self, context: Context, round_: Round, base: BlobRef, previous: Digest) -> None:
+        self.context = context
+        self.quorum = context.charter.quorum
+        self.round = round_
+        self.base = base
+        self.previous = previous
+        self.began = context.now
+        self.attempt: Attempt = 0
+        self.ballot = Ballot(context.me, self.quorum)
+        # READY
+        self.trained: Trained | None = None
+        self.fit_failed = False
+        self.ready: Signed | None = None
+        self.readies: dict[MemberId, Signed] = {}
+        # Rosters and their payloads
+        self.exchanges: dict[Digest, Exchange] = {}
+        self.encoded: dict[Digest, Encoded] = {}
+        self._exchange_of: dict[Attempt, Exchange] = {}
+        # Survivor sets: proposed, being summed, summed (sums digest and model)
+        self.proposals: dict[Attempt, Propose] = {}
+        self.aggregating: set[Digest] = set()
+        self.results: dict[Digest, tuple[Digest, BlobRef]] = {}
+        # Times
+        self.quorum_ready_at: float | None = None
+        self.progress_at = context.now
+        self._order = context.federation.proposers(round_, base.root)
+
+    @property
+    def view(self) -> View:
+        """What validation needs to know."""
+        context = self.context
+        return View(
+            context.federation, context.verifier, self.round, self.base.root, self.previous, self.attempt
+        )
+
+    def proposer_of(self, attempt: Attempt) -> MemberId:
+        """Who names the roster and proposes in that attempt."""
+        return self._order[attempt % len(self._order)]
+
+    @property
+    def proposer(self) -> MemberId:
+        """Who proposes in this attempt."""
+        return self.proposer_of(self.attempt)
+
+    @property
+    def i_propose(self) -> bool:
+        """Whether it is my turn."""
+        return self.proposer == self.context.me
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The exchange of this attempt's own roster."""
+        return self._exchange_of.get(self.attempt)
+
+    @property
+    def proposal(self) -> Propose | None:
+        """This attempt's proposal."""
+        return self.proposals.get(self.attempt)
+
+    def add_exchange(self, signed: Signed) -> Exchange:
+        """A roster was accepted; it shows the READYs of its members."""
+        exchange = Exchange(self.context.me, signed)
+        self.exchanges[exchange.digest] = exchange
+        self._exchange_of.setdefault(exchange.attempt, exchange)
+        for ready in exchange.roster.readies:
+            self.readies.setdefault(ready.member, ready)
+        return exchange
+
+    def add_proposal(self, attempt: Attempt, frame: Propose) -> None:
+        """A proposal was accepted, or made."""
+        self.proposals[attempt] = frame
+        self.ballot.add_set(frame.survivors)
+
+    def count_certificate(self, certificate: Certificate) -> None:
+        """Count the votes of a verified certificate, and note who voted otherwise elsewhere."""
+        self.ballot.add_set(certificate.survivors)
+        for vote in certificate.votes:
+            if vote.member != self.context.me:  # what I voted, the journal knows
+                self.context.note(vote)
+                self.ballot.add_vote(vote)
+
+    def holds(self, survivors: SurvivorSet) -> bool:
+        """Whether I hold every payload of the set."""
+        exchange = self.exchanges.get(survivors.roster)
+        return exchange is not None and exchange.holds(survivors)
+
+    def highest_certificate(self) -> Certificate | None:
+        """Of the highest attempt."""
+        return next(iter(self._certificates()), None)
+
+    def certificate_to_repropose(self) -> Certificate | None:
+        """The end of rule 6: the highest certificate whose payloads I hold."""
+        return next((one for one in self._certificates() if self.holds(one.survivors)), None)
+
+    def _certificates(self) -> list[Certificate]:
+        shown = [self.ballot.certificate(*key) for key in self.ballot.certificates()]
+        return [one for one in shown if one is not None]
+
+    def is_vouched(self, roster: Digest) -> bool:
+        """Whether a quorum voted for, or opened, a survivor set of this roster."""
+        return any(survivors.roster == roster for survivors in self._agreed_sets())
+
+    def is_certified_payload(self, roster: Digest, commitment: Digest) -> bool:
+        """Whether such a set names this commitment."""
+        return any(
+            survivor.commitment == commitment
+            for survivors in self._agreed_sets()
+            if survivors.roster == roster
+            for survivor in survivors.survivors
+        )
+
+    def _agreed_sets(self) -> list[SurvivorSet]:
+        opening = self.ballot.opening()
+        return [one.survivors for one in (*self._certificates(), opening) if one is not None]
+
+    def seconds_since_quorum(self) -> float:
+        """How long ago a quorum was ready: the time of exchange and ballot so far."""
+        now = self.context.now
+        return now - (now if self.quorum_ready_at is None else self.quorum_ready_at)

@@ -1,0 +1,242 @@
+"""What to say next in the round in work: every step follows from what is known, and none is taken twice.
+
+PROTOCOL section 2, rules 1-6. Only a node that may sign gets here; each step journals before it sends (rule 10).
+"""
+
+from dataclasses import dataclass
+
+from folkmoot.protocol.attempts import Attempts
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.certificates import compute_exponents
+from folkmoot.protocol.context import Context
+from folkmoot.protocol.effects import Aggregate
+from folkmoot.protocol.events import Encoded
+from folkmoot.protocol.exchange import Exchange
+from folkmoot.protocol.intake import Intake
+from folkmoot.protocol.journal import Locked, Proposed, Said, Voted
+from folkmoot.protocol.messages import (
+    Certificate,
+    Commitment,
+    Lock,
+    Opening,
+    Proposal,
+    Propose,
+    Ready,
+    Roster,
+    Signed,
+    SurvivorSet,
+    Vote,
+)
+from folkmoot.protocol.round_state import RoundState
+from folkmoot.protocol.types import MemberId
+from folkmoot.protocol.validation import omitted_digest
+from folkmoot.protocol.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A decided round: the opening, what it rests on, and the model that the sums give."""
+
+    opening: Opening
+    certificate: Certificate
+    exchange: Exchange
+    model: BlobRef
+
+
+class Steps:
+    """Takes the steps of one node."""
+
+    def __init__(
+        self, context: Context, state: RoundState, attempts: Attempts, work: Work, intake: Intake
+    ) -> None:
+        self._context = context
+        self._state = state
+        self._attempts = attempts
+        self._work = work
+        self._intake = intake
+
+    def advance(self) -> None:
+        """Take every step that the rules allow now."""
+        self._say_ready()
+        self._attempts.advance()
+        self._commit()
+        self._name_roster()
+        self._propose()
+        self._vote()
+        self._aggregate()
+        self._lock()
+
+    # --- READY, roster, commitment --------------------------------------------------------------------------
+
+    def _say_ready(self) -> None:
+        """Rule 1: my update is trained."""
+        state, trained = self._state, self._state.trained
+        if trained is None or state.ready is not None:
+            return
+        body = Ready(
+            round=state.round,
+            base=trained.base,
+            exponents=trained.exponents,
+            manifest=trained.manifest,
+            privacy_log=trained.privacy_log,
+            report=trained.report,
+            num_examples=trained.num_examples,
+            accuracy=trained.accuracy,
+        )
+        state.ready = self._context.sign(body)
+        self._context.persist(state.round, Said(state.ready))
+        self._context.announce(state.ready)
+        state.readies[self._context.me] = state.ready
+
+    def _commit(self) -> None:
+        """Rule 3: commit to each payload of mine that now lies in the archive."""
+        encoded, self._state.encoded = self._state.encoded, {}
+        for event in encoded.values():
+            exchange = self._state.exchanges.get(event.roster)
+            if exchange is not None and self._context.me not in exchange.commitments:
+                self._commit_to(event, exchange)
+
+    def _commit_to(self, event: Encoded, exchange: Exchange) -> None:
+        context, state = self._context, self._state
+        body = Commitment(
+            federation=context.federation.id,
+            round=state.round,
+            roster=event.roster,
+            member=context.me,
+            root=event.payload.root,
+            size=event.payload.size,
+            key=event.key,
+        )
+        signed = context.sign(body)
+        context.persist(state.round, Said(signed))
+        exchange.add_commitment(signed)
+        context.broadcast(signed)
+        self._work.hold(exchange, context.me)
+
+    def _name_roster(self) -> None:
+        """Rule 2: the proposer names the roster when all live members are ready, or after the grace."""
+        state = self._state
+        if not state.i_propose or state.exchange is not None or state.proposal is not None:
+            return
+        if state.quorum_ready_at is None or state.ready is None or not self._attempts.gathered:
+            return
+        if state.certificate_to_repropose() is not None:
+            return
+        readies = self._roster_readies()
+        bodies = [ready.body for ready in readies if isinstance(ready.body, Ready)]
+        roster = Roster(
+            round=state.round,
+            attempt=state.attempt,
+            base=state.base.root,
+            readies=readies,
+            exponents=compute_exponents(bodies, self._context.charter.faults),
+        )
+        signed = self._context.sign(roster)
+        self._intake.take_roster(signed)
+        self._context.broadcast(signed)
+
+    def _roster_readies(self) -> tuple[Signed, ...]:
+        """Everybody who is ready and not known to be away; with too few of those, everybody who is ready."""
+        readies, down = self._state.readies, self._context.down
+        present = [member for member in sorted(readies) if member not in down]
+        chosen = present if len(present) >= self._state.quorum else sorted(readies)
+        return tuple(readies[member] for member in chosen)
+
+    # --- proposal, vote, lock -------------------------------------------------------------------------------
+
+    def _propose(self) -> None:
+        """Rule 4, and the end of rule 6: the highest certificate's set again, else the survivors of my roster."""
+        state = self._state
+        if not state.i_propose or state.proposal is not None:
+            return
+        certificate, exchange = state.certificate_to_repropose(), state.exchange
+        if certificate is not None:
+            if self._attempts.gathered:
+                survivors = certificate.survivors
+                self._put_to_vote(survivors, state.exchanges[survivors.roster], certificate)
+        elif exchange is not None:
+            patient = not self._attempts.is_over("exchange")
+            members = exchange.choose_survivors(state.quorum, self._context.down, patient)
+            if members is not None:
+                self._put_to_vote(self._survivor_set(exchange, members), exchange, None)
+
+    def _survivor_set(self, exchange: Exchange, members: tuple[MemberId, ...]) -> SurvivorSet:
+        return SurvivorSet(
+            round=self._state.round,
+            base=self._state.base.root,
+            previous=self._state.previous,
+            config=self._context.federation.config,
+            roster=exchange.digest,
+            survivors=exchange.survivors_of(members),
+        )
+
+    def _put_to_vote(
+        self, survivors: SurvivorSet, exchange: Exchange, certificate: Certificate | None
+    ) -> None:
+        context, state = self._context, self._state
+        omitted = exchange.omissions({survivor.member for survivor in survivors.survivors})
+        body = Proposal(
+            context.federation.id, state.round, state.attempt, survivors.digest, omitted_digest(omitted)
+        )
+        propose = Propose(context.sign(body), survivors, omitted, certificate)
+        context.persist(state.round, Proposed(propose))
+        context.broadcast(propose)
+        state.add_proposal(state.attempt, propose)
+
+    def _vote(self) -> None:
+        """Rule 5: once per attempt, for what I hold, or for what a certificate vouches."""
+        context, state, proposal = self._context, self._state, self._state.proposal
+        if proposal is None or not state.ballot.may_vote(state.attempt, proposal.survivors):
+            return
+        survivors = proposal.survivors
+        exchange = state.exchanges.get(survivors.roster)
+        contradicted = exchange is not None and exchange.contradicts(proposal.omitted)
+        ready = state.holds(survivors) and not contradicted
+        if not ready and not state.ballot.is_certified(survivors.digest):
+            return
+        vote = context.sign(Vote(context.federation.id, state.round, state.attempt, survivors.digest))
+        commitments = exchange.commitments_of(survivors) if exchange else ()
+        context.persist(state.round, Voted(vote, survivors, commitments))
+        state.ballot.add_vote(vote)
+        context.broadcast(vote)
+
+    def _aggregate(self) -> None:
+        """Sum what I voted for (while others' votes travel), and what is certified."""
+        state = self._state
+        certified = [digest for _, digest in state.ballot.certificates()]
+        for digest in (*state.ballot.my_votes.values(), *certified):
+            survivors = state.ballot.get_set(digest)
+            if survivors is None or digest in state.aggregating or digest in state.results:
+                continue
+            if state.holds(survivors):
+                state.aggregating.add(digest)
+                exchange = state.exchanges[survivors.roster]
+                commitments = exchange.commitments_of(survivors)
+                self._context.emit(Aggregate(state.base, survivors, exchange.roster, commitments))
+
+    def _lock(self) -> None:
+        """Rule 6: with the certificate and the checked sums in hand, journalled first."""
+        context, state = self._context, self._state
+        for attempt, digest in state.ballot.certificates():
+            certificate = state.ballot.certificate(attempt, digest)
+            result = state.results.get(digest)
+            if certificate is None or result is None or not state.ballot.may_lock(attempt, digest):
+                continue
+            sums, model = result
+            lock = context.sign(Lock(context.federation.id, state.round, attempt, digest, sums))
+            context.persist(state.round, Locked(lock, certificate, model))
+            state.ballot.add_lock(lock)
+            context.broadcast(lock)
+
+    def outcome(self) -> Outcome | None:
+        """The decided round, once the opening and everything that it rests on is here."""
+        state = self._state
+        opening = state.ballot.opening()
+        if opening is None or not isinstance(lock := opening.locks[0].body, Lock):
+            return None
+        certificate = state.ballot.certificate(lock.attempt, lock.survivors)
+        exchange = state.exchanges.get(opening.survivors.roster)
+        sums, model = state.results.get(lock.survivors, (None, None))
+        if certificate is None or exchange is None or model is None or sums != lock.sums:
+            return None
+        return Outcome(opening, certificate, exchange, model)

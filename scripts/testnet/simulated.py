@@ -1,0 +1,120 @@
+"""What a simulation is made of: the faults that it may have, its nodes, and stand-ins for training and sums."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from folkmoot.protocol.charter import Charter, LedgerTerms, Member, Model, Schedule, Tensor
+from folkmoot.protocol.effects import RecordEvidence
+from folkmoot.protocol.events import Event, FrameReceived, Trained
+from folkmoot.protocol.journal import Entry, decode_entry, encode_entry
+from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.types import Digest, MemberId, Round
+
+PARAMETERS = 8
+"""Length of the simulated model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What may go wrong before `until` (virtual seconds); after it every link is whole and every node comes back.
+
+    `loss`, `duplicate` and `fit_failure` are probabilities, `latency` bounds of seconds. `crashes` happen between two
+    events, `broken_off` inside the effects of one (biased to the edges of a Persist), `partitions` cut the honest in
+    two for a while. `two_faced` members are two nodes each, of which every other member sees one. `dead` members stop
+    for good at some moment. `ledger` is how long a record takes to be final.
+    """
+
+    until: float = 60.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    latency: tuple[float, float] = (0.005, 0.05)
+    fit_failure: float = 0.0
+    crashes: int = 0
+    broken_off: int = 0
+    partitions: int = 0
+    two_faced: tuple[MemberId, ...] = ()
+    dead: tuple[MemberId, ...] = ()
+    ledger: float = 0.2
+
+
+@dataclass(slots=True)
+class Node:
+    """One machine and what survives its crashes. A two-faced member is two nodes with one `member`."""
+
+    member: MemberId
+    face: int
+    machine: RoundMachine | None = None
+    life: int = 0
+    doomed: bool = False
+    journal: list[tuple[Round, bytes]] = field(default_factory=list)
+    blobs: set[Digest] = field(default_factory=set)
+    models: dict[Round, Digest] = field(default_factory=dict)
+    evidence: list[RecordEvidence] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """How traces call it."""
+        return f"{self.member}{'ab'[self.face]}"
+
+    def write(self, round_: Round, entry: Entry) -> None:
+        """Journal an entry, as bytes."""
+        self.journal.append((round_, encode_entry(entry)))
+
+    def read(self) -> list[Entry]:
+        """The journal as a restarted node reads it."""
+        return [decode_entry(body) for _, body in self.journal]
+
+
+def simulated_charter(members: int, rounds: int, max_ahead: int = 50) -> Charter:
+    """A charter of `members` nameless organisations with impossible keys."""
+    return Charter(
+        name="simulation",
+        model=Model(
+            kind="logistic",
+            layers=(PARAMETERS, 1),
+            initial="00" * 32,
+            tensors=(Tensor(name="w", shape=(PARAMETERS,)),),
+        ),
+        schedule=Schedule(rounds=rounds, max_ahead=max_ahead),
+        ledger=LedgerTerms(chain_id=1, code_hash="00" * 32),
+        members=tuple(
+            Member(
+                name=f"node-{index}",
+                peer_id=f"peer-{index}",
+                identity_key=f"{index:064x}",
+                sealing_key=f"{index:064x}",
+                audit_key=f"0x{index:040x}",
+            )
+            for index in range(members)
+        ),
+    )
+
+
+def describe(event: Event) -> str:
+    """One line of a trace."""
+    if isinstance(event, FrameReceived):
+        body = getattr(event.frame, "body", event.frame)
+        where = [f"{key}={getattr(body, key)}" for key in ("round", "attempt") if hasattr(body, key)]
+        signer = f" of {event.frame.member}" if hasattr(event.frame, "member") else ""
+        return f"{type(body).__name__}{signer} from {event.sender} {' '.join(where)}"
+    return str(event)[:120]
+
+
+def name_of(*parts: bytes) -> Digest:
+    """A stand-in for the digest of something that the simulation does not compute."""
+    return hashlib.sha256(b"\0".join(parts)).digest()
+
+
+def simulated_training(node: Node, round_: Round, base: Digest) -> Trained:
+    """What training gives: the same for the same base, different for the two faces of a member."""
+    salted = name_of(b"salted", bytes([node.member, node.face]), base)
+    return Trained(
+        round=round_,
+        base=base,
+        exponents=bytes([node.member % 3]),
+        manifest=salted,
+        privacy_log=salted,
+        report=salted,
+        num_examples=10 + node.member,
+        accuracy=None,
+    )
