@@ -74,18 +74,21 @@ class Payloads:
         assert blob.ref is not None
         return Encoded(round_, roster, blob.ref, key_commitment(context, key))
 
-    def open(self, commitment: Commitment, recipients: Sequence[MemberId]) -> None:
-        """Find the content key of a payload that is in the archive and keep it.
+    def open(self, commitment: Commitment, recipients: Sequence[MemberId]) -> bool:
+        """Find the content key of a payload that is in the archive and keep it; False if none was sealed to me.
 
         Raises `RemoteProtocolError` if the key that was sealed to me is not the one that its sender committed to.
         """
         if self.key(commitment) is not None:
-            return
+            return True
+        if self._me not in recipients:
+            return False
         place = list(recipients).index(self._me)
         with self._archive.open(_ref(commitment)) as file:
             file.seek(SEALED_KEY_SIZE * place)
             sealed = file.read(SEALED_KEY_SIZE)
         self.keep_key(commitment, unseal_key(sealed, self._sealing))
+        return True
 
     def key(self, commitment: Commitment) -> bytes | None:
         """The content key of a payload, if it is known here."""

@@ -11,10 +11,13 @@ from folkmoot.node.payloads import Payloads
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Commitment, KeyShared, KeyWanted, encode
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 KEY_SECONDS = 3.0
 """How long to wait for a roster member to share a content key."""
+
+ROUNDS_KEPT = 3
+"""Rounds behind mine for which keys are still shared: a slow member may have to finish one."""
 
 
 class Transfers:
@@ -28,7 +31,7 @@ class Transfers:
         self._archive = archive
         self._models = models
         self._once = once
-        self._recipients: dict[Digest, tuple[Commitment, tuple[MemberId, ...]]] = {}
+        self._commitments: dict[Digest, Commitment] = {}
         self._keys: dict[Digest, trio.Event] = {}
 
     async def fetch_payload(
@@ -39,18 +42,18 @@ class Transfers:
         sources: Sequence[MemberId],
     ) -> str | None:
         """Bring a payload and its content key here; None if both are, else why not. `name`: commitment digest."""
-        self._forget_rounds_before(commitment.round)
-        self._recipients[name] = (commitment, recipients)
+        self._forget_rounds_before(commitment.round - ROUNDS_KEPT)
+        self._commitments[name] = commitment
         ref = BlobRef(commitment.root, commitment.size)
         missing = await self._fetch(ref, self._archive, sources)
         if missing is not None:
             return missing
         try:
-            await trio.to_thread.run_sync(self._payloads.open, commitment, recipients)
+            if await trio.to_thread.run_sync(self._payloads.open, commitment, recipients):
+                return None
         except RemoteProtocolError as error:
             self._once.note("bad sealed key", str(commitment.member), error=str(error))
-            return await self._ask_for_key(commitment, name, sources)
-        return None
+        return await self._ask_for_key(commitment, name, sources)
 
     async def fetch_model(self, model: BlobRef, sources: Sequence[MemberId]) -> str | None:
         """Bring a model here; None if it is, else why not."""
@@ -78,7 +81,10 @@ class Transfers:
     async def _ask_for_key(
         self, commitment: Commitment, name: Digest, sources: Sequence[MemberId]
     ) -> str | None:
-        """A sender that sealed nonsense to me alone cannot keep me from the key that the others have."""
+        """A sender that sealed nonsense to me alone cannot keep me from the key that the others have.
+
+        Nor can being outside the roster, when a quorum has decided on it and I have to finish the round.
+        """
         arrived = self._keys.setdefault(name, trio.Event())
         for source in sources:
             if source != commitment.member and source in self._network.peers():
@@ -89,23 +95,24 @@ class Transfers:
         return None if self._payloads.key(commitment) is not None else "its content key does not open here"
 
     async def on_key_frame(self, sender: MemberId, frame: KeyWanted | KeyShared) -> None:
-        """Answer a roster member that asks, take a key that I asked for."""
-        known = self._recipients.get(frame.commitment)
-        if known is None:
+        """Answer a member that asks, take a key that I asked for.
+
+        Outside the roster nobody asks before a quorum has voted on it, when it is too late to profit from others'
+        updates; and who could be in the next roster may see what is in this one.
+        """
+        commitment = self._commitments.get(frame.commitment)
+        if commitment is None:
             return
-        commitment, recipients = known
         if isinstance(frame, KeyWanted):
             key = await trio.to_thread.run_sync(self._payloads.key, commitment)
-            if sender in recipients and key is not None:
+            if key is not None:
                 await self._network.send(sender, encode(KeyShared(frame.commitment, key)))
-        elif frame.commitment in self._keys:
+        elif (arrived := self._keys.get(frame.commitment)) is not None:
             try:
                 await trio.to_thread.run_sync(self._payloads.keep_key, commitment, frame.key)
-                self._keys[frame.commitment].set()
+                arrived.set()
             except RemoteProtocolError as error:
                 self._once.note("bad shared key", str(sender), error=str(error))
 
-    def _forget_rounds_before(self, round_: int) -> None:
-        self._recipients = {
-            name: known for name, known in self._recipients.items() if known[0].round >= round_
-        }
+    def _forget_rounds_before(self, round_: Round) -> None:
+        self._commitments = {name: one for name, one in self._commitments.items() if one.round >= round_}

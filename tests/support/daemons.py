@@ -1,0 +1,113 @@
+"""A founded testnet whose daemons the test starts, kills and starts again: real processes, real libp2p, a chain."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from folkmoot.node.config import Home
+from folkmoot.node.passphrase import FILE_VARIABLE
+from folkmoot.node.status_file import NodeStatus, read_status
+from folkmoot.testnet import learning
+from folkmoot.testnet.chains import await_url, start_embedded
+from folkmoot.testnet.examples import load
+from folkmoot.testnet.found import found, make_homes
+from folkmoot.testnet.home import Plan, Testnet, TestnetHome, open_home
+from folkmoot.testnet.processes import Child, last_lines, stop_children
+
+LIMIT = 90.0
+"""Seconds that anything here may take on a busy machine."""
+
+
+class Daemons:
+    """The homes of a founded federation, its chain and its trainers; `start` runs nodes on them."""
+
+    def __init__(self, home: TestnetHome, plan: Plan, testnet: Testnet, children: list[Child]) -> None:
+        self.home = home
+        self.plan = plan
+        self.testnet = testnet
+        self._children = children
+        self._nodes: dict[str, Child] = {}
+
+    def node(self, name: str) -> Home:
+        """A member's home."""
+        return self.home.node(name)
+
+    def start(
+        self, name: str, environment: Mapping[str, str] | None = None, home: Home | None = None
+    ) -> Child:
+        """Run the member's daemon, on its own home or on a copy of it."""
+        home = home or self.node(name)
+        child = Child.start(
+            name,
+            [sys.executable, "-m", "folkmoot.node.cli", "run", "--home", str(home.path)],
+            home.logs / "output.log",
+            environment={**self.environment(name), **(environment or {})},
+        )
+        self._children.append(child)
+        self._nodes[name] = child
+        return child
+
+    def run(
+        self, name: str, home: Home | None = None, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a daemon that is to end by itself; its exit code and what it printed."""
+        home = home or self.node(name)
+        return subprocess.run(
+            [sys.executable, "-m", "folkmoot.node.cli", "run", "--home", str(home.path)],
+            env={**os.environ, **self.environment(name), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What the member's daemon needs in its environment."""
+        return {FILE_VARIABLE: str(self.home.passphrase(name))}
+
+    def status(self, name: str) -> NodeStatus | None:
+        """What the member's running daemon says of itself; None as long as it has not spoken."""
+        status = read_status(self.node(name).status)
+        child = self._nodes.get(name)
+        return status if status is not None and child is not None and status.pid == child.ref.pid else None
+
+    def are_done(self) -> bool:
+        """Whether all daemons have finished and recorded all rounds."""
+        statuses = [self.status(name) for name in self._nodes]
+        return all(
+            one is not None and one.phase == "done" and one.ledger.height == self.plan.rounds
+            for one in statuses
+        )
+
+    def wait(self, condition: Callable[[], object], seconds: float = LIMIT) -> None:
+        """Poll until `condition` holds; on time-out fail with what the daemons said last."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self._last_words()
+            time.sleep(0.02)
+
+    def _last_words(self) -> str:
+        words = (f"{name}: {last_lines(Path(child.ref.log), 4)}" for name, child in self._nodes.items())
+        return "\n".join(words)
+
+
+@contextmanager
+def founded(path: Path, plan: Plan) -> Iterator[Daemons]:
+    """Found a federation in `path`; at the end everything that was started is stopped."""
+    home = TestnetHome(path)
+    open_home(home, plan, fresh=False)
+    children = [server := learning.start_server(home)]
+    try:
+        example = load(plan.example)
+        drawing = learning.begin_founding(server, home, example, plan.seed)
+        publics = make_homes(home, plan, example)
+        children.append(chain := start_embedded(home, [keys.gas_key for keys in publics]))
+        tensors = learning.founding_tensors(drawing)
+        testnet = found(home, plan, example, publics, tensors, await_url(home, chain))
+        yield Daemons(home, plan, testnet, children)
+    finally:
+        stop_children(list(reversed(children)))

@@ -1,0 +1,327 @@
+"""A federation of real engines in one process, in virtual time: journals, archives and models on disk, the network
+and the ledger in memory, training faked.
+
+`House` is what of a member survives a crash; `House.live` is one life of its node. Whatever a node hands to its network
+is written down, so that a test can ask whether any member ever signed two different things.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+from unittest import mock
+
+import msgspec
+import trio
+import trio.testing
+from audited_federation import NAMES, AuditedFederation
+
+from folkmoot.ledger.memory import MemoryChain, MemoryLedger
+from folkmoot.ledger.port import LedgerHead
+from folkmoot.ledger.signing import KeySigner, KeyVerifier
+from folkmoot.node.archive import Archive, Models
+from folkmoot.node.engine import Engine, Rooms
+from folkmoot.node.learning import DISCLOSURE, Learning
+from folkmoot.node.logs import Once, logger
+from folkmoot.node.network.memory import Faults, MemoryHub
+from folkmoot.node.network.port import Network
+from folkmoot.node.outbox import Outbox
+from folkmoot.node.payloads import Payloads
+from folkmoot.node.store import Journal
+from folkmoot.node.trainer import FakeTrainer, Trainer
+from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.charter import Charter, Schedule
+from folkmoot.protocol.effects import Promote
+from folkmoot.protocol.equivocation import compute_slot
+from folkmoot.protocol.journal import decode_entry
+from folkmoot.protocol.messages import Body, Ready, Signed, decode_frame
+from folkmoot.protocol.record import decode_record
+from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.types import Digest, MemberId, Round
+
+VIRTUAL_SECONDS = 900.0
+"""How long a federation may take, in the virtual time that costs nothing."""
+
+T = TypeVar("T")
+
+
+class Crash(Exception):
+    """The process is gone at this very point."""
+
+
+class Tap:
+    """A node's network that writes down every frame that the node says."""
+
+    def __init__(self, network: Network, said: list[bytes]) -> None:
+        self._network = network
+        self._said = said
+
+    async def send(self, member: MemberId, data: bytes) -> None:
+        self._said.append(data)
+        await self._network.send(member, data)
+
+    async def publish(self, data: bytes) -> None:
+        self._said.append(data)
+        await self._network.publish(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+
+class Watched:
+    """What a house's nodes told their watcher, in all their lives."""
+
+    def __init__(self) -> None:
+        self.rounds: dict[Round, Promote] = {}
+        self.measured: list[Digest] = []
+        self.is_finished = False
+
+    def promoted(self, effect: Promote) -> None:
+        self.rounds[effect.round] = effect
+
+    def trained(self, base: Digest, accuracy: float | None) -> None:
+        self.measured.append(base)
+
+    def finished(self) -> None:
+        self.is_finished = True
+
+
+class House:
+    """One member's home, and what its nodes did in all their lives."""
+
+    def __init__(self, federation: "LivingFederation", me: MemberId, path: Path) -> None:
+        self.federation = federation
+        self.me = me
+        self.path = path
+        self.store = path / "store.sqlite"
+        self.archive = Archive(path / "archive")
+        self.models = Models(path / "models")
+        self.trainer: Trainer = FakeTrainer(federation.charter.model.parameters, NAMES[me], delay=1.0)
+        self.ledger = MemoryLedger(federation.chain, bytes([me + 1]) * 20)
+        self.said: list[bytes] = []
+        self.watched = Watched()
+        self.once = Once(logger())
+        self.engine: Engine | None = None
+        self.up = False
+        self.crashes = 0
+        Journal.create(self.store)
+        self.models.add_bytes(federation.initial)
+
+    # --- one life ---------------------------------------------------------------------------------------------------
+
+    async def live(self, on_write: Callable[[int], None] | None = None) -> None:
+        """Run a node on this home until cancelled; raises `Crash` out of its nursery if `on_write` does."""
+        dead = False
+
+        def write(number: int) -> None:
+            nonlocal dead
+            if dead:
+                raise Crash  # a dead process writes nothing more
+            if on_write is not None:
+                try:
+                    on_write(number)
+                except Crash:
+                    dead = True
+                    raise
+
+        with Journal.open(self.store, on_write=write) as journal:
+            journal.bind(self.federation.id, self.federation.charter.digest)
+            await self._run(journal)
+
+    async def live_until(self, condition: Callable[[], bool]) -> None:
+        """Live, and die (between two events) once `condition` holds."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.live)
+            while not condition():  # noqa: ASYNC110 - in virtual time
+                await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+
+    async def _run(self, journal: Journal) -> None:
+        outbox = Outbox(self.ledger, journal, self.federation.charter, self._on_head, logger())
+        async with self.federation.hub.open(self.me, self._locate, self._served) as network:
+            tap = cast(Network, Tap(network, self.said))
+            self.engine = Engine(self._machine(), self._rooms(tap, journal, outbox))
+            self.up = True
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(outbox.run)
+                    nursery.start_soon(self.engine.run)
+            finally:
+                self.up = False
+
+    async def _on_head(self, head: LedgerHead) -> None:
+        if self.engine is not None:
+            await self.engine.head_advanced(head.finalized_height)
+
+    def _locate(self, root: Digest) -> Path | None:
+        return self.archive.path(root) or self.models.path(root)
+
+    def _served(self, root: Digest, member: MemberId) -> None:
+        if self.engine is not None:
+            self.engine.served(root, member)
+
+    def _machine(self) -> RoundMachine:
+        made = self.federation.made
+        keys = made.keys[self.me]
+        signer = KeySigner(made.federation.id, made.domain, keys.identity, keys.audit)
+        verifier = KeyVerifier(made.federation, made.domain)
+        return RoundMachine(made.federation, self.me, signer, verifier, ref_of(self.federation.initial))
+
+    def _rooms(self, network: Network, journal: Journal, outbox: Outbox) -> Rooms:
+        made = self.federation.made
+        learning = Learning(
+            made.charter, self.trainer, journal, self.path / "updates", manifest=bytes(32), timeout=60.0
+        )
+        sealing = bytes(made.keys[self.me].sealing)
+        return Rooms(
+            charter=made.charter,
+            network=network,
+            journal=journal,
+            archive=self.archive,
+            models=self.models,
+            payloads=Payloads(made.federation, self.me, sealing, journal, self.archive, self.models),
+            learning=learning,
+            outbox=outbox,
+            watcher=self.watched,
+            once=self.once,
+            log=logger(),
+            rng=random.Random(self.me),
+            keep_models=10,
+        )
+
+    # --- what is left behind ----------------------------------------------------------------------------------------
+
+    def signed(self) -> Iterator[Signed]:
+        """Every signed body that this node told anybody, journalled or archived, others' included."""
+        frames = [decode_frame(data) for data in dict.fromkeys(self.said)]
+        with Journal.open(self.store, read_only=True) as journal:
+            rows = list(journal.entries())
+        entries = [decode_entry(body) for _, _, kind, body in rows if kind != DISCLOSURE]
+        records = [decode_record(self.archive.record(number) or b"") for number in self.archive.rounds()]
+        for thing in (*frames, *entries, *records):
+            yield from signed_within(thing)
+
+
+class LivingFederation:
+    """Four houses, the wires between them and their ledger. Make it inside `trio.run`, see `in_virtual_time`."""
+
+    def __init__(self, path: Path, *, rounds: int = 2, seed: int = 0, faults: Faults | None = None) -> None:
+        self.made = AuditedFederation()
+        self.made.charter = msgspec.structs.replace(self.made.charter, schedule=Schedule(rounds=rounds))
+        self.made.settle(self.made.contract, self.made.domain.chain_id)
+        self.initial = self.made.base.astype("<f4").tobytes()
+        self.chain = MemoryChain(self.made.identity)
+        self.hub = MemoryHub(len(NAMES), seed, faults)
+        self.houses = [House(self, me, path / name) for me, name in enumerate(NAMES)]
+
+    @property
+    def id(self) -> Digest:
+        return self.made.federation.id
+
+    @property
+    def charter(self) -> Charter:
+        return self.made.charter
+
+    async def run(
+        self,
+        lives: Mapping[MemberId, Callable[[House], Awaitable[None]]] | None = None,
+        until: Callable[[Self], bool] | None = None,
+    ) -> None:
+        """Let every house live, as `lives` says or simply, until all rounds are done and recorded (or `until`)."""
+        enough = until or LivingFederation.is_complete
+        with trio.fail_after(VIRTUAL_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for house in self.houses:
+                    nursery.start_soon((lives or {}).get(house.me, House.live), house)
+                while not enough(self):  # noqa: ASYNC110 - in virtual time
+                    await trio.sleep(0.5)
+                nursery.cancel_scope.cancel()
+
+    def is_complete(self) -> bool:
+        """Whether every node has finished the last round, and the ledger has them all."""
+        rounds = self.charter.schedule.rounds
+        return self.chain.head().height == rounds and all(
+            house.up and house.engine is not None and house.engine.machine.finished for house in self.houses
+        )
+
+    # --- what must hold ---------------------------------------------------------------------------------------------
+
+    def check(self, members: Collection[MemberId] = range(len(NAMES))) -> None:
+        """One model for each round, the recorded one; nobody signed two different things; nobody was accused."""
+        recorded = {record.statement.round: record.statement.model for record in self.chain.records()}
+        for member in members:
+            found = {
+                round_: effect.model.root for round_, effect in self.houses[member].watched.rounds.items()
+            }
+            assert found.items() <= recorded.items(), f"{NAMES[member]} holds another model than recorded"
+            assert max(found) == self.charter.schedule.rounds
+
+        assert unequal_bodies(signed for house in self.houses for signed in house.signed()) == {}
+        assert all("equivocation" not in house.once.counts() for house in self.houses)
+
+
+def unequal_bodies(everything: Iterable[Signed]) -> dict[object, set[Body]]:
+    """By member and slot, the bodies where there is more than one: none if nobody signed two different things."""
+    said: defaultdict[object, set[Body]] = defaultdict(set)
+    for signed in everything:
+        if (slot := _slot(signed.body)) is not None:
+            said[signed.member, slot].add(signed.body)
+    return {key: bodies for key, bodies in said.items() if len(bodies) > 1}
+
+
+def _slot(body: Body) -> object:
+    # A READY is no evidence, but it too must be the same after a restart (its salts are random).
+    return ("Ready", body.round, body.base) if isinstance(body, Ready) else compute_slot(body)
+
+
+def signed_within(thing: object) -> Iterator[Signed]:
+    """All signed bodies inside a frame, a journal entry or a record, to any depth."""
+    if isinstance(thing, Signed):
+        yield thing
+    if isinstance(thing, msgspec.Struct):
+        thing = msgspec.structs.astuple(thing)
+    if isinstance(thing, tuple):
+        for part in thing:
+            yield from signed_within(part)
+
+
+async def in_place(function: Callable[..., T], *arguments: Any, **_: Any) -> T:
+    """Stands in for `trio.to_thread.run_sync`: the autojump clock would let hours pass while a thread works."""
+    await trio.lowlevel.checkpoint()
+    return function(*arguments)
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Blocking work happens in place, in no virtual time."""
+    with mock.patch.object(trio.to_thread, "run_sync", in_place):
+        yield
+
+
+def in_virtual_time(play: Callable[[], Awaitable[T]]) -> T:
+    """Run `play` on an autojump clock, without threads."""
+    with without_threads():
+        return trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def crash_at(call: int) -> Callable[[int], None]:
+    """An `on_write` hook that dies at its `call`-th call, as `store.kill_at_write` does to a process."""
+
+    def hook(number: int) -> None:
+        if number == call:
+            raise Crash
+
+    return hook
+
+
+async def survive(house: House, calls: Iterable[int], pause: float = 1.0) -> None:
+    """Live as often as there are `calls`, each time dying at that write, and then once more."""
+    for call in calls:
+        try:
+            await house.live(crash_at(call))
+        except* Crash:
+            house.crashes += 1
+            await trio.sleep(pause)
+    await house.live()
