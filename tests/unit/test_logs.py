@@ -110,7 +110,9 @@ STATUS = NodeStatus(
     peers=["bob"],
     accuracy=0.97,
     ledger=LedgerStatus(height=1, backlog=1, state="ok"),
-    history=[RoundStatus(round=1, participants=["alice"], seconds=0.5, model_digest="ab", statement="cd", bytes=10)],
+    history=[
+        RoundStatus(round=1, participants=["alice"], seconds=0.5, model_digest="ab", statement="cd", bytes=10)
+    ],
     refused={"bad signature": 2},
 )
 

@@ -153,7 +153,12 @@ def test_a_recorded_round_that_no_node_remembers_is_reported_from_the_ledger() -
 def test_the_view_joins_the_nodes() -> None:
     view = make_view([status("alice", 2, height=1), status("bob", 1)], nodes=2, total=3)
     first, second = view.rounds
-    assert (first.finished, first.participants, first.accuracy, first.traffic) == (2, ("alice", "bob"), 0.9, 1000)
+    assert (first.finished, first.participants, first.accuracy, first.traffic) == (
+        2,
+        ("alice", "bob"),
+        0.9,
+        1000,
+    )
     assert first.seconds == pytest.approx(0.55)
     assert (second.finished, second.accuracy) == (1, None)
     assert view.ledger == "1 of 3 rounds recorded, 1 waiting"
@@ -202,5 +207,12 @@ def test_the_last_words_tell_accuracies_agreement_and_audit(tmp_path: Path, seco
         Console(file=out, width=120), TestnetHome(tmp_path), report(status("alice", 2), status("bob", second))
     )
     text = out.getvalue()
-    for part in (said, "0.9700", "0.8100", "quorum        PASS", "audit: PASS", str(tmp_path / "report.json")):
+    for part in (
+        said,
+        "0.9700",
+        "0.8100",
+        "quorum        PASS",
+        "audit: PASS",
+        str(tmp_path / "report.json"),
+    ):
         assert part in text
