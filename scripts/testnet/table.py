@@ -14,7 +14,6 @@ from rich.text import Text
 from folkmoot.node.cli.status import format_accuracy, format_size
 from folkmoot.node.status_file import NodeStatus
 
-
 MOST_NAMES = 6
 """Participants that are shown by name."""
 
