@@ -164,3 +164,8 @@ class Attempts:
     def take_deferred(self) -> list[Signed | Propose]:
         """Frames that were early and are due now."""
         return list(self._later.pop(self._state.attempt, {}).values())
+
+    @property
+    def has_deferred(self) -> bool:
+        """Whether there are any."""
+        return self._state.attempt in self._later

@@ -4,7 +4,6 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import FetchSnapshot
 from folkmoot.protocol.messages import Final, Statement
-from folkmoot.protocol.types import Round
 
 
 class CatchUp:
@@ -19,11 +18,6 @@ class CatchUp:
     def busy(self) -> bool:
         """Whether a model is on its way: nothing is signed meanwhile."""
         return self._fetching is not None
-
-    @property
-    def offered(self) -> bool:
-        """Whether a finished round is known that this node has not finished."""
-        return self._offered is not None
 
     def offer(self, final: Final) -> None:
         """A (verified) finished round, mine or later; the latest one counts."""
@@ -55,8 +49,3 @@ def statement_of(final: Final) -> Statement:
     body = final.attestations[0].body
     assert isinstance(body, Statement)
     return body
-
-
-def round_after(final: Final) -> Round:
-    """The round that builds on this one."""
-    return statement_of(final).round + 1

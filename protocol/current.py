@@ -162,6 +162,11 @@ class CurrentRound:
         """Frames that were early and are due now."""
         return self._attempts.take_deferred()
 
+    @property
+    def has_deferred(self) -> bool:
+        """Whether such frames are due: this node has just come to their attempt."""
+        return self._attempts.has_deferred
+
     def outcome(self) -> Outcome | None:
         """The decided round, once it is."""
         return self._steps.outcome()

@@ -7,6 +7,7 @@ member sign two different things. If peers show a signature that the journal lac
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.errors import Reject
+from folkmoot.protocol.journal import Began, Entry, own_signed
 from folkmoot.protocol.messages import MAX_FRAME, Body, Frame, Recalled, Signed, encode
 from folkmoot.protocol.types import MemberId, Round
 from folkmoot.protocol.waiting import Waiting
@@ -25,7 +26,7 @@ class RecallGate:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._said: set[bytes] = set()
-        self._journal_from: Round = 0
+        self._journal_from: Round = 0  # what was signed before it may have been pruned
         self._answered: set[MemberId] = set()
         self._kept = Waiting()
         self.unknown: Signed | None = None
@@ -33,14 +34,13 @@ class RecallGate:
 
     # --- what the journal knows -----------------------------------------------------------------------------
 
-    def remember(self, signed: Signed) -> None:
-        """The journal holds this; others' signatures do not matter here."""
-        if signed.member == self._context.me:
+    def remember(self, entry: Entry) -> None:
+        """The journal holds this."""
+        if isinstance(entry, Began):
+            self._journal_from = min(self._journal_from or entry.round, entry.round)
+        signed = own_signed(entry)
+        if signed is not None and signed.member == self._context.me:
             self._said.add(_body_key(signed.body))
-
-    def journal_reaches(self, round_: Round) -> None:
-        """The journal holds this round; of those before its first it was pruned."""
-        self._journal_from = min(self._journal_from or round_, round_)
 
     # --- what peers know ------------------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
 """What a simulation is made of: the faults that it may have, its nodes, and stand-ins for training and sums."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from folkmoot.protocol.charter import Charter, LedgerTerms, Member, Model, Schedule, Tensor
 from folkmoot.protocol.effects import RecordEvidence
 from folkmoot.protocol.events import Event, FrameReceived, Trained
 from folkmoot.protocol.journal import Entry, decode_entry, encode_entry
 from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 PARAMETERS = 8
@@ -35,6 +36,32 @@ class Faults:
     two_faced: tuple[MemberId, ...] = ()
     dead: tuple[MemberId, ...] = ()
     ledger: float = 0.2
+
+
+def format_faults(faults: Faults) -> str:
+    """The fields that are not as usual, as `parse_faults` reads them: `loss=0.1,two_faced=0+2`."""
+    changed = {
+        field.name: getattr(faults, field.name)
+        for field in fields(Faults)
+        if getattr(faults, field.name) != field.default
+    }
+    return ",".join(
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in changed.items()
+    )
+
+
+def parse_faults(text: str) -> Faults:
+    """Read `format_faults` back; raises `ConfigError`."""
+    usual, changed = Faults(), {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in {field.name for field in fields(Faults)}:
+            raise ConfigError(f"no fault is called {name!r}; see folkmoot.testnet.simulated.Faults")
+        several = isinstance(getattr(usual, name), tuple)
+        numbers = tuple(float(one) if "." in one else int(one) for one in value.split("+") if one)
+        changed[name] = numbers if several else numbers[0]
+    return replace(usual, **changed)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """A federation of `RoundMachine`s in virtual time: seeded schedules, lost and repeated messages, crashes, liars.
 
 The machines are those of the daemon; only their effects are carried out by stand-ins. A run is a function of its seed
-and faults, so that a failure can be replayed: `python -m folkmoot.testnet.simulation --seed N` with the same options.
+and faults, so that a failure can be replayed: its message ends with the command.
 """
 
 import heapq
@@ -9,16 +9,13 @@ import itertools
 import random
 from collections.abc import Callable
 
+import click
+
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.effects import (
-    Aggregate,
     Effect,
-    Encode,
-    Fetch,
-    FetchSnapshot,
-    Fit,
     Gossip,
     Persist,
     Promote,
@@ -28,36 +25,27 @@ from folkmoot.protocol.effects import (
     StartTimer,
 )
 from folkmoot.protocol.events import (
-    Aggregated,
-    Encoded,
     Event,
-    FetchFailed,
-    FitFailed,
     FrameReceived,
     HeadAdvanced,
-    PayloadArrived,
-    PayloadServed,
     PeerDown,
     PeerUp,
-    SnapshotFailed,
-    SnapshotReady,
     Started,
     TimerFired,
 )
-from folkmoot.protocol.messages import Commitment, Frame, Statement, body_digest, decode_frame, encode
+from folkmoot.protocol.messages import Frame, Statement, decode_frame, encode
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import FakeSigner, FakeVerifier
 from folkmoot.protocol.types import Digest, MemberId
-from folkmoot.protocol.validation import View, expected_payload_size
 from folkmoot.testnet.invariants import Broken, Invariants
 from folkmoot.testnet.simulated import (
     PARAMETERS,
     Faults,
     Node,
     describe,
-    name_of,
+    format_faults,
+    parse_faults,
     simulated_charter,
-    simulated_training,
 )
 
 HEARTBEAT = 5.0
@@ -91,6 +79,7 @@ class Simulation:
         self._trace = trace
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._workshop = Workshop(self)
         self._invariants = Invariants(self.federation, self.faults.two_faced)
         self._cut: frozenset[MemberId] = frozenset()
         self.nodes = [
@@ -122,9 +111,15 @@ class Simulation:
                 raise Broken(f"nothing left to do, not finished: {self._where()}")
             self._check_models()
         except Broken as error:
-            raise Violation(
-                f"seed {self.seed}, {len(self.charter.members)} members, {self.faults}: {error}"
-            ) from error
+            raise Violation(f"{error}\nreplay: {self._command()}") from error
+
+    def _command(self) -> str:
+        parts = [
+            f"python -m folkmoot.testnet.simulation --seed {self.seed} --members {len(self.charter.members)}",
+            f"--rounds {self.charter.schedule.rounds} --max-ahead {self.charter.schedule.max_ahead}",
+            f"--faults '{format_faults(self.faults)}'",
+        ]
+        return " ".join(parts)
 
     def _schedule_faults(self) -> None:
         faults = self.faults
@@ -179,9 +174,9 @@ class Simulation:
         node.machine.restore(node.read(), self.now)
         self._handle(node, Started())
         self._handle(node, HeadAdvanced(len(self.ledger)))
-        for other in self._neighbours(node):
-            self._tell(node, PeerUp(other.member), 0.01)
-            self._tell(other, PeerUp(node.member), 0.01)
+        for other in self.neighbours(node):
+            self.tell(node, PeerUp(other.member), 0.01)
+            self.tell(other, PeerUp(node.member), 0.01)
 
     def _crash_somebody(self) -> None:
         if (node := self._victim()) is not None:
@@ -202,7 +197,7 @@ class Simulation:
         self._at(self.random.uniform(0.1, 20.0), lambda: self._boot(node))
 
     def _die(self, node: Node) -> None:
-        for other in self._neighbours(node):
+        for other in self.neighbours(node):
             self._notice_death(node, other, self.random.choice((0.1, HEARTBEAT)))
         node.machine = None
         self._note(node, lambda: "CRASH")
@@ -216,7 +211,8 @@ class Simulation:
 
         self._at(delay, happen)
 
-    def _tell(self, node: Node, event: Event, delay: float) -> None:
+    def tell(self, node: Node, event: Event, delay: float) -> None:
+        """Let the node know later, unless it is gone by then."""
         life = node.life
 
         def happen() -> None:
@@ -247,7 +243,8 @@ class Simulation:
 
     # --- links ----------------------------------------------------------------------------------------------
 
-    def _neighbours(self, node: Node) -> list[Node]:
+    def neighbours(self, node: Node) -> list[Node]:
+        """The nodes with whom a link stands."""
         return [other for other in self.nodes if other.machine is not None and self._linked(node, other)]
 
     def _linked(self, one: Node, other: Node) -> bool:
@@ -270,15 +267,15 @@ class Simulation:
 
     def _recut(self, side: tuple[MemberId, ...] | list[MemberId]) -> None:
         """Members in `side` lose, and keep, only each other; both ends of a link notice what becomes of it."""
-        before = {node.name: {other.name for other in self._neighbours(node)} for node in self.nodes}
+        before = {node.name: {other.name for other in self.neighbours(node)} for node in self.nodes}
         self._cut = frozenset(side)
         for node in self.nodes:
             for other in self.nodes:
                 was = other.name in before[node.name]
                 if was and not self._linked(node, other):
-                    self._tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
+                    self.tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
                 elif not was and other.machine is not None and self._linked(node, other):
-                    self._tell(node, PeerUp(other.member), HEARTBEAT + 0.1)
+                    self.tell(node, PeerUp(other.member), HEARTBEAT + 0.1)
 
     # --- effects --------------------------------------------------------------------------------------------
 
@@ -288,32 +285,14 @@ class Simulation:
                 for entry in entries:
                     node.write(round_, entry)
             case Send(members=members, frame=frame):
-                for other in self._neighbours(node):
+                for other in self.neighbours(node):
                     if other.member in members:
                         self._deliver(other, frame, node.member)
             case Gossip(frame=frame):
-                for other in self._neighbours(node):
+                for other in self.neighbours(node):
                     self._deliver(other, frame, None)
             case StartTimer(timer=timer, delay=delay):
-                self._tell(node, TimerFired(timer), delay)
-            case Fit():
-                self._fit(node, effect)
-            case Encode(round=round_, roster=roster, recipients=recipients):
-                root = name_of(b"payload", roster, bytes([node.member, node.face]))
-                node.blobs.add(root)
-                size = expected_payload_size(self._view(), len(recipients))
-                self._tell(node, Encoded(round_, roster, BlobRef(root, size), name_of(b"key", root)), 0.01)
-            case Fetch():
-                self._fetch(node, effect)
-            case FetchSnapshot(model=model):
-                held = any(model.root in other.models.values() for other in self._neighbours(node))
-                answer = SnapshotReady(model) if held else SnapshotFailed(model, "nobody has it")
-                self._tell(node, answer, self.random.uniform(0.05, 0.5))
-            case Aggregate(survivors=survivors, commitments=commitments):
-                roots = [one.body.root for one in commitments if isinstance(one.body, Commitment)]
-                sums = name_of(b"sums", *roots)
-                model = BlobRef(name_of(b"model", survivors.base, sums), 4 * PARAMETERS)
-                self._tell(node, Aggregated(survivors.round, survivors.digest, sums, model), 0.02)
+                self.tell(node, TimerFired(timer), delay)
             case Promote(round=round_, model=model):
                 node.models[round_] = model.root
             case Record(statement=statement):
@@ -321,47 +300,23 @@ class Simulation:
             case RecordEvidence():
                 node.evidence.append(effect)
             case _:
-                pass
-
-    def _view(self) -> View:
-        return View(self.federation, FakeVerifier(), 1, bytes(32), self.federation.id, 0)
-
-    def _happens(self, probability: float) -> bool:
-        return probability > 0 and self.now < self.faults.until and self.random.random() < probability
+                self._workshop.carry_out(node, effect)
 
     def _deliver(self, receiver: Node, frame: Frame, neighbour: MemberId | None) -> None:
-        if self._happens(self.faults.loss):
+        if self.happens(self.faults.loss):
             return
         data = encode(frame)
-        for _ in range(2 if self._happens(self.faults.duplicate) else 1):
+        for _ in range(2 if self.happens(self.faults.duplicate) else 1):
             self.delivered += 1
-            self._tell(receiver, FrameReceived(neighbour, decode_frame(data)), self._latency())
+            self.tell(receiver, FrameReceived(neighbour, decode_frame(data)), self.latency())
 
-    def _latency(self) -> float:
+    def happens(self, probability: float) -> bool:
+        """Whether a fault of that probability strikes now."""
+        return probability > 0 and self.now < self.faults.until and self.random.random() < probability
+
+    def latency(self) -> float:
+        """How long the next message takes."""
         return self.random.uniform(*self.faults.latency)
-
-    def _fit(self, node: Node, effect: Fit) -> None:
-        delay = self.random.uniform(0.1, 1.0)
-        if self._happens(self.faults.fit_failure):
-            self._tell(node, FitFailed(effect.round, effect.base.root, "out of memory"), delay)
-        else:
-            self._tell(node, simulated_training(node, effect.round, effect.base.root), delay)
-
-    def _fetch(self, node: Node, effect: Fetch) -> None:
-        body = effect.commitment.body
-        assert isinstance(body, Commitment)
-        names = (body.round, body.roster, body_digest(body))
-        near = {other.member: other for other in (node, *self._neighbours(node))}
-        sources = [near[member] for member in effect.sources if member in near]
-        holder = next((one for one in sources if body.root in one.blobs), None)
-        if holder is None or self._happens(self.faults.loss):
-            self._tell(node, FetchFailed(*names, "nobody delivered it"), 1.0)
-            return
-        delay = self._latency() * 2
-        if holder is not node:
-            self._tell(holder, PayloadServed(body.root, node.member), delay)
-        node.blobs.add(body.root)
-        self._tell(node, PayloadArrived(*names), delay)
 
     # --- the ledger -----------------------------------------------------------------------------------------
 
@@ -372,7 +327,7 @@ class Simulation:
         elif statement.round == len(self.ledger) + 1:
             self.ledger.append(statement)
             for node in self.nodes:
-                self._tell(node, HeadAdvanced(statement.round), self.faults.ledger)
+                self.tell(node, HeadAdvanced(statement.round), self.faults.ledger)
         else:
             self._at(1.0, lambda: self._record(statement))
 
@@ -381,3 +336,28 @@ class Simulation:
             digests: set[Digest] = {node.models[round_] for node in self.honest if round_ in node.models}
             if digests != {self.ledger[round_ - 1].model}:
                 raise Broken(f"round {round_} ended with {len(digests)} models, or another than recorded")
+
+
+@click.command()
+@click.option("--seed", type=int, required=True, help="The run's random seed.")
+@click.option("--members", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--max-ahead", type=click.IntRange(1), default=50, show_default=True)
+@click.option(
+    "--faults", default="", metavar="NAME=VALUE,...", help="Fields of Faults, as a failing test prints them."
+)
+@click.option("--trace/--no-trace", default=True, show_default=True, help="Print every event.")
+def main(seed: int, members: int, rounds: int, max_ahead: int, faults: str, trace: bool) -> None:
+    """Run one federation in virtual time, and say whether every rule held."""
+    simulation = Simulation(
+        seed, members, rounds, parse_faults(faults), max_ahead, trace=click.echo if trace else None
+    )
+    try:
+        simulation.run()
+    except Violation as violation:
+        raise click.ClickException(str(violation)) from violation
+    click.echo(f"{rounds} rounds in {simulation.now:.1f} s, {simulation.delivered} messages")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""From round to round: which one is in work, whether this node may sign in it, how it ends, and how a late node skips.
+
+PROTOCOL section 2: rule 8 (attest once a round is decided), rule 9 (`max_ahead`), rule 10 (sitting out).
+"""
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.catchup import CatchUp, statement_of
+from folkmoot.protocol.certificates import verify_final
+from folkmoot.protocol.closing import ClosedRounds
+from folkmoot.protocol.context import Context
+from folkmoot.protocol.current import CurrentRound
+from folkmoot.protocol.effects import CancelFit, Finished, Promote
+from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, SatOut
+from folkmoot.protocol.messages import Final, Frame, Lock, Signed, round_of
+from folkmoot.protocol.steps import Outcome
+from folkmoot.protocol.typed_data import struct_hash
+from folkmoot.protocol.types import Digest, MemberId, Round
+from folkmoot.protocol.validation import validate_attestation
+from folkmoot.protocol.waiting import Waiting
+
+FIRST_ANNOUNCEMENT = 2.0
+"""Seconds after which a node repeats what it said, for the first time in a round."""
+
+
+class Rounds:
+    """The round in work, those behind it, and the frames that wait for the one before it."""
+
+    def __init__(self, context: Context, model0: BlobRef) -> None:
+        self._context = context
+        self.closed = ClosedRounds(context)
+        self.catch_up = CatchUp(context)
+        self.current = CurrentRound(context, 1, model0, context.federation.id)
+        self.announced = 0
+        self._begun = False
+        self._recorded: Round = 0
+        self._sit_out_through: Round = 0
+        self._early = Waiting()
+        self._early_is_due = False
+
+    # --- where we stand -------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the charter's last round is done."""
+        return self.current.round > self._context.charter.schedule.rounds
+
+    @property
+    def too_far_ahead(self) -> bool:
+        """Whether the ledger has to record more before this round may be worked on (rule 9)."""
+        return self.current.round > self._recorded + self._context.charter.schedule.max_ahead
+
+    @property
+    def sitting_out(self) -> bool:
+        """Whether I may have signed things in this round that my journal lacks (rule 10)."""
+        return self.current.round <= self._sit_out_through
+
+    @property
+    def active(self) -> bool:
+        """Whether this node may sign things in the current round, as far as the rounds are concerned."""
+        blocked = self.catch_up.busy or self.sitting_out or self.finished or self.too_far_ahead
+        return self._begun and not blocked
+
+    # --- beginning ------------------------------------------------------------------------------------------
+
+    def restore(self, entry: Entry) -> None:
+        """Take back what the journal says."""
+        match entry:
+            case Began(round=round_, base=base, previous=previous):
+                self._turn_to(round_, base, previous)
+                self._begun = True
+            case Attested():
+                closed = self.closed.add(entry)
+                self._turn_to(closed.statement.round + 1, entry.model, closed.digest)
+            case Adopted(final=final):
+                self._adopt(final)
+                statement = statement_of(final)
+                self._turn_to(statement.round + 1, final.model, struct_hash(statement))
+            case SatOut(through=through):
+                self._sit_out_through = through
+            case _:
+                self.current.restore(entry)
+
+    def _turn_to(self, round_: Round, base: BlobRef, previous: Digest) -> None:
+        self.current = CurrentRound(self._context, round_, base, previous)
+        self._context.register.forget_before(round_ - 1)
+        self._begun = False
+
+    def start(self) -> None:
+        """Begin, or after a restart go on with, the current round."""
+        if self._begun:
+            self._resume()
+        else:
+            self._begin(self.current.round, self.current.base, self.current.previous)
+
+    def _begin(self, round_: Round, base: BlobRef, previous: Digest) -> None:
+        self._turn_to(round_, base, previous)
+        self.catch_up.forget()
+        self.announced = 0
+        self._context.persist(round_, Began(round_, base, previous))
+        self._begun = True
+        self._resume()
+
+    def _resume(self) -> None:
+        self._context.start_timer("announce", self.current.round, 0, FIRST_ANNOUNCEMENT)
+        if self.finished:
+            self._context.emit(Finished(self.current.round - 1))
+        elif not self.too_far_ahead:
+            self._take_up()
+
+    def _take_up(self) -> None:
+        self._early_is_due = True
+        if not self.sitting_out:
+            self.current.start()
+
+    def on_head(self, height: Round) -> None:
+        """The ledger's finalised record has reached `height`."""
+        was_waiting = self.too_far_ahead
+        self._recorded = max(self._recorded, height)
+        if was_waiting and not self.too_far_ahead and self._begun and not self.finished:
+            self._take_up()
+
+    def sit_out(self, through: Round) -> None:
+        """Sign nothing through the last round in which I could have signed before."""
+        self._sit_out_through = through
+        self._context.persist(self.current.round, SatOut(self._sit_out_through))
+
+    # --- ending ---------------------------------------------------------------------------------------------
+
+    def close(self, outcome: Outcome) -> None:
+        """Rule 8: the round is decided and its model computed here; attest and go on."""
+        context, lock = self._context, outcome.opening.locks[0].body
+        assert isinstance(lock, Lock)
+        context.pace.note(self.current.seconds_since_quorum())
+        entry = self.closed.attest(outcome)
+        context.persist(lock.round, entry)
+        closed = self.closed.add(entry)
+        if entry.attestation is not None:
+            context.broadcast(entry.attestation)
+        if self.current.ready is None:
+            context.emit(CancelFit(self.current.round))
+        self._begin(lock.round + 1, entry.model, closed.digest)
+
+    def on_attestation(self, signed: Signed) -> None:
+        """A member's word for a statement; raises `Ignore` or `RemoteProtocolError`."""
+        validate_attestation(signed, self.current.view, self.closed.oldest)
+        if self._context.note(signed):
+            self.closed.add_attestation(signed)
+
+    # --- falling behind -------------------------------------------------------------------------------------
+
+    def on_final(self, final: Final) -> None:
+        """A peer shows a finished round; if it is mine or later, I am behind. Raises `RemoteProtocolError`."""
+        statement = verify_final(final, self._context.federation, self._context.verifier)
+        if statement.round < self.current.round:
+            for signed in final.attestations:
+                self.closed.add_attestation(signed)
+            return
+        self.catch_up.offer(final)
+        if statement.round > self.current.round or not self.current.proposed:
+            self.catch_up.fetch()
+
+    def look_behind(self) -> None:
+        """Now and then: if my round was finished without me, fetch its model."""
+        early = self.closed.early_final(self.current.round, self.current.base.size)
+        if early is not None:
+            self.catch_up.offer(early)
+        self.catch_up.fetch()
+
+    def on_snapshot(self, model: BlobRef) -> bool:
+        """A model arrived; whether it took me to a later round."""
+        final = self.catch_up.take(model)
+        if final is None:
+            return False
+        statement = statement_of(final)
+        self._context.persist(statement.round, Adopted(final))
+        self._context.emit(CancelFit(self.current.round))
+        self._adopt(final)
+        self._begin(statement.round + 1, model, struct_hash(statement))
+        return True
+
+    def on_snapshot_failed(self, model: BlobRef) -> None:
+        """Nobody delivered it: my own round goes on, with what came meanwhile."""
+        self.catch_up.fail(model)
+        self._early_is_due = True
+
+    def _adopt(self, final: Final) -> None:
+        """A finished round whose model is here now, or was before a restart, becomes current."""
+        statement = statement_of(final)
+        self.closed.adopt(final)
+        survivors = self.current.ballot.get_set(statement.survivors)
+        members = tuple(survivor.member for survivor in survivors.survivors) if survivors else ()
+        included = self._context.me in members
+        self._context.emit(Promote(statement.round, final.model, members, statement, included))
+
+    # --- early frames ---------------------------------------------------------------------------------------
+
+    def keep_early(self, sender: MemberId | None, frame: Frame) -> None:
+        """Keep what belongs to this round, in which I may not act yet, or to the next one."""
+        if round_of(frame) in (self.current.round, self.current.round + 1) and not self.sitting_out:
+            self._early.keep(sender, frame)
+
+    def take_early(self) -> list[tuple[MemberId | None, Frame]]:
+        """What was kept, once its round is taken up."""
+        if not self._early_is_due:
+            return []
+        self._early_is_due = False
+        return self._early.take()
