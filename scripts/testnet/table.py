@@ -70,7 +70,7 @@ def _round_view(number: int, statuses: Sequence[NodeStatus]) -> RoundView:
     return RoundView(
         round=number,
         finished=len(entries),
-        participants=tuple(max((entry.participants for entry in entries), key=len)),
+        participants=max((tuple(entry.participants) for entry in entries), key=len),
         seconds=median(entry.seconds for entry in entries),
         accuracy=accuracies[0] if accuracies else None,
         traffic=sum(entry.bytes for entry in entries) / len(entries),
