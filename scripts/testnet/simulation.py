@@ -7,7 +7,7 @@ and faults, so that a failure can be replayed: its message ends with the command
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import click
 
@@ -38,6 +38,7 @@ from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import FakeSigner, FakeVerifier
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.testnet.invariants import Broken, Invariants
+from folkmoot.testnet.links import Links
 from folkmoot.testnet.simulated import (
     PARAMETERS,
     Faults,
@@ -47,6 +48,7 @@ from folkmoot.testnet.simulated import (
     parse_faults,
     simulated_charter,
 )
+from folkmoot.testnet.workshop import Workshop
 
 HEARTBEAT = 5.0
 """Seconds until the others notice that a node is gone."""
@@ -81,17 +83,12 @@ class Simulation:
         self._order = itertools.count()
         self._workshop = Workshop(self)
         self._invariants = Invariants(self.federation, self.faults.two_faced)
-        self._cut: frozenset[MemberId] = frozenset()
         self.nodes = [
             Node(member, face)
             for member in range(members)
             for face in range(2 if member in self.faults.two_faced else 1)
         ]
-        self._face_seen = {
-            (liar, member): self.random.randrange(2)
-            for liar in self.faults.two_faced
-            for member in range(members)
-        }
+        self._links = Links(self.nodes, self.faults.two_faced, self.random)
 
     # --- running --------------------------------------------------------------------------------------------
 
@@ -245,37 +242,24 @@ class Simulation:
 
     def neighbours(self, node: Node) -> list[Node]:
         """The nodes with whom a link stands."""
-        return [other for other in self.nodes if other.machine is not None and self._linked(node, other)]
-
-    def _linked(self, one: Node, other: Node) -> bool:
-        """Faces of one member never meet; a face is seen only by its own part of the others; and partitions."""
-        if one.member == other.member or (one.member in self._cut) != (other.member in self._cut):
-            return False
-        return all(
-            self._face_seen[seen.member, seer.member] == seen.face
-            for seer, seen in ((one, other), (other, one))
-            if seen.member in self.faults.two_faced and seer.member not in self.faults.two_faced
-        )
+        return [
+            other for other in self.nodes if other.machine is not None and self._links.stands(node, other)
+        ]
 
     def _partition(self) -> None:
         members = range(len(self.charter.members))
-        self._recut(self.random.sample(members, self.random.randrange(len(members))))
+        self._cut(self.random.sample(members, self.random.randrange(len(members))))
         self._at(self.random.uniform(1.0, 30.0), self._heal)
 
     def _heal(self) -> None:
-        self._recut(())
+        self._cut(())
 
-    def _recut(self, side: tuple[MemberId, ...] | list[MemberId]) -> None:
-        """Members in `side` lose, and keep, only each other; both ends of a link notice what becomes of it."""
-        before = {node.name: {other.name for other in self.neighbours(node)} for node in self.nodes}
-        self._cut = frozenset(side)
-        for node in self.nodes:
-            for other in self.nodes:
-                was = other.name in before[node.name]
-                if was and not self._linked(node, other):
-                    self.tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
-                elif not was and other.machine is not None and self._linked(node, other):
-                    self.tell(node, PeerUp(other.member), HEARTBEAT + 0.1)
+    def _cut(self, side: Collection[MemberId]) -> None:
+        for node, other, stands in self._links.cut(side):
+            if not stands:
+                self.tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
+            elif other.machine is not None:
+                self.tell(node, PeerUp(other.member), HEARTBEAT + 0.1)
 
     # --- effects --------------------------------------------------------------------------------------------
 
