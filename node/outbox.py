@@ -16,7 +16,7 @@ import trio
 from structlog.stdlib import BoundLogger
 
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed
-from folkmoot.ledger.port import Ledger, LedgerHead, PreparedTransaction
+from folkmoot.ledger.port import Ledger, LedgerHead, PreparedTransaction, Receipt
 from folkmoot.node.store import Journal, OutboxRow
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
@@ -57,6 +57,8 @@ class Outbox:
         # Blocking calls only, few at a time: more threads make the event loop late (they hold the GIL).
         self._limiter = trio.CapacityLimiter(4)
         self._waiting: dict[Round, _Waiting] = {}
+        self._settled: Round = 0
+        self._refused: Round = 0
         self._failures = 0
         self._changed = trio.Event()
         self._pause = 0.5
@@ -67,11 +69,12 @@ class Outbox:
     @property
     def backlog(self) -> int:
         """Statements that are finished here and not on the ledger."""
-        return len(self._waiting)
+        height = self.head.height if self.head is not None else 0
+        return sum(round_ > height for round_ in self._waiting)
 
     def add(self, record: Record) -> None:
         """Take a statement in; the same one again does no harm."""
-        if self.head is not None and record.statement.round <= self.head.height:
+        if self.head is not None and record.statement.round <= self.head.finalized_height:
             return
         if record.statement.round not in self._waiting:
             signatures = self._in_contract_order(record)
@@ -107,9 +110,17 @@ class Outbox:
             await self._look()
 
     async def drain(self) -> None:
-        """Before the end: submit what is mine to submit now. Cancel it when the patience is over."""
-        while (waiting := self._next()) is not None and self._is_due(waiting):
-            await self.step()
+        """Before the end: submit what is mine to submit now, as far as the ledger takes it.
+
+        Cancel it when the patience is over: the rest is submitted after the next start, or by others.
+        """
+        try:
+            while (waiting := self._next()) is not None and self._is_due(waiting):
+                await self.step()
+                if self._next() is waiting:
+                    return
+        except LedgerUnavailable as error:
+            self._log.warning("stopping with rounds unrecorded", backlog=self.backlog, error=str(error))
 
     async def _look(self) -> None:
         head = await self._call(self._ledger.head)
@@ -122,9 +133,17 @@ class Outbox:
         if moved:
             self._moved_at = now
             self._log.info("ledger", height=head.height, block=head.block)
-        for round_ in [round_ for round_ in self._waiting if round_ <= head.height]:
-            await self._settle(self._waiting.pop(round_).record.digest)
+        await self._put_away(head)
         await self._on_head(head)
+
+    async def _put_away(self, head: LedgerHead) -> None:
+        """Recorded statements need no transaction; only final ones are forgotten, for a block may yet be undone."""
+        for round_ in [round_ for round_ in self._waiting if round_ <= head.height]:
+            if round_ > self._settled:
+                await self._settle(self._waiting[round_].record.digest)
+            if round_ <= head.finalized_height:
+                del self._waiting[round_]
+        self._settled = head.height
 
     def _next(self) -> _Waiting | None:
         return self._waiting.get(self.head.height + 1) if self.head is not None else None
@@ -139,14 +158,17 @@ class Outbox:
         try:
             prepared = await self._resumed(record.digest) or await self._prepare(waiting)
             await self._call(self._ledger.send, prepared)
-            await self._await_receipt(prepared)
             log.info("submitted", transaction=prepared.hash.hex())
+            receipt = await self._await_receipt(prepared)
+            if receipt is not None and not receipt.succeeded:  # somebody else's came first
+                await self._settle(record.digest)
         except NonceUsed:
             await self._settle(record.digest)
         except LedgerRejected as error:
             await self._settle(record.digest)
-            if not error.stale:
-                log.error("statement refused by the ledger", reason=str(error))
+            if not error.stale and self._refused != record.statement.round:
+                self._refused = record.statement.round
+                log.error("statement refused by the ledger, which will be asked again", reason=str(error))
 
     async def _prepare(self, waiting: _Waiting) -> PreparedTransaction:
         record = waiting.record
@@ -171,12 +193,14 @@ class Outbox:
             return None
         return msgspec.msgpack.decode(open_rows[-1].raw, type=PreparedTransaction)
 
-    async def _await_receipt(self, prepared: PreparedTransaction) -> None:
+    async def _await_receipt(self, prepared: PreparedTransaction) -> Receipt | None:
+        """The receipt, or None if no block takes the transaction for so long that others step in."""
         with trio.move_on_after(self._charter.schedule.submit_after):
             for attempt in itertools.count(1):
-                if await self._call(self._ledger.receipt, prepared.hash) is not None:
-                    return
+                if (receipt := await self._call(self._ledger.receipt, prepared.hash)) is not None:
+                    return receipt
                 await trio.sleep(min(0.05 * attempt, RECEIPT_SECONDS))
+        return None
 
     async def _settle(self, statement: Digest) -> None:
         """The statement is on the ledger, by whomever, or its transaction is void: do not send it again."""
