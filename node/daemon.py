@@ -31,7 +31,7 @@ from folkmoot.node.charter_files import load_charter
 from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.engine import Engine, Rooms
 from folkmoot.node.keys import NodeKeys, load_keys, public_keys
-from folkmoot.node.learning import Learning, data_manifest
+from folkmoot.node.learning import Learning, check_data, data_manifest
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.port import Network
@@ -50,7 +50,7 @@ from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import Digest, MemberId
 
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 2.0
 """How long a stopping node goes on submitting what is its turn to submit."""
 
 
@@ -83,6 +83,8 @@ def open_home(path: Home) -> Node:
     charter = load_charter(path)
     me = charter.member_named(config.name)
     _check_keys(path, charter, me)
+    if config.trainer.command is None:  # another trainer knows itself what it can read
+        check_data(path.resolve(config.data.train), path.resolve(config.data.test), charter.model)
     keys = load_keys(path.keys, read_passphrase(os.environ))
     check_float_environment()
     return Node(path, config, charter, me, keys, _initial_model(path, charter))
@@ -127,12 +129,43 @@ def _initial_model(home: Home, charter: Charter) -> BlobRef:
 
 async def run(node: Node) -> None:
     """Run until SIGINT or SIGTERM. Raises `FolkmootError` where the node cannot start or go on."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            stop = _Stop()
+            nursery.start_soon(stop.listen, signals)
+            await _run_until(node, stop)
+            nursery.cancel_scope.cancel()
+
+
+class _Stop:
+    """The wish to stop. It cuts the start short; later it is waited for, so that things end in their order."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.starting = trio.CancelScope()
+
+    async def listen(self, signals: AsyncIterator[int]) -> None:
+        """Take the first signal for it; a later one ends the process at once, as signals do."""
+        async for number in signals:
+            logger().info("stopping", signal=signal.Signals(number).name)
+            for one in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(one, signal.SIG_DFL)
+            self.starting.cancel()
+            self.asked.set()
+
+
+async def _run_until(node: Node, stop: _Stop) -> None:
     hook = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
     with Journal.open(node.home.store, on_write=hook) as journal:
         journal.bind(node.federation.id, node.charter.digest)
-        async with _trainer(node) as trainer:
-            ledger = await _checked_ledger(node)
-            await _Daemon(node, journal, trainer, ledger).run()
+        watch = Watch(node.home, node.charter, node.me)
+        with watch.telling():
+            async with _trainer(node) as trainer:
+                with stop.starting:
+                    ledger = await _checked_ledger(node)
+                    manifest = await _data_manifest(node)
+                if not stop.asked.is_set():
+                    await _Daemon(node, journal, trainer, ledger, watch, manifest).run(stop)
 
 
 def _trainer(node: Node) -> TrainerProcess:
@@ -155,10 +188,25 @@ async def _checked_ledger(node: Node) -> EvmLedger:
     return ledger
 
 
+async def _data_manifest(node: Node) -> Digest:
+    """Hashing the data takes as long as reading it: before the node meets anybody who waits for it."""
+    data = node.config.data
+    files = (node.home.resolve(data.train), node.home.resolve(data.test))
+    return await trio.to_thread.run_sync(data_manifest, *files, abandon_on_cancel=True)
+
+
 class _Daemon:
     """The rooms of a running node, put together."""
 
-    def __init__(self, node: Node, journal: Journal, trainer: TrainerProcess, ledger: EvmLedger) -> None:
+    def __init__(
+        self,
+        node: Node,
+        journal: Journal,
+        trainer: TrainerProcess,
+        ledger: EvmLedger,
+        watch: Watch,
+        manifest: Digest,
+    ) -> None:
         self._node = node
         self._journal = journal
         self._trainer = trainer
@@ -167,18 +215,19 @@ class _Daemon:
         self._rng = random.Random()
         self._archive = Archive(node.home.archive)
         self._models = Models(node.home.models)
-        self._watch = Watch(node.home, node.charter, node.me)
+        self._watch = watch
+        self._manifest = manifest
         self._outbox = Outbox(ledger, journal, node.charter, self._on_head, self._log)
         self._engine: Engine | None = None
 
-    async def run(self) -> None:
+    async def run(self, stop: _Stop) -> None:
         """Run everything; a signal ends it from the inside out."""
         for store in (self._archive, self._models):
             await trio.to_thread.run_sync(store.clean)
         async with trio.open_nursery() as nursery:
             following = await nursery.start(self._follow_ledger)
             async with self._connected() as network:
-                await self._work(network)
+                await self._work(network, stop)
             following.cancel()
             with trio.move_on_after(DRAIN_SECONDS):
                 await self._outbox.drain()
@@ -218,7 +267,7 @@ class _Daemon:
     def _bootstrap(self) -> list[str]:
         home = self._node.home
         entries = self._node.config.network.bootstrap
-        return [entry if entry.startswith("/ip") else str(home.resolve(entry)) for entry in entries]
+        return [entry if entry.startswith(("/ip", "/dns")) else str(home.resolve(entry)) for entry in entries]
 
     def _locate(self, root: Digest) -> Path | None:
         return self._archive.path(root) or self._models.path(root)
@@ -227,15 +276,14 @@ class _Daemon:
         if self._engine is not None:
             self._engine.served(root, member)
 
-    async def _work(self, network: Network) -> None:
+    async def _work(self, network: Network, stop: _Stop) -> None:
         engine = self._engine = Engine(self._machine(), self._rooms(network))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine.run)
             nursery.start_soon(
                 self._watch.run, engine.machine, network, self._outbox, self._trainer, self._once
             )
-            await _stop_signal()
-            self._log.info("stopping")
+            await stop.asked.wait()
             nursery.cancel_scope.cancel()
 
     def _machine(self) -> RoundMachine:
@@ -247,13 +295,12 @@ class _Daemon:
     def _rooms(self, network: Network) -> Rooms:
         node = self._node
         sealing = bytes(node.keys.sealing)
-        data = node.config.data
         learning = Learning(
             charter=node.charter,
             trainer=self._trainer,
             journal=self._journal,
             updates=node.home.path / "updates",
-            manifest=data_manifest(node.home.resolve(data.train), node.home.resolve(data.test)),
+            manifest=self._manifest,
             timeout=node.config.trainer.timeout,
         )
         return Rooms(
@@ -271,9 +318,3 @@ class _Daemon:
             rng=self._rng,
             keep_models=node.config.storage.keep_models,
         )
-
-
-async def _stop_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            return

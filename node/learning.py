@@ -7,20 +7,23 @@ were read into the daemon's own memory (PROTOCOL section 6).
 import os
 import secrets
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import msgspec
 import trio
+from safetensors import SafetensorError, safe_open
 
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.node.trainer import FitResult, Trainer
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter import Charter, Model
 from folkmoot.protocol.events import Trained
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.ring import Layout, compute_exponents
+from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.types import Digest, Round
 
 DISCLOSURE = "disclosure"
@@ -92,12 +95,54 @@ class Learning:
 
 
 def data_manifest(*files: Path) -> Digest:
-    """Digest of the member's data files, by content; a file that is not there counts as empty."""
-    parts = []
-    for path in files:
-        contents = path.read_bytes() if path.is_file() else b""
-        parts.append(digest("folkmoot/v1/data-file", contents))
-    return digest("folkmoot/v1/data", *parts)
+    """Digest of the member's data files, by content; a file that is not there counts as empty.
+
+    Reads them whole (piece by piece); raises `ConfigError` if one cannot be read.
+    """
+    return digest("folkmoot/v1/data", *(_file_digest(path) for path in files))
+
+
+def _file_digest(path: Path) -> Digest:
+    if not path.is_file():
+        return sha256().digest()
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def check_data(train: Path, test: Path, model: Model) -> None:
+    """Raise `ConfigError` unless the built-in trainer can use the data files; looks at their headers only.
+
+    The held-out file may be missing: then nothing is measured.
+    """
+    inputs = model.layers[0]
+    if not train.is_file():
+        raise ConfigError(f"{train}: no such file: put your examples there, or set data.train in node.toml")
+    for path in filter(Path.is_file, (train, test)):
+        found = _shapes(path)
+        if set(found) != {"x", "y"}:
+            raise ConfigError(f"{path}: holds the tensors {sorted(found)}: it must hold 'x' and 'y'")
+        (x_type, x), (y_type, y) = found["x"], found["y"]
+        if x_type != "F32" or len(x) != 2 or x[1] != inputs or not x[0]:
+            raise ConfigError(
+                f"{path}: x is {x_type} {x}: the charter's model takes F32 [rows, {inputs}], at least one row"
+            )
+        if y_type != "I64" or y != x[:1]:
+            raise ConfigError(
+                f"{path}: y is {y_type} {y}: it must be I64 {x[:1]}, one class for each row of x"
+            )
+
+
+def _shapes(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """Type and shape of every tensor of a safetensors file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return {name: (piece.get_dtype(), piece.get_shape()) for name, piece in slices.items()}
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: not a safetensors file ({error}): see data in node.toml") from error
 
 
 def _sync(path: Path) -> None:

@@ -2,11 +2,14 @@
 
 import os
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
 from folkmoot.node.config import Home
-from folkmoot.node.logs import Once
+from folkmoot.node.logs import Once, logger
 from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.status_file import (
@@ -39,6 +42,8 @@ class Watch:
         self._accuracy: dict[str, float] = {}
         self._own_rss, self._trainer_rss = PeakRss(), PeakRss()
         self._measured_last = False
+        self._can_write = True
+        self._log = logger()
         self._bytes = 0
         self._network: Network | None = None
         self._round_began = trio.current_time()
@@ -89,20 +94,41 @@ class Watch:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Say from the first moment that this node starts, and in the end, whatever ended it, that it stopped."""
+        self._write()
+        try:
+            yield
+        finally:
+            if self._status.phase != "done":
+                self._status.phase = "stopped"
+            self._write()
+
     async def run(
         self, machine: RoundMachine, network: Network, outbox: Outbox, trainer: TrainerProcess, once: Once
     ) -> None:
-        """Write until cancelled, and once more then."""
+        """Sample and write until cancelled, and sample once more then."""
         self._network = network
         try:
             while True:
                 self._sample(machine, network, outbox, trainer, once)
-                write_status(self._path, self._status)
+                self._write()
                 await trio.sleep(WRITE_SECONDS)
         finally:
             self._sample(machine, network, outbox, trainer, once)
-            self._status.phase = "stopped" if self._status.phase != "done" else "done"
+
+    def _write(self) -> None:
+        """A node goes on without telling: what it signs is in the journal, which has its own complaints."""
+        self._status.updated = time.time()
+        try:
             write_status(self._path, self._status)
+        except StatusError as error:
+            if self._can_write:
+                self._log.error("status not written", error=str(error))
+            self._can_write = False
+        else:
+            self._can_write = True
 
     def _sample(
         self, machine: RoundMachine, network: Network, outbox: Outbox, trainer: TrainerProcess, once: Once
@@ -120,8 +146,7 @@ class Watch:
         status.rss_mb, status.peak_rss_mb = self._own_rss.now, self._own_rss.peak
         status.trainer_peak_rss_mb = self._trainer_rss.peak
         status.ledger = LedgerStatus(head.height if head else 0, outbox.backlog, outbox.state)
-        status.refused = {**network.stats.refused, **once.counts()}
-        status.updated = time.time()
+        status.refused = dict(network.stats.refused + Counter(once.counts()))
 
     def _bytes_moved(self) -> int:
         if self._network is None:
