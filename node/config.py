@@ -29,11 +29,13 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class NetworkConfig(_Table, frozen=True):
     """Where to listen (TCP; port 0 lets the system choose) and whom to call first.
 
-    An entry of `bootstrap` is a multiaddr ending in /p2p/PEER, or a file that holds such addresses, one per
-    line (another node's `address` file), which may appear later.
+    `announce` holds the addresses under which others reach this node, where they differ from `listen` (behind a
+    router, or when listening on all interfaces). An entry of `bootstrap` is a multiaddr ending in /p2p/PEER, or a
+    file that holds such addresses, one per line (another node's `address` file), which may appear later.
     """
 
     listen: Multiaddr = "/ip4/127.0.0.1/tcp/0"
+    announce: tuple[Multiaddr, ...] = ()
     bootstrap: tuple[str, ...] = ()
 
 
@@ -181,6 +183,7 @@ def render_config(config: NodeConfig) -> str:
         f"name = {toml_value(config.name)}",
         "",
         "[network]",
+        '# announce: how others reach this node, if not by `listen`, e.g. "/dns4/fl.example.org/tcp/4001"',
         "# bootstrap: multiaddrs ending in /p2p/PEER, or files that hold them",
         *_assignments(config.network),
         "",

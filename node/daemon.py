@@ -252,6 +252,7 @@ class _Daemon:
             identity=bytes(node.keys.identity),
             peer_ids={index: member.peer_id for index, member in enumerate(node.charter.members)},
             listen=node.config.network.listen,
+            announce=node.config.network.announce,
             bootstrap=tuple(self._bootstrap()),
         )
         async with open_libp2p(settings, self._locate, self._served, self._rng) as network:
