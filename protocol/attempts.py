@@ -26,7 +26,6 @@ class Attempts:
         self._later: dict[Attempt, dict[type, Signed | Propose]] = {}
         self._over: set[Timer] = set()
         self._timed: Attempt | None = None
-        self._timed_at = context.now
 
     def restore(self, attempt: Attempt) -> None:
         """The journal says that I entered this attempt."""
@@ -88,7 +87,7 @@ class Attempts:
     def _time(self) -> None:
         """Deadlines of this attempt: how long READYs (later: ENTERs) are waited for, and the whole."""
         context, state = self._context, self._state
-        self._timed, self._timed_at = state.attempt, context.now
+        self._timed, state.attempt_began = state.attempt, context.now
         elapsed = context.now - state.began if state.attempt == 0 else 0.0
         stretched = any(context.missed[member] >= STRETCH_AFTER for member in context.up - set(state.readies))
         grace = context.charter.schedule.grace_max if stretched else context.pace.grace(elapsed)
@@ -115,7 +114,7 @@ class Attempts:
         self._over.discard(Timer("attempt", self._state.round, self._state.attempt))
         now, timeout = self._context.now, self._context.pace.attempt_timeout(self._state.attempt)
         quiet = now - self._state.progress_at
-        if quiet < timeout / 2 and now - self._timed_at < MAX_STRETCH * timeout:
+        if quiet < timeout / 2 and self._state.elapsed < MAX_STRETCH * timeout:
             self.start_timer("attempt", timeout - quiet)  # a slow link is no reason to begin again
         elif self._enough_up:
             self._enter(self._state.attempt + 1)

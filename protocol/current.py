@@ -171,9 +171,10 @@ class CurrentRound:
         """The decided round, once it is."""
         return self._steps.outcome()
 
-    def seconds_since_quorum(self) -> float:
-        """How long the exchange and the ballot took so far."""
-        return self._state.seconds_since_quorum()
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the exchange and the ballot of this attempt took so far."""
+        return self._state.elapsed
 
     # --- repeating myself -----------------------------------------------------------------------------------
 

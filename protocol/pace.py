@@ -13,14 +13,17 @@ PATIENCE = 3.0
 
 
 class Pace:
-    """How long the last rounds took from a quorum of READYs to the opening, in seconds."""
+    """How long the last rounds took from a quorum of READYs to the opening, in seconds.
+
+    Of a round with several attempts only the last counts: else whoever makes attempts fail makes all time-outs long.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._recent: deque[float] = deque(maxlen=5)
 
     def note(self, seconds: float) -> None:
-        """A round was opened this long after a quorum was ready."""
+        """A round was opened this long after its (last) attempt began."""
         self._recent.append(seconds)
 
     def grace(self, elapsed: float) -> float:

@@ -40,6 +40,7 @@ class RoundState:
         self.results: dict[Digest, tuple[Digest, BlobRef]] = {}
         # Times
         self.quorum_ready_at: float | None = None
+        self.attempt_began: float | None = None
         self.progress_at = context.now
         self._order = context.federation.proposers(round_, base.root)
 
@@ -131,7 +132,8 @@ class RoundState:
         opening = self.ballot.opening()
         return [one.survivors for one in (*self._certificates(), opening) if one is not None]
 
-    def seconds_since_quorum(self) -> float:
-        """How long ago a quorum was ready: the time of exchange and ballot so far."""
+    @property
+    def elapsed(self) -> float:
+        """Seconds that this attempt's exchange and ballot took so far; 0 before they began."""
         now = self.context.now
-        return now - (now if self.quorum_ready_at is None else self.quorum_ready_at)
+        return now - (now if self.attempt_began is None else self.attempt_began)

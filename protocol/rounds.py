@@ -130,7 +130,7 @@ class Rounds:
         """Rule 8: the round is decided and its model computed here; attest and go on."""
         context, lock = self._context, outcome.opening.locks[0].body
         assert isinstance(lock, Lock)
-        context.pace.note(self.current.seconds_since_quorum())
+        context.pace.note(self.current.elapsed)
         entry = self.closed.attest(outcome)
         context.persist(lock.round, entry)
         closed = self.closed.add(entry)

@@ -109,7 +109,7 @@ class Work:
         if not state.i_propose:
             self._context.send(state.proposer, self._context.sign(exchange.receipt()))
         elif len(exchange.held) == state.quorum < len(exchange.members):
-            grace = self._context.pace.grace(state.seconds_since_quorum())
+            grace = self._context.pace.grace(state.elapsed)
             self._attempts.start_timer("exchange", grace)
 
     def on_served(self, root: Digest, member: MemberId) -> None:

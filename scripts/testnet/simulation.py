@@ -33,7 +33,7 @@ from folkmoot.protocol.events import (
     Started,
     TimerFired,
 )
-from folkmoot.protocol.messages import Frame, Statement, decode_frame, encode
+from folkmoot.protocol.messages import Frame, Propose, Signed, Statement, decode_frame, encode
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import FakeSigner, FakeVerifier
 from folkmoot.protocol.types import Digest, MemberId
@@ -173,6 +173,7 @@ class Simulation:
         self._handle(node, HeadAdvanced(len(self.ledger)))
         for other in self.neighbours(node):
             self.tell(node, PeerUp(other.member), 0.01)
+        for other in self._listeners(node):
             self.tell(other, PeerUp(node.member), 0.01)
 
     def _crash_somebody(self) -> None:
@@ -194,7 +195,7 @@ class Simulation:
         self._at(self.random.uniform(0.1, 20.0), lambda: self._boot(node))
 
     def _die(self, node: Node) -> None:
-        for other in self.neighbours(node):
+        for other in self._listeners(node):
             self._notice_death(node, other, self.random.choice((0.1, HEARTBEAT)))
         node.machine = None
         self._note(node, lambda: "CRASH")
@@ -241,10 +242,11 @@ class Simulation:
     # --- links ----------------------------------------------------------------------------------------------
 
     def neighbours(self, node: Node) -> list[Node]:
-        """The nodes with whom a link stands."""
-        return [
-            other for other in self.nodes if other.machine is not None and self._links.stands(node, other)
-        ]
+        """The nodes whom this one hears."""
+        return [other for other in self.nodes if other.machine is not None and self._links.hears(node, other)]
+
+    def _listeners(self, node: Node) -> list[Node]:
+        return [other for other in self.nodes if other.machine is not None and self._links.hears(other, node)]
 
     def _partition(self) -> None:
         members = range(len(self.charter.members))
@@ -269,11 +271,11 @@ class Simulation:
                 for entry in entries:
                     node.write(round_, entry)
             case Send(members=members, frame=frame):
-                for other in self.neighbours(node):
+                for other in self._listeners(node):
                     if other.member in members:
                         self._deliver(other, frame, node.member)
             case Gossip(frame=frame):
-                for other in self.neighbours(node):
+                for other in self._listeners(node):
                     self._deliver(other, frame, None)
             case StartTimer(timer=timer, delay=delay):
                 self.tell(node, TimerFired(timer), delay)
@@ -287,12 +289,18 @@ class Simulation:
                 self._workshop.carry_out(node, effect)
 
     def _deliver(self, receiver: Node, frame: Frame, neighbour: MemberId | None) -> None:
-        if self.happens(self.faults.loss):
+        if self.happens(self.faults.loss) or self._betrays_the_other_face(receiver, frame):
             return
         data = encode(frame)
         for _ in range(2 if self.happens(self.faults.duplicate) else 1):
             self.delivered += 1
             self.tell(receiver, FrameReceived(neighbour, decode_frame(data)), self.latency())
+
+    def _betrays_the_other_face(self, receiver: Node, frame: Frame) -> bool:
+        """A face that heard what the other one said would say the same, and the liar would lie no more."""
+        signed = frame.proposal if isinstance(frame, Propose) else frame
+        lies = receiver.member in self.faults.two_faced
+        return lies and isinstance(signed, Signed) and signed.member == receiver.member
 
     def happens(self, probability: float) -> bool:
         """Whether a fault of that probability strikes now."""

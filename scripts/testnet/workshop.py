@@ -35,7 +35,7 @@ class Surroundings(Protocol):
         ...
 
     def neighbours(self, node: Node) -> list[Node]:
-        """The nodes with whom a link stands."""
+        """The nodes whom this one hears."""
         ...
 
     def happens(self, probability: float) -> bool:

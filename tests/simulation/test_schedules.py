@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from click.testing import CliRunner
 
-from folkmoot.protocol.messages import Lock, Vote
+from folkmoot.protocol.messages import Commitment, Roster
 from folkmoot.testnet.simulated import Faults, format_faults, parse_faults
 from folkmoot.testnet.simulation import Simulation, Violation, main
 
@@ -86,6 +86,12 @@ REGRESSIONS = [
         "nor could one that was an attempt on",
     ),
     (7, 106, Faults(loss=0.05, latency=USUAL, two_faced=(2,), dead=(1,)), "two commitments of one member"),
+    (
+        7,
+        405,
+        Faults(loss=0.05, latency=USUAL, two_faced=(0,), dead=(6,)),
+        "failed attempts made time-outs long",
+    ),
 ]
 
 
@@ -96,22 +102,16 @@ def test_what_was_once_wrong_stays_mended(members: int, seed: int, faults: Fault
 
 def test_a_two_faced_member_is_convicted_in_most_runs() -> None:
     """That nobody else ever is, the simulation itself holds."""
-    family = next(one for one in FAMILIES if one.name == "two-faced")
-    convicted = 0
-    for seed in range(20):
-        simulation = simulate(family, seed)
+    convicted, kinds = 0, set()
+    for seed in range(24):
+        simulation = Simulation(seed, faults=Faults(loss=0.05, latency=USUAL, two_faced=(seed % 4,)))
+        simulation.run(LIMIT)
         evidence = [held for node in simulation.honest for held in node.evidence]
         assert {held.member for held in evidence} <= {seed % 4}
         convicted += bool(evidence)
-    assert convicted >= 15
-
-
-def test_evidence_shows_an_equivocating_proposer_or_voter() -> None:
-    kinds: set[type] = set()
-    for seed in range(12):
-        simulation = simulate(FAMILIES[6], seed)
-        kinds |= {type(held.evidence.first.body) for node in simulation.honest for held in node.evidence}
-    assert {Vote, Lock} & kinds and len(kinds) >= 3
+        kinds |= {type(held.evidence.first.body) for held in evidence}
+    assert convicted >= 14  # in a quarter of the runs all the honest see the same face
+    assert kinds >= {Roster, Commitment}
 
 
 def test_a_run_is_a_function_of_its_seed() -> None:
