@@ -69,6 +69,7 @@ from folkmoot.protocol.messages import (
     decode_frame,
     encode,
 )
+from folkmoot.protocol.metrics import Metrics, select_metrics
 from folkmoot.protocol.record import encode_record
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -90,8 +91,8 @@ class Watcher(Protocol):
     def promoted(self, effect: Promote) -> None:
         """A round is done."""
 
-    def trained(self, base: Digest, accuracy: float | None) -> None:
-        """The base model was measured."""
+    def measured(self, model: Digest, metrics: Metrics) -> None:
+        """A model was measured on this member's held-out data; `metrics` is empty if it has none."""
 
     def finished(self) -> None:
         """The charter's last round is done, and its model measured."""
@@ -273,7 +274,7 @@ class Engine:
                 )
                 await self.put(FitFailed(effect.round, effect.base.root, str(error)))
                 return
-            self._rooms.watcher.trained(effect.base.root, trained.accuracy)
+            self._rooms.watcher.measured(effect.base.root, trained.metrics)
             await self.put(trained)
 
     async def _encode(self, effect: Encode) -> None:
@@ -334,7 +335,7 @@ class Engine:
         rooms, base = self._rooms, self.machine.current.base
         try:
             metrics = await rooms.learning.trainer.evaluate(rooms.models.place(base.root))
-            rooms.watcher.trained(base.root, metrics.get("accuracy"))
+            rooms.watcher.measured(base.root, select_metrics(metrics))
         except TrainerError as error:
             rooms.log.error("cannot measure the last model", error=error.detail)
         rooms.watcher.finished()

@@ -22,6 +22,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import Charter, Model
 from folkmoot.protocol.events import Trained
 from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.metrics import select_metrics
 from folkmoot.protocol.ring import Layout, compute_exponents
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.types import Digest, Round
@@ -84,7 +85,7 @@ class Learning:
             privacy_log=digest("folkmoot/v1/privacy-log", salts[1]),
             report=digest("folkmoot/v1/report", salts[2], report),
             num_examples=result.num_examples,
-            accuracy=result.metrics.get("accuracy"),
+            metrics=select_metrics(result.metrics),
         )
 
     def forget_before(self, round_: Round) -> None:

@@ -43,7 +43,10 @@ class RoundStatus(_Report):
     seconds: float
     model_digest: str
     statement: str
-    accuracy: float | None = None
+    metrics: dict[str, float] = {}
+    """Of the round's model, on this node's held-out data (`protocol/metrics.py`)."""
+    members_metrics: dict[str, float] = {}
+    """Of the round's model, over the held-out data of all who took part in the round after it."""
     bytes: int = 0
 
 
@@ -64,7 +67,8 @@ class NodeStatus(_Report):
     peers: list[str] = []
     """Names of the members that answer."""
     model_digest: str = ""
-    accuracy: float | None = None
+    metrics: dict[str, float] = {}
+    """Of that model, on this node's held-out data."""
     bytes_sent: int = 0
     bytes_received: int = 0
     rss_mb: float = 0.0

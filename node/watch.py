@@ -24,6 +24,7 @@ from folkmoot.node.status_file import (
 from folkmoot.node.trainer import TrainerProcess
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Promote
+from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId
@@ -39,7 +40,7 @@ class Watch:
         self._path = home.status
         self._charter = charter
         self._status = NodeStatus(name=member.name, pid=os.getpid(), peer_id=member.peer_id, member=me)
-        self._accuracy: dict[str, float] = {}
+        self._metrics: dict[str, dict[str, float]] = {}
         self._own_rss, self._trainer_rss = PeakRss(), PeakRss()
         self._measured_last = False
         self._can_write = True
@@ -68,25 +69,26 @@ class Watch:
             seconds=now - self._round_began,
             model_digest=effect.model.root.hex(),
             statement=struct_hash(effect.statement).hex(),
-            accuracy=self._accuracy.get(effect.model.root.hex()),
+            metrics=self._metrics.get(effect.model.root.hex(), {}),
             bytes=total - self._bytes,
         )
         self._round_began, self._bytes = now, total
         known = [one for one in self._status.history if one.round < effect.round]
         repeated = [one for one in self._status.history if one.round == effect.round]
         self._status.history = [*known, *(repeated or [row])]
+        for one in known:
+            if one.model_digest == effect.statement.base.hex():
+                one.members_metrics = dict(effect.base_metrics)
         self._status.model_digest = row.model_digest
 
-    def trained(self, base: Digest, accuracy: float | None) -> None:
+    def measured(self, model: Digest, metrics: Metrics) -> None:
         """A model was measured on this node's held-out data."""
-        if accuracy is None:
-            return
-        self._accuracy[base.hex()] = accuracy
+        found = self._metrics[model.hex()] = dict(metrics)
         for row in self._status.history:
-            if row.model_digest == base.hex():
-                row.accuracy = accuracy
-        if self._status.model_digest in ("", base.hex()):
-            self._status.accuracy = accuracy
+            if row.model_digest == model.hex():
+                row.metrics = found
+        if self._status.model_digest in ("", model.hex()):
+            self._status.metrics = found
 
     def finished(self) -> None:
         """The last model is measured."""

@@ -26,6 +26,7 @@ from folkmoot.protocol.messages import (
     encode,
     roster_digest,
 )
+from folkmoot.protocol.metrics import check_metrics
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
@@ -90,6 +91,11 @@ def verify_ready(signed: Signed, federation: Federation, verifier: Verifier) -> 
     # [REJECT] Its weight is a positive count
     if ready.num_examples < 1:
         raise Reject("READY without examples")
+    # [REJECT] Its metrics are known ones, within their bounds
+    try:
+        check_metrics(ready.metrics)
+    except ValueError as error:
+        raise Reject(f"READY: {error}") from error
     # [REJECT] The member exists and signed it
     verifier.verify(signed)
     return ready

@@ -10,7 +10,8 @@ from folkmoot.protocol.certificates import compute_statement
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import ArchiveRound, Promote, Record
 from folkmoot.protocol.journal import Attested
-from folkmoot.protocol.messages import Final, Frame, Lock, Signed, Statement
+from folkmoot.protocol.messages import Final, Frame, Lock, Ready, Roster, Signed, Statement
+from folkmoot.protocol.metrics import Metrics, mean_metrics
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.steps import Outcome
 from folkmoot.protocol.typed_data import struct_hash
@@ -66,7 +67,10 @@ class ClosedRounds:
         self._rounds[statement.round] = closed
         members = tuple(survivor.member for survivor in survivors.survivors)
         context.note_participants(members)
-        context.emit(Promote(statement.round, entry.model, members, statement, context.me in members))
+        measured = _metrics_of(entry.roster)
+        context.emit(
+            Promote(statement.round, entry.model, members, statement, context.me in members, measured)
+        )
         early = self._early.pop(statement.round, {})
         for signed in (entry.attestation, *early.values()):
             if signed is not None:
@@ -164,6 +168,14 @@ class ClosedRounds:
         """My attestations that still lack a quorum, to be said again."""
         mine = (one.attestations.get(self._context.me) for one in self._rounds.values() if not one.recorded)
         return [signed for signed in mine if signed is not None]
+
+
+def _metrics_of(roster: Signed) -> Metrics:
+    """What the members of a (verified) roster together measured on its base."""
+    assert isinstance(roster.body, Roster)
+    bodies = (signed.body for signed in roster.body.readies)
+    mean = mean_metrics(dict(body.metrics) for body in bodies if isinstance(body, Ready))
+    return tuple(mean.items())
 
 
 def _sorted(by_member: dict[MemberId, Signed]) -> tuple[Signed, ...]:

@@ -10,6 +10,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.events import Timer
 from folkmoot.protocol.journal import Entry
 from folkmoot.protocol.messages import Evidence, Frame, Roster, Signed, Statement, SurvivorSet
+from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.types import Digest, MemberId, Round
 
@@ -98,13 +99,17 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """This model is the round's result: make it, and all state staged with it, current."""
+    """This model is the round's result: make it, and all state staged with it, current.
+
+    `base_metrics`: what the roster's members measured on the model before it, over all their held-out rows.
+    """
 
     round: Round
     model: BlobRef
     participants: tuple[MemberId, ...]
     statement: Statement
     included: bool
+    base_metrics: Metrics = ()
 
 
 @dataclass(frozen=True, slots=True)

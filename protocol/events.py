@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.messages import Frame
+from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
 TimerKind: TypeAlias = Literal["grace", "attempt", "exchange", "announce", "refit"]
@@ -57,7 +58,7 @@ class Trained:
     privacy_log: Digest
     report: Digest
     num_examples: int
-    accuracy: float | None
+    metrics: Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Uint32 = Annotated[int, Meta(ge=0, lt=2**32)]
 Uint63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Few = Meta(max_length=256)
+Metric = tuple[Annotated[str, Meta(max_length=16)], float]
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ class Ready(_Wire, frozen=True, tag="ready"):
 
     `exponents` holds one int8 per tensor: the smallest E with every |value| <= 2^E, within the charter's bounds.
     `manifest`, `privacy_log` and `report` are salted commitments, opened to auditors only. Open mode adds the weight
-    and the metrics of the base model in clear.
+    and the metrics of the base model in clear (`metrics.py`).
     """
 
     round: Uint63
@@ -48,7 +49,7 @@ class Ready(_Wire, frozen=True, tag="ready"):
     privacy_log: Bytes32
     report: Bytes32
     num_examples: Uint63
-    accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
+    metrics: Annotated[tuple[Metric, ...], Meta(max_length=8)] = ()
 
 
 class Roster(_Wire, frozen=True, tag="roster"):

@@ -81,7 +81,7 @@ class Steps:
             privacy_log=trained.privacy_log,
             report=trained.report,
             num_examples=trained.num_examples,
-            accuracy=trained.accuracy,
+            metrics=trained.metrics,
         )
         state.ready = self._context.sign(body)
         self._context.persist(state.round, Said(state.ready))

@@ -133,10 +133,12 @@ def _type(node: inspect.Type) -> str:
             return _type(inner)
         case inspect.BytesType(min_length=low, max_length=high):
             return f"bytes{low}" if low is not None and low == high else f"bytes{_at_most(high)}"
-        case inspect.StrType(pattern=pattern):
-            return "str" if pattern is None else f"str {pattern}"
+        case inspect.StrType(pattern=pattern, max_length=high):
+            return f"str{_at_most(high)}" if pattern is None else f"str {pattern}"
         case inspect.IntType() | inspect.FloatType():
             return _number(node)
+        case inspect.TupleType(item_types=items):
+            return f"[{', '.join(map(_type, items))}]"
         case inspect.VarTupleType(item_type=item, max_length=high):
             return f"[{_type(item)}, ...{_at_most(high)}]"
         case inspect.LiteralType(values=values):
@@ -282,7 +284,8 @@ def _example_frames(
         return messages.Signed(0, body, signer.sign(body))
 
     salted = (b"\x55" * 32, b"\x66" * 32, b"\x77" * 32)
-    ready = messages.Ready(1, base, bytes([0, 0xFE]), *salted, num_examples=100, accuracy=0.5)
+    metrics = (("accuracy", 0.5), ("examples", 20.0))
+    ready = messages.Ready(1, base, bytes([0, 0xFE]), *salted, num_examples=100, metrics=metrics)
     roster = messages.Roster(1, 0, base, (sign(ready),), ready.exponents)
     roster_name = messages.roster_digest(0, roster)
     commitment = messages.Commitment(federation, 1, roster_name, 0, root, 200, key)

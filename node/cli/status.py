@@ -1,6 +1,7 @@
 """`folkmoot status`: what the node of a home is doing, from its status file alone. Imports nothing heavy."""
 
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ STALE_SECONDS = 10.0
 """A running node writes its status at least once a second; after this long something holds it up."""
 
 _SHOWN_ROUNDS = 10
+_SHOWN_METRICS = ("accuracy", "auc", "rmse", "mae")
 
 
 @click.command()
@@ -64,7 +66,7 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         "rounds": f"{report.rounds} completed, now {report.phase} in round {report.round} attempt {report.attempt}",
         "peers": ", ".join(report.peers) or "none answers",
         "model": report.model_digest or "none yet",
-        "accuracy": format_accuracy(report.accuracy),
+        "measured": format_metrics(report.metrics),
         "traffic": f"{format_size(report.bytes_sent)} sent, {format_size(report.bytes_received)} received",
         "memory": f"{report.rss_mb:.0f} MB (peak {report.peak_rss_mb:.0f}), trainer {report.trainer_peak_rss_mb:.0f}",
         "ledger": f"{ledger.state}, {ledger.height} rounds recorded, {ledger.backlog} waiting",
@@ -81,14 +83,16 @@ def _history(rounds: list[RoundStatus]) -> object:
     from rich.table import Table
 
     table = Table()
-    for heading in ("round", "took part", "seconds", "accuracy", "traffic", "model"):
+    names = metric_names(row.metrics for row in rounds)
+    for heading in ("round", "took part", "seconds", " / ".join(names), "by all", "traffic", "model"):
         table.add_column(heading, justify="left" if heading in ("took part", "model") else "right")
     for row in rounds:
         table.add_row(
             str(row.round),
             " ".join(row.participants) or "(snapshot)",
             f"{row.seconds:.2f}",
-            format_accuracy(row.accuracy),
+            format_values(row.metrics, names),
+            format_values(row.members_metrics, names),
             format_size(row.bytes),
             row.model_digest[:16],
         )
@@ -104,6 +108,18 @@ def format_size(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def format_accuracy(accuracy: float | None) -> str:
-    """Four decimals, or a dash where nothing was measured."""
-    return "-" if accuracy is None else f"{accuracy:.4f}"
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """What people ask for first, with its names, or a dash where nothing was measured."""
+    shown = [f"{name} {metrics[name]:.4f}" for name in _SHOWN_METRICS if name in metrics]
+    return ", ".join(shown) or "-"
+
+
+def metric_names(rows: Iterable[Mapping[str, float]]) -> list[str]:
+    """Which of `rows`' measures a column shows; its heading is their names."""
+    measured = [name for row in rows for name in row]
+    return [name for name in _SHOWN_METRICS if name in measured] or [_SHOWN_METRICS[0]]
+
+
+def format_values(metrics: Mapping[str, float], names: Iterable[str]) -> str:
+    """The measures called `names` without their names, or a dash where nothing was measured."""
+    return " / ".join(f"{metrics[name]:.4f}" for name in names if name in metrics) or "-"

@@ -12,16 +12,17 @@ import numpy as np
 
 from folkmoot.node.train import local, models
 from folkmoot.node.train.vectors import Vector
+from folkmoot.node.train.wire import Metrics
 from folkmoot.protocol.charter import Training
 from folkmoot.testnet import examples
 from folkmoot.testnet.examples import Example, Rows
 
 
 class Baselines(msgspec.Struct, frozen=True):
-    """Accuracy on the held-out rows of each member's model trained alone, in order, and of the pooled one."""
+    """Metrics on the held-out rows of each member's model trained alone, in order, and of the pooled one."""
 
-    alone: tuple[float, ...]
-    pooled: float
+    alone: tuple[Metrics, ...]
+    pooled: Metrics
 
 
 def compute(example: Example, members: Sequence[str], rounds: int, seed: int) -> Baselines:
@@ -29,10 +30,10 @@ def compute(example: Example, members: Sequence[str], rounds: int, seed: int) ->
     training = msgspec.structs.replace(example.training, seed=seed)
     start = models.initial_vector(example.kind, example.layers, seed)
     alone = [
-        accuracy(example, _train_on(example, rows, training, member, rounds, start))
+        measure(example, _train_on(example, rows, training, member, rounds, start))
         for member, rows in zip(members, example.deal(len(members)), strict=True)
     ]
-    pooled = accuracy(example, _train_on(example, example.train, training, "pooled", rounds, start))
+    pooled = measure(example, _train_on(example, example.train, training, "pooled", rounds, start))
     return Baselines(tuple(alone), pooled)
 
 
@@ -72,11 +73,11 @@ def _fit(example: Example, rows: Rows, training: Training, member: str, round: i
     return models.to_vector(module)
 
 
-def accuracy(example: Example, vector: Vector) -> float:
-    """Share of the held-out rows that the model in `vector` gets right."""
+def measure(example: Example, vector: Vector) -> Metrics:
+    """How the model in `vector` does on the held-out rows."""
     module = models.build(example.kind, example.layers)
     models.load_vector(module, vector)
-    return local.evaluate(module, _tensors(example.test), _unwatched)["accuracy"]
+    return local.evaluate(module, _tensors(example.test), _unwatched)
 
 
 def _tensors(rows: Rows) -> local.Rows:

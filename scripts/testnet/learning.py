@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 class Baselines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Accuracy on the held-out rows of each node's model trained alone, in order, and of one on all data."""
+    """Metrics on the held-out rows of each node's model trained alone, in order, and of one on all data."""
 
-    alone: tuple[float, ...]
-    pooled: float
+    alone: tuple[dict[str, float], ...]
+    pooled: dict[str, float]
 
 
 def start_server(home: TestnetHome) -> Child:

@@ -9,6 +9,7 @@ import msgspec
 from folkmoot.ledger.audit.report import AuditReport, Status
 from folkmoot.ledger.port import Record
 from folkmoot.node.status_file import NodeStatus
+from folkmoot.protocol.metrics import mean_metrics
 from folkmoot.testnet.learning import Baselines
 from folkmoot.testnet.processes import TestnetError
 
@@ -24,7 +25,9 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     model_digest: str
     accuracy: float | None
-    alone_accuracy: float
+    alone_accuracy: float | None
+    metrics: dict[str, float]
+    alone_metrics: dict[str, float]
     bytes_sent: int
     bytes_received: int
     peak_rss_mb: float
@@ -32,7 +35,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One recorded round. `seconds` is the median over the nodes; `tx` and digests in hex."""
+    """One recorded round. `seconds` is the median over the nodes; `tx` and digests in hex.
+
+    `metrics` are those of its model over all nodes' held-out rows; `accuracy` is one of them, null in regression.
+    """
 
     round: int
     participants: list[str]
@@ -42,6 +48,7 @@ class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
     tx: str
     gas: int
     accuracy: float | None
+    metrics: dict[str, float]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +57,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     federation: str
     mode: str
     nodes: tuple[NodeReport, ...]
-    pooled_accuracy: float
+    pooled_accuracy: float | None
+    pooled_metrics: dict[str, float]
     rounds: tuple[RoundReport, ...]
     audit: AuditReport
     cpu_seconds: float
@@ -82,8 +90,10 @@ def node_reports(
                 peer_id=seen.peer_id,
                 rounds=seen.rounds,
                 model_digest=seen.model_digest,
-                accuracy=seen.accuracy,
-                alone_accuracy=alone,
+                accuracy=seen.metrics.get("accuracy"),
+                alone_accuracy=alone.get("accuracy"),
+                metrics=seen.metrics,
+                alone_metrics=alone,
                 bytes_sent=seen.bytes_sent,
                 bytes_received=seen.bytes_received,
                 peak_rss_mb=seen.peak_rss_mb,
@@ -103,7 +113,7 @@ def round_reports(
         entries = [
             history[record.statement.round] for history in histories if record.statement.round in history
         ]
-        accuracies = [entry.accuracy for entry in entries if entry.accuracy is not None]
+        metrics = mean_metrics(entry.metrics for entry in entries)
         reports.append(
             RoundReport(
                 round=record.statement.round,
@@ -113,7 +123,8 @@ def round_reports(
                 statement=record.digest.hex(),
                 tx=f"0x{record.transaction.hex()}",
                 gas=record.gas_used,
-                accuracy=accuracies[0] if accuracies else None,
+                accuracy=metrics.get("accuracy"),
+                metrics=metrics,
             )
         )
     return tuple(reports)

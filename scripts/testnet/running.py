@@ -11,7 +11,7 @@ from rich.text import Text
 from folkmoot.ledger.audit import AuditReport, Source, Status, run_audit
 from folkmoot.ledger.port import Record
 from folkmoot.ledger.reader import LedgerReader
-from folkmoot.node.cli.status import format_accuracy, format_size
+from folkmoot.node.cli.status import format_metrics, format_size, format_values, metric_names
 from folkmoot.testnet import learning
 from folkmoot.testnet.chains import EMBEDDED
 from folkmoot.testnet.home import Plan, TestnetHome
@@ -59,7 +59,8 @@ def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> Report
         federation=testnet.federation,
         mode=testnet.mode,
         nodes=node_reports(plan.names, statuses, baselines),
-        pooled_accuracy=baselines.pooled,
+        pooled_accuracy=baselines.pooled.get("accuracy"),
+        pooled_metrics=baselines.pooled,
         rounds=round_reports(records, statuses),
         audit=audit,
         cpu_seconds=_cpu_seconds() - cpu_before,
@@ -85,8 +86,8 @@ def _cpu_seconds() -> float:
 
 def show_report(console: Console, home: TestnetHome, report: Report) -> None:
     """Print who reached what, whether all agree, what the audit says and where everything lies."""
-    console.print(_accuracies(report))
-    console.print(Text(f"trained on the pooled data: {report.pooled_accuracy:.4f}"))
+    console.print(_measures(report))
+    console.print(Text(f"trained on the pooled data: {format_metrics(report.pooled_metrics)}"))
     _show_agreement(console, report)
     for check in report.audit.checks:
         console.print(Text(f"  {check.id:<13} {check.status:<12} {check.detail}"), soft_wrap=True)
@@ -101,8 +102,9 @@ def show_report(console: Console, home: TestnetHome, report: Report) -> None:
     )
 
 
-def _accuracies(report: Report) -> Table:
-    table = Table(title="accuracy on the held-out data")
+def _measures(report: Report) -> Table:
+    names = metric_names(node.alone_metrics for node in report.nodes)
+    table = Table(title=f"{' / '.join(names)} on the held-out data")
     for heading in (
         "node",
         "shared model",
@@ -117,8 +119,8 @@ def _accuracies(report: Report) -> Table:
     for node in report.nodes:
         table.add_row(
             node.name,
-            format_accuracy(node.accuracy),
-            format_accuracy(node.alone_accuracy),
+            format_values(node.metrics, names),
+            format_values(node.alone_metrics, names),
             str(node.rounds),
             format_size(node.bytes_sent),
             format_size(node.bytes_received),

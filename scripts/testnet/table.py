@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from folkmoot.node.cli.status import format_accuracy, format_size
+from folkmoot.node.cli.status import format_metrics, format_size, format_values, metric_names
 from folkmoot.node.status_file import NodeStatus
+from folkmoot.protocol.metrics import mean_metrics
 
 MOST_NAMES = 6
 """Participants that are shown by name."""
@@ -26,7 +27,7 @@ class RoundView(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes that have completed it."""
     participants: tuple[str, ...]
     seconds: float
-    accuracy: float | None
+    metrics: dict[str, float]
     traffic: float
 
 
@@ -66,13 +67,12 @@ def make_view(statuses: Sequence[NodeStatus], nodes: int, total: int) -> View:
 
 def _round_view(number: int, statuses: Sequence[NodeStatus]) -> RoundView:
     entries = [entry for status in statuses for entry in status.history if entry.round == number]
-    accuracies = [entry.accuracy for entry in entries if entry.accuracy is not None]
     return RoundView(
         round=number,
         finished=len(entries),
         participants=max((tuple(entry.participants) for entry in entries), key=len),
         seconds=median(entry.seconds for entry in entries),
-        accuracy=accuracies[0] if accuracies else None,
+        metrics=mean_metrics(entry.metrics for entry in entries),
         traffic=sum(entry.bytes for entry in entries) / len(entries),
     )
 
@@ -147,8 +147,8 @@ class PlainLines:
     def update(self, view: View, *, final: bool = False) -> None:
         """Print the lines of the rounds that have been finished since."""
         for row in view.rounds:
-            # A model is measured before the next round's training, so its accuracy comes a little later.
-            complete = row.finished == view.nodes and row.accuracy is not None
+            # A model is measured before the next round's training, so its metrics come a little later.
+            complete = row.finished == view.nodes and bool(row.metrics)
             if row.round > self._printed and (complete or row.round < view.rounds[-1].round or final):
                 self.say(_line(row, view))
                 self._printed = row.round
@@ -161,20 +161,21 @@ def make_display(console: Console) -> Display:
 
 def _table(view: View) -> Table:
     table = Table()
-    for heading in ("round", "took part", "done by", "seconds", "accuracy", "traffic/node", "ledger"):
+    names = metric_names(row.metrics for row in view.rounds)
+    for heading in ("round", "took part", "done by", "seconds", " / ".join(names), "traffic/node", "ledger"):
         table.add_column(heading, justify="left" if heading == "took part" else "right")
     for row in view.rounds:
-        table.add_row(*_cells(row, view))
+        table.add_row(*_cells(row, view, format_values(row.metrics, names)))
     return table
 
 
-def _cells(row: RoundView, view: View) -> list[str]:
+def _cells(row: RoundView, view: View, measured: str) -> list[str]:
     return [
         f"{row.round}/{view.total}",
         _who(row.participants, view.nodes),
         f"{row.finished}/{view.nodes}",
         f"{row.seconds:.2f}",
-        format_accuracy(row.accuracy),
+        measured,
         format_size(row.traffic),
         "recorded" if row.round <= view.ledger_height else "waiting",
     ]
@@ -186,8 +187,7 @@ def _who(names: Sequence[str], nodes: int) -> str:
 
 
 def _line(row: RoundView, view: View) -> str:
-    number, participants, _, seconds, accuracy, traffic, _ = _cells(row, view)
+    number, participants, _, seconds, measured, traffic, _ = _cells(row, view, format_metrics(row.metrics))
     return (
-        f"round {number}: {participants}; {seconds} s, accuracy {accuracy}, {traffic} per node; "
-        f"ledger: {view.ledger}"
+        f"round {number}: {participants}; {seconds} s, {measured}, {traffic} per node; ledger: {view.ledger}"
     )

@@ -129,6 +129,7 @@ class AuditedFederation:
             members=tuple(keys.member(name) for keys, name in zip(self.keys, NAMES, strict=True)),
             auditors=auditors,
         )
+        self._codec = codec_named(self.charter.averaging.codec)
         self.rounds: list[MadeRound] = []
         self.settle(contract, chain_id)
 
@@ -188,7 +189,7 @@ class AuditedFederation:
         result = aggregate(
             base,
             [self._payload(number, name, roster.body, member, sealed[member]) for member in survivors],
-            codec_named("f32"),
+            self._codec,
             self.charter.model.sizes,
             roster.body.exponents,
         )
@@ -256,7 +257,7 @@ class AuditedFederation:
                 privacy_log=bytes(32),
                 report=bytes(32),
                 num_examples=100 + member,
-                accuracy=0.5,
+                metrics=(("accuracy", 0.5), ("examples", 20.0)),
             )
             readies.append(self.say(member, body))
         scales = compute_exponents(
@@ -275,8 +276,8 @@ class AuditedFederation:
         recipients = [
             bytes.fromhex(one.sealing_key) for one in (*self.charter.members, *self.charter.auditors)
         ]
-        size = codec_named("f32").encoded_size(len(update))
-        pieces = seal_payload(context, key, recipients, encode_vector(codec_named("f32"), update), size)
+        size = self._codec.encoded_size(len(update))
+        pieces = seal_payload(context, key, recipients, encode_vector(self._codec, update), size)
         blob = b"".join(bytes(piece) for piece in pieces)
         if spoilt:
             blob = blob[:-1] + bytes([blob[-1] ^ 1])
@@ -299,7 +300,8 @@ class AuditedFederation:
         context = PayloadContext(self.federation.id, number, name, member)
         frames = blob[frames_offset(len(roster_members(roster)) + len(self.charter.auditors)) :]
         weight = ring.weight_of(100 + member, self.charter.averaging.weight_cap)
-        return Payload(member, weight, lambda: open_frames(context, key, [frames], 4 * 8))
+        size = self._codec.encoded_size(self.charter.model.parameters)
+        return Payload(member, weight, lambda: open_frames(context, key, [frames], size))
 
     def _agree(
         self,

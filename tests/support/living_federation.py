@@ -37,6 +37,7 @@ from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.journal import decode_entry
 from folkmoot.protocol.messages import Body, Ready, Signed, decode_frame
+from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -75,14 +76,14 @@ class Watched:
 
     def __init__(self) -> None:
         self.rounds: dict[Round, Promote] = {}
-        self.measured: list[Digest] = []
+        self.models: dict[Digest, Metrics] = {}
         self.is_finished = False
 
     def promoted(self, effect: Promote) -> None:
         self.rounds[effect.round] = effect
 
-    def trained(self, base: Digest, accuracy: float | None) -> None:
-        self.measured.append(base)
+    def measured(self, model: Digest, metrics: Metrics) -> None:
+        self.models[model] = metrics
 
     def finished(self) -> None:
         self.is_finished = True

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from folkmoot.node.cli.status import describe_state, format_accuracy, format_size, status
+from folkmoot.node.cli.status import (
+    describe_state,
+    format_metrics,
+    format_size,
+    format_values,
+    metric_names,
+    status,
+)
 from folkmoot.node.status_file import NodeStatus, RoundStatus, StatusError, write_status
 
 
@@ -22,7 +29,8 @@ def report() -> NodeStatus:
         seconds=0.71,
         model_digest="ab" * 32,
         statement="cd" * 32,
-        accuracy=0.9125,
+        metrics={"accuracy": 0.9125, "examples": 360.0},
+        members_metrics={"accuracy": 0.9375, "examples": 1440.0},
         bytes=812_345,
     )
     return NodeStatus(
@@ -48,6 +56,7 @@ def test_it_shows_state_peers_and_history(tmp_path: Path, report: NodeStatus) ->
         f"running as process {os.getpid()}",
         "bob, carol",
         "0.9125",
+        "0.9375",
         "812.3 kB",
         "stale round: 3",
     ):
@@ -82,7 +91,17 @@ def test_sizes_are_for_people(size: float, text: str) -> None:
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
-    assert format_accuracy(None) == "-"
+    assert format_metrics({}) == "-"
+    assert format_metrics({"auc": 0.8, "accuracy": 0.9, "log_loss": 0.3}) == "accuracy 0.9000, auc 0.8000"
+    assert format_metrics({"mae": 2.5, "rmse": 3.25}) == "rmse 3.2500, mae 2.5000"
+
+
+def test_a_column_of_measures_is_headed_by_their_names() -> None:
+    rows = [{}, {"auc": 0.8, "accuracy": 0.9, "log_loss": 0.3}]
+    names = metric_names(rows)
+    assert names == ["accuracy", "auc"]
+    assert [format_values(row, names) for row in rows] == ["-", "0.9000 / 0.8000"]
+    assert metric_names([]) == ["accuracy"]
 
 
 def test_it_imports_nothing_heavy() -> None:

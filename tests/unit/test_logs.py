@@ -108,7 +108,7 @@ STATUS = NodeStatus(
     round=3,
     rounds=2,
     peers=["bob"],
-    accuracy=0.97,
+    metrics={"accuracy": 0.97},
     ledger=LedgerStatus(height=1, backlog=1, state="ok"),
     history=[
         RoundStatus(round=1, participants=["alice"], seconds=0.5, model_digest="ab", statement="cd", bytes=10)

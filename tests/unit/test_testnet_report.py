@@ -21,11 +21,15 @@ from folkmoot.testnet.table import LiveTable, PlainLines, View, make_view
 NAMES = ("alice", "bob")
 
 
+BASELINES = Baselines(alone=({"accuracy": 0.8}, {"accuracy": 0.81}), pooled={"accuracy": 0.97})
+
+
 def model(number: int) -> bytes:
     return bytes([number]) * 32
 
 
-def status(name: str, rounds: int, *, height: int = 0, accuracy: float | None = 0.9) -> NodeStatus:
+def status(name: str, rounds: int, *, height: int = 0, accuracy: float = 0.9) -> NodeStatus:
+    metrics = {"accuracy": accuracy, "examples": 20.0}
     history = [
         RoundStatus(
             round=number,
@@ -33,7 +37,7 @@ def status(name: str, rounds: int, *, height: int = 0, accuracy: float | None = 
             seconds=0.5 + 0.1 * (name == "bob"),
             model_digest=model(number).hex(),
             statement="00" * 32,
-            accuracy=accuracy if number < rounds else None,
+            metrics=metrics if number < rounds else {},
             bytes=1000 * number,
         )
         for number in range(1, rounds + 1)
@@ -46,7 +50,7 @@ def status(name: str, rounds: int, *, height: int = 0, accuracy: float | None = 
         rounds=rounds,
         phase="done",
         model_digest=model(rounds).hex() if rounds else "",
-        accuracy=accuracy,
+        metrics=metrics,
         bytes_sent=10,
         bytes_received=20,
         peak_rss_mb=101.5,
@@ -86,8 +90,9 @@ def report(*statuses: NodeStatus | None, audit: Status = Status.PASS) -> Report:
     return Report(
         federation="ab" * 32,
         mode="open",
-        nodes=node_reports(NAMES, statuses, Baselines(alone=(0.8, 0.81), pooled=0.97)),
+        nodes=node_reports(NAMES, statuses, BASELINES),
         pooled_accuracy=0.97,
+        pooled_metrics=BASELINES.pooled,
         rounds=round_reports(records, statuses),
         audit=AuditReport(status=audit, checks=(Check("quorum", audit, "2 statements"),)),
         cpu_seconds=12.5,
@@ -108,6 +113,8 @@ def test_the_report_has_the_agreed_shape(tmp_path: Path) -> None:
         "model_digest": model(2).hex(),
         "accuracy": 0.9,
         "alone_accuracy": 0.81,
+        "metrics": {"accuracy": 0.9, "examples": 20},
+        "alone_metrics": {"accuracy": 0.81},
         "bytes_sent": 10,
         "bytes_received": 20,
         "peak_rss_mb": 101.5,
@@ -122,6 +129,7 @@ def test_the_report_has_the_agreed_shape(tmp_path: Path) -> None:
         "tx": "0x" + "ee" * 32,
         "gas": 65_001,
         "accuracy": 0.9,
+        "metrics": {"accuracy": 0.9, "examples": 40},
     }
     assert written["audit"]["checks"] == [{"id": "quorum", "status": "PASS", "detail": "2 statements"}]
 
@@ -153,14 +161,10 @@ def test_a_recorded_round_that_no_node_remembers_is_reported_from_the_ledger() -
 def test_the_view_joins_the_nodes() -> None:
     view = make_view([status("alice", 2, height=1), status("bob", 1)], nodes=2, total=3)
     first, second = view.rounds
-    assert (first.finished, first.participants, first.accuracy, first.traffic) == (
-        2,
-        ("alice", "bob"),
-        0.9,
-        1000,
-    )
+    assert (first.finished, first.participants, first.traffic) == (2, ("alice", "bob"), 1000)
+    assert first.metrics == {"accuracy": 0.9, "examples": 20}  # bob has not measured it yet
     assert first.seconds == pytest.approx(0.55)
-    assert (second.finished, second.accuracy) == (1, None)
+    assert (second.finished, second.metrics) == (1, {})
     assert view.ledger == "1 of 3 rounds recorded, 1 waiting"
 
 
@@ -176,7 +180,7 @@ def views() -> list[View]:
     ]
 
 
-def test_plain_output_is_one_line_for_each_round_with_its_accuracy() -> None:
+def test_plain_output_is_one_line_for_each_round_with_its_metrics() -> None:
     out = io.StringIO()
     with PlainLines(Console(file=out, width=40)) as display:
         for view in views():
@@ -201,7 +205,7 @@ def test_the_live_table_shows_rounds_ledger_and_activity() -> None:
 @pytest.mark.parametrize(
     ("second", "said"), [(2, "all 2 nodes hold the recorded model"), (1, "do not all hold")]
 )
-def test_the_last_words_tell_accuracies_agreement_and_audit(tmp_path: Path, second: int, said: str) -> None:
+def test_the_last_words_tell_metrics_agreement_and_audit(tmp_path: Path, second: int, said: str) -> None:
     out = io.StringIO()
     show_report(
         Console(file=out, width=120), TestnetHome(tmp_path), report(status("alice", 2), status("bob", second))
