@@ -6,6 +6,7 @@ that a crash sends the same bytes again.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class Outbox:
         self._limiter = trio.CapacityLimiter(4)
         self._waiting: dict[Round, _Waiting] = {}
         self._settled: Round = 0
-        self._refused: Round = 0
+        self._refusals = 0
+        self._again_at = -math.inf
         self._failures = 0
         self._changed = trio.Event()
         self._pause = 0.5
@@ -99,7 +101,7 @@ class Outbox:
             self._log.warning("ledger unreachable", error=str(error), backlog=self.backlog)
         self.state = "unreachable"
         self._failures += 1
-        await trio.sleep(BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS)) - 1])
+        await trio.sleep(_back_off(self._failures))
 
     async def step(self) -> None:
         """Look at the head once, and submit the next statement if it is due. Raises `LedgerUnavailable`."""
@@ -131,7 +133,7 @@ class Outbox:
         self._pause = min(max((now - self._block_at) / 4, shortest), longest)
         self._block_at, self.head = now, head
         if moved:
-            self._moved_at = now
+            self._moved_at, self._refusals, self._again_at = now, 0, -math.inf
             self._log.info("ledger", height=head.height, block=head.block)
         await self._put_away(head)
         await self._on_head(head)
@@ -151,7 +153,7 @@ class Outbox:
     def _is_due(self, waiting: _Waiting) -> bool:
         """Mine at once, another's turn after as many patiences; counted from when it came to be next in line."""
         turns = waiting.record.turn * self._charter.schedule.submit_after
-        return trio.current_time() >= max(waiting.since, self._moved_at) + turns
+        return trio.current_time() >= max(self._again_at, max(waiting.since, self._moved_at) + turns)
 
     async def _submit(self, waiting: _Waiting) -> None:
         record, log = waiting.record, self._log.bind(round=waiting.record.statement.round)
@@ -166,9 +168,15 @@ class Outbox:
             await self._settle(record.digest)
         except LedgerRejected as error:
             await self._settle(record.digest)
-            if not error.stale and self._refused != record.statement.round:
-                self._refused = record.statement.round
-                log.error("statement refused by the ledger, which will be asked again", reason=str(error))
+            if not error.stale:
+                self._put_off(error, log)
+
+    def _put_off(self, error: LedgerRejected, log: BoundLogger) -> None:
+        """Something that time or the operator may mend, as an empty gas account: try again, ever more rarely."""
+        if self._refusals == 0:
+            log.error("statement refused by the ledger, which will be asked again", reason=str(error))
+        self._refusals += 1
+        self._again_at = trio.current_time() + _back_off(self._refusals)
 
     async def _prepare(self, waiting: _Waiting) -> PreparedTransaction:
         record = waiting.record
@@ -219,3 +227,8 @@ class Outbox:
     async def _call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """A call to the ledger in a thread; abandoned, not awaited, when this task is cancelled."""
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter, abandon_on_cancel=True)
+
+
+def _back_off(failures: int) -> float:
+    """Seconds to wait after the `failures`-th failure in a row."""
+    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
