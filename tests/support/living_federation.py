@@ -55,16 +55,16 @@ class Crash(Exception):
 class Tap:
     """A node's network that writes down every frame that the node says."""
 
-    def __init__(self, network: Network, said: list[bytes]) -> None:
+    def __init__(self, network: Network, say: Callable[[bytes], None]) -> None:
         self._network = network
-        self._said = said
+        self._say = say
 
     async def send(self, member: MemberId, data: bytes) -> None:
-        self._said.append(data)
+        self._say(data)
         await self._network.send(member, data)
 
     async def publish(self, data: bytes) -> None:
-        self._said.append(data)
+        self._say(data)
         await self._network.publish(data)
 
     def __getattr__(self, name: str) -> Any:
@@ -101,7 +101,9 @@ class House:
         self.models = Models(path / "models")
         self.trainer: Trainer = FakeTrainer(federation.charter.model.parameters, NAMES[me], delay=1.0)
         self.ledger = MemoryLedger(federation.chain, bytes([me + 1]) * 20)
+        self.payloads: Callable[..., Payloads] = Payloads
         self.said: list[bytes] = []
+        self.on_say: Callable[[bytes], None] = lambda data: None
         self.watched = Watched()
         self.once = Once(logger())
         self.engine: Engine | None = None
@@ -142,7 +144,7 @@ class House:
     async def _run(self, journal: Journal) -> None:
         outbox = Outbox(self.ledger, journal, self.federation.charter, self._on_head, logger())
         async with self.federation.hub.open(self.me, self._locate, self._served) as network:
-            tap = cast(Network, Tap(network, self.said))
+            tap = cast(Network, Tap(network, self._say))
             self.engine = Engine(self._machine(), self._rooms(tap, journal, outbox))
             self.up = True
             try:
@@ -155,6 +157,10 @@ class House:
     async def _on_head(self, head: LedgerHead) -> None:
         if self.engine is not None:
             await self.engine.head_advanced(head.finalized_height)
+
+    def _say(self, data: bytes) -> None:
+        self.on_say(data)
+        self.said.append(data)
 
     def _locate(self, root: Digest) -> Path | None:
         return self.archive.path(root) or self.models.path(root)
@@ -182,7 +188,7 @@ class House:
             journal=journal,
             archive=self.archive,
             models=self.models,
-            payloads=Payloads(made.federation, self.me, sealing, journal, self.archive, self.models),
+            payloads=self.payloads(made.federation, self.me, sealing, journal, self.archive, self.models),
             learning=learning,
             outbox=outbox,
             watcher=self.watched,
