@@ -9,19 +9,17 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.store import Journal, Secret
-from folkmoot.node.train.vectors import read_vector
-from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.node.train.vectors import read_pieces
+from folkmoot.protocol.aggregate import Payload, aggregate_stream
 from folkmoot.protocol.blob import CHUNK, BlobRef
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.codec import codec_named, encode_vector
+from folkmoot.protocol.codec import Codec, codec_named
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.events import Aggregated, Encoded
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, SurvivorSet
-from folkmoot.protocol.ring import weight_of
+from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, weight_of
 from folkmoot.protocol.sealing import (
     KEY_SIZE,
     SEALED_KEY_SIZE,
@@ -55,7 +53,6 @@ class Payloads:
         self._journal = journal
         self._archive = archive
         self._models = models
-        self._codec = codec_named(federation.charter.averaging.codec)
 
     def encode(self, round_: Round, roster: Digest, recipients: Sequence[MemberId], update: Path) -> Encoded:
         """Seal the update in file `update` to the recipients and the charter's auditors, into the archive.
@@ -65,12 +62,12 @@ class Payloads:
         """
         context = self._context(round_, roster, self._me)
         key = self._journal.secret(round_, roster, self._me) or self._new_key(context)
-        vector = read_vector(update, self._charter.model.parameters)
-        pieces = encode_vector(self._codec, vector)
-        size = self._codec.encoded_size(len(vector))
+        codec, parameters = self._codec(), self._charter.model.parameters
+        pieces = map(codec.encode, read_pieces(update, parameters, CHUNK_VALUES))
+        size = codec.encoded_size(parameters)
         with self._archive.writer() as blob:
             for piece in seal_payload(context, key, self._public_keys(recipients), pieces, size):
-                blob.write(bytes(piece))
+                blob.write(piece)
         assert blob.ref is not None
         return Encoded(round_, roster, blob.ref, key_commitment(context, key))
 
@@ -114,11 +111,32 @@ class Payloads:
             for one in commitments
             if isinstance(one.body, Commitment)
         ]
-        vector = np.frombuffer(self._models.read(base, verify=False), dtype="<f4")
-        result = aggregate(vector, payloads, self._codec, self._charter.model.sizes, roster.exponents)
-        model = self._models.add_bytes(result.model.data.cast("B"))
-        done = Aggregated(survivors.round, survivors.digest, result.sums_digest, model)
+        result = aggregate_stream(
+            partial(self._base, base),
+            payloads,
+            self._codec(),
+            self._charter.model.sizes,
+            roster.exponents,
+            self._store,
+            unchanged=base,
+        )
+        done = Aggregated(survivors.round, survivors.digest, result.sums_digest, result.model)
         return done, result.ill_formed
+
+    def _base(self, base: BlobRef) -> Iterator[bytes]:
+        with self._models.open(base) as file:
+            yield from iter(partial(file.read, CHUNK), b"")
+
+    def _store(self, chunks: Iterator[Float32s]) -> BlobRef:
+        with self._models.writer() as blob:
+            for chunk in chunks:
+                blob.write(chunk.data)
+        assert blob.ref is not None
+        return blob.ref
+
+    def _codec(self) -> Codec:
+        # A new one for each thread that works: codecs hold scratch memory.
+        return codec_named(self._charter.averaging.codec)
 
     def _payload(self, commitment: Commitment, num_examples: int, recipients: int) -> Payload:
         key = self.key(commitment)
@@ -131,7 +149,7 @@ class Payloads:
 
     def _plaintext(self, commitment: Commitment, key: bytes, recipients: int) -> Iterator[bytearray]:
         context = self._context(commitment.round, commitment.roster, commitment.member)
-        size = self._codec.encoded_size(self._charter.model.parameters)
+        size = self._codec().encoded_size(self._charter.model.parameters)
         skip = frames_offset(recipients + len(self._charter.auditors))
         with self._archive.open(_ref(commitment)) as file:
             file.seek(skip)

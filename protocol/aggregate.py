@@ -1,50 +1,93 @@
-"""From opened payloads to the new model.
+"""From opened payloads to the new model, chunk by chunk.
 
-The node and the auditor call the same function and get the same bits.
+The node and the auditor call the same functions and get the same bits.
 """
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from folkmoot.protocol import ring
-from folkmoot.protocol.codec import Codec, decode_vector
+from folkmoot.protocol.codec import Codec, VectorDecoder
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.pieces import Buffer
-from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Int64s, Layout
+from folkmoot.protocol.pieces import Buffer, recut
+from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Float64s, Layout
 from folkmoot.protocol.types import Digest, MemberId
+
+Stored = TypeVar("Stored")
+
+Open: TypeAlias = Callable[[], Iterable[Buffer]]
+"""Begins a new pass over some bytes, in pieces of any size; every pass must give the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
     """A survivor's update: whose, with which weight (`ring.weight_of`), and how to read its plaintext.
 
-    `open` begins a new pass over the plaintext, in pieces of any size (`sealing.open_frames`); every pass
-    must give the same bytes. A `RemoteProtocolError` from it or from decoding makes the payload ill-formed.
+    A `RemoteProtocolError` from `open` (`sealing.open_frames`) or from decoding makes the payload ill-formed.
     """
 
     member: MemberId
     weight: int
-    open: Callable[[], Iterable[Buffer]]
+    open: Open
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregate:
-    """What came out: digest of weight and sums (LOCK names it), the new model, and whose payload did not
-    count.
+class Aggregate(Generic[Stored]):
+    """What came out: digest of weight and sums (LOCK names it), the new model, and whose payload did not count.
 
     `changed` is False if the model is the base: total weight zero, or a result that is not finite.
     """
 
     sums_digest: Digest
-    model: Float32s
+    model: Stored
     changed: bool
     total_weight: int
     ill_formed: tuple[MemberId, ...]
+
+
+def aggregate_stream(
+    base: Open,
+    payloads: Sequence[Payload],
+    codec: Codec,
+    sizes: Sequence[int],
+    exponents: bytes | Sequence[int] | ring.Int8s,
+    store: Callable[[Iterator[Float32s]], Stored],
+    unchanged: Stored,
+) -> Aggregate[Stored]:
+    """Weighted mean of the payloads as exact integers, then FedAvg on `base` (flat little-endian float32).
+
+    `store` is handed the new model as chunks, each to be used before the next, and returns what `Aggregate.model`
+    shall be; `unchanged` is that for the base. If the iteration raises, `store` must keep nothing and let the exception
+    pass: the chunks were not the model, and it may be called again.
+
+    Does not depend on the order of `payloads`. An ill-formed payload counts as zero with weight zero (PROTOCOL
+    section 3): its bytes were agreed on, so every honest node finds the same fault. Memory: a few chunks, and one for
+    each payload. Raises LocalProtocolError for arguments that cannot be right.
+    """
+    _check_payloads(payloads)
+    work = _Work(base, FixedPoint(Layout(sizes), exponents), codec)
+    ill_formed: set[MemberId] = set()
+    try:
+        outcome = work.sum(payloads, store)
+    except _IllFormedError as error:
+        # It spoilt a pass over all. Now look at each of the others whole, so that many cannot spoil many passes.
+        others = [payload for payload in payloads if payload.member != error.member]
+        good = [payload for payload in others if work.is_readable(payload)]
+        ill_formed = {payload.member for payload in payloads} - {payload.member for payload in good}
+        outcome = work.sum(good, store)
+    sums_digest, total_weight, model = outcome
+    return Aggregate(
+        sums_digest,
+        unchanged if model is None else model,
+        model is not None,
+        total_weight,
+        tuple(sorted(ill_formed)),
+    )
 
 
 def aggregate(
@@ -53,64 +96,23 @@ def aggregate(
     codec: Codec,
     sizes: Sequence[int],
     exponents: bytes | Sequence[int] | ring.Int8s,
-) -> Aggregate:
-    """Weighted mean of the payloads as exact integers, then FedAvg on `base` (float32, `sum(sizes)` values).
+) -> Aggregate[Float32s]:
+    """`aggregate_stream` with base and model as whole vectors (float32, `sum(sizes)` values)."""
+    if base.dtype != np.float32 or base.shape != (sum(sizes),):
+        raise LocalProtocolError(f"base is {base.dtype}{base.shape}, expected float32({sum(sizes)},)")
 
-    Does not depend on the order of `payloads`. An ill-formed payload counts as zero with weight zero
-    (PROTOCOL section 3): its bytes were agreed on, so every honest node finds the same fault. Memory: base,
-    one int64 vector, the result, and one chunk. Raises LocalProtocolError for arguments that cannot be right.
-    """
-    layout = Layout(sizes)
-    _check_arguments(base, payloads, layout)
-    fixed = FixedPoint(layout, exponents)
-    summing = _Sums(fixed, codec)
-    ill_formed = []
-    total_weight = 0
-    for payload in sorted(payloads, key=lambda payload: payload.member):
-        if summing.add(payload):
-            total_weight += payload.weight
-        else:
-            ill_formed.append(payload.member)
-    model, changed = _apply(base, summing.sums, total_weight, fixed)
-    return Aggregate(
-        _sums_digest(total_weight, summing.sums), model, changed, total_weight, tuple(ill_formed)
-    )
+    def collect(chunks: Iterator[Float32s]) -> Float32s:
+        model, start = np.empty_like(base), 0
+        for chunk in chunks:
+            model[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        return model
+
+    flat = base.astype("<f4", copy=False).data
+    return aggregate_stream(lambda: [flat], payloads, codec, sizes, exponents, collect, unchanged=base)
 
 
-class _Sums:
-    """The weighted sum so far, and scratch memory for one chunk."""
-
-    def __init__(self, fixed: FixedPoint, codec: Codec) -> None:
-        self.sums = np.zeros(fixed.layout.size, dtype="<i8")
-        self._fixed = fixed
-        self._codec = codec
-        self._integers = np.empty(min(CHUNK_VALUES, fixed.layout.size), dtype=np.int64)
-
-    def add(self, payload: Payload) -> bool:
-        """Add a payload; returns False, with the sums as before, if it is ill-formed."""
-        added = 0
-        chunks = decode_vector(self._codec, payload.open(), self._fixed.layout.size)
-        try:
-            for start, values in chunks:
-                self._add_chunk(start, values, payload.weight)
-                added += 1
-        except RemoteProtocolError:
-            # A fault deep in the stream: read the good beginning again and take it back, exactly.
-            again = decode_vector(self._codec, payload.open(), self._fixed.layout.size)
-            for start, values in islice(again, added):
-                self._add_chunk(start, values, -payload.weight)
-            return False
-        return True
-
-    def _add_chunk(self, start: int, values: Float32s, weight: int) -> None:
-        integers = self._integers[: len(values)]
-        self._fixed.to_integers(values, start, integers)
-        ring.accumulate_weighted(self.sums[start : start + len(values)], integers, weight)
-
-
-def _check_arguments(base: Float32s, payloads: Sequence[Payload], layout: Layout) -> None:
-    if base.dtype != np.float32 or base.shape != (layout.size,):
-        raise LocalProtocolError(f"base is {base.dtype}{base.shape}, expected float32({layout.size},)")
+def _check_payloads(payloads: Sequence[Payload]) -> None:
     members = [payload.member for payload in payloads]
     if len(set(members)) != len(members):
         raise LocalProtocolError(f"payloads of members {sorted(members)}: one is there twice")
@@ -119,20 +121,116 @@ def _check_arguments(base: Float32s, payloads: Sequence[Payload], layout: Layout
     ring.check_headroom(len(payloads))
 
 
-def _apply(base: Float32s, sums: Int64s, total_weight: int, fixed: FixedPoint) -> tuple[Float32s, bool]:
-    if total_weight == 0:
-        return base, False
-    model = np.empty_like(base)
-    for start, stop in fixed.layout.chunks():
-        piece = model[start:stop]
-        fixed.mean(sums[start:stop], total_weight, start, piece)
-        if not ring.apply_fedavg(base[start:stop], piece, piece):
-            return base, False
-    return model, True
+class _IllFormedError(Exception):
+    """The payload of `member` cannot be read."""
+
+    def __init__(self, member: MemberId) -> None:
+        super().__init__(member)
+        self.member = member
 
 
-def _sums_digest(total_weight: int, sums: Int64s) -> Digest:
-    """SHA-256 of type line, total weight (8 bytes, big endian) and the sums (int64, little endian)."""
-    state = hashlib.sha256(b"folkmoot/v1/sums\n" + struct.pack(">Q", total_weight))
-    state.update(sums.data)
-    return state.digest()
+class _UnchangedError(Exception):
+    """The round changes nothing: the chunks that were handed out are not a model."""
+
+
+class _Source:
+    """One pass over a payload; everything that is wrong with it is an `_IllFormedError`."""
+
+    def __init__(self, payload: Payload, codec: Codec) -> None:
+        self.payload = payload
+        self._decoder = VectorDecoder(codec, payload.open())
+
+    def read(self, out: Float64s) -> None:
+        try:
+            self._decoder.read(out)
+        except RemoteProtocolError as error:
+            raise _IllFormedError(self.payload.member) from error
+
+    def finish(self) -> None:
+        try:
+            self._decoder.finish()
+        except RemoteProtocolError as error:
+            raise _IllFormedError(self.payload.member) from error
+
+
+class _Work:
+    """One aggregation: where the base is, scales and codec, and scratch memory for one chunk."""
+
+    def __init__(self, base: Open, fixed: FixedPoint, codec: Codec) -> None:
+        self._base = base
+        self._fixed = fixed
+        self._codec = codec
+        length = min(CHUNK_VALUES, fixed.layout.size)
+        self._values = np.empty(length, dtype=np.float64)
+        self._sums = np.empty(length, dtype=np.float64)
+        self._integers = np.empty(length, dtype="<i8")
+        self._model = np.empty(length, dtype="<f4")
+
+    def is_readable(self, payload: Payload) -> bool:
+        """Read a payload from beginning to end."""
+        try:
+            source = _Source(payload, self._codec)
+            for start, stop in self._fixed.layout.chunks():
+                source.read(self._values[: stop - start])
+            source.finish()
+        except _IllFormedError:
+            return False
+        return True
+
+    def sum(
+        self, payloads: Sequence[Payload], store: Callable[[Iterator[Float32s]], Stored]
+    ) -> tuple[Digest, int, Stored | None]:
+        """One pass over all: digest of weight and sums, total weight, and the model unless it is the base.
+
+        Raises `_IllFormedError` at the first payload that cannot be read.
+        """
+        total = sum(payload.weight for payload in payloads)
+        # SHA-256 of type line, total weight (8 bytes, big endian) and the sums (int64, little endian)
+        state = hashlib.sha256(b"folkmoot/v1/sums\n" + struct.pack(">Q", total))
+        model: Stored | None
+        try:
+            model = store(self._model_chunks(payloads, total, state.update))
+        except _UnchangedError:
+            model = None
+        return state.digest(), total, model
+
+    def _model_chunks(
+        self, payloads: Sequence[Payload], total_weight: int, digest: Callable[[Buffer], None]
+    ) -> Iterator[Float32s]:
+        """The new model; ends in `_UnchangedError` if there is none. `digest` is fed the sums in any case."""
+        sources = [_Source(payload, self._codec) for payload in payloads]
+        base = recut(self._base(), 4 * CHUNK_VALUES)
+        is_model = total_weight > 0
+        for start, stop in self._fixed.layout.chunks():
+            sums, model = self._sum_chunk(sources, start, stop), self._model[: stop - start]
+            digest(self._as_integers(sums))
+            if is_model:
+                self._fixed.mean(sums, total_weight, start, model)
+                is_model = ring.apply_fedavg(_next_values(base, stop - start), model, model)
+            if is_model:
+                yield model
+        for source in sources:
+            source.finish()
+        if not is_model:
+            raise _UnchangedError
+
+    def _sum_chunk(self, sources: Sequence[_Source], start: int, stop: int) -> Float64s:
+        sums, values = self._sums[: stop - start], self._values[: stop - start]
+        sums.fill(0.0)
+        for source in sources:
+            source.read(values)
+            self._fixed.to_integers(values, start, values)
+            ring.accumulate_weighted(sums, values, source.payload.weight)
+        return sums
+
+    def _as_integers(self, sums: Float64s) -> Buffer:
+        integers = self._integers[: len(sums)]
+        np.copyto(integers, sums, casting="unsafe")
+        return integers.data.cast("B")
+
+
+def _next_values(base: Iterator[memoryview], count: int) -> Float32s:
+    data = next(base, memoryview(b""))
+    if len(data) != 4 * count:
+        raise LocalProtocolError(f"base model has {len(data)} bytes where {4 * count} were expected")
+    return np.frombuffer(data, dtype="<f4")

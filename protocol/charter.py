@@ -96,7 +96,7 @@ class Averaging(_Terms, frozen=True, kw_only=True):
     """How updates become one: mode, wire codec, outer rule, weights and the bounds of the scale exponents."""
 
     mode: Literal["open"] = "open"
-    codec: Literal["f32"] = "f32"
+    codec: Literal["f32", "int8", "int4"] = "int4"
     rule: Literal["fedavg"] = "fedavg"
     weight_cap: Positive = 65_535
     exponent_min: Annotated[int, Meta(ge=-126, le=127)] = 0

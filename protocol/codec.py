@@ -4,20 +4,22 @@ A codec works on chunks of `ring.CHUNK_VALUES` values (the last may be shorter),
 than one beside the vector. To add one: a class with the four members of `Codec`, and a line in `_CODECS`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 
+from folkmoot.protocol.block_codec import BlockCodec
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.pieces import Buffer, recut
-from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
+from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, Float64s
 
 
 class Codec(Protocol):
     """One way to write float32 values.
 
-    Chunks are written one after the other, without padding between them.
+    Chunks are written one after the other, without padding between them. A codec may hold scratch memory for one
+    chunk, so an object serves one thread at a time.
     """
 
     name: str
@@ -26,14 +28,14 @@ class Codec(Protocol):
         """Bytes of an encoded vector of `parameters` values; known before anything is sent."""
         ...
 
-    def encode(self, chunk: Float32s) -> bytes:
-        """Write one chunk. Raises LocalProtocolError on a value that is not finite."""
+    def encode(self, chunk: Float32s) -> Buffer:
+        """Write one chunk; the result may be a view of it. Raises LocalProtocolError on a value that is not finite."""
         ...
 
-    def decode(self, data: Buffer, parameters: int) -> Float32s:
-        """Read one chunk of `parameters` values; the result may be a view of `data`.
+    def decode(self, data: Buffer, out: Float64s) -> None:
+        """Read one chunk of `len(out)` values into `out`, exactly.
 
-        Raises RemoteProtocolError on anything that `encode` would not have written.
+        Raises RemoteProtocolError on a wrong length and on anything else that no encoder writes.
         """
         ...
 
@@ -47,53 +49,64 @@ class Float32Codec:
         """Four bytes a value."""
         return 4 * parameters
 
-    def encode(self, chunk: Float32s) -> bytes:
+    def encode(self, chunk: Float32s) -> Buffer:
         """The values' own bytes."""
         if not np.isfinite(chunk).all():
             raise LocalProtocolError("cannot encode a value that is not finite: the update is unusable")
-        return chunk.astype("<f4", copy=False).tobytes()
+        return chunk.astype("<f4", copy=False).data.cast("B")
 
-    def decode(self, data: Buffer, parameters: int) -> Float32s:
-        """A view of `data` as values."""
-        if len(data) != 4 * parameters:
-            raise RemoteProtocolError(f"f32 chunk of {len(data)} bytes, expected {4 * parameters}")
+    def decode(self, data: Buffer, out: Float64s) -> None:
+        """The values as float64."""
+        if len(data) != 4 * len(out):
+            raise RemoteProtocolError(f"f32 chunk of {len(data)} bytes, expected {4 * len(out)}")
         values = np.frombuffer(data, dtype="<f4")
         if not np.isfinite(values).all():
             raise RemoteProtocolError("f32 chunk holds a value that is not finite")
-        return values
+        np.copyto(out, values)
 
 
-_CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32Codec(),)}
+_CODECS: dict[str, Callable[[], Codec]] = {
+    "f32": Float32Codec,
+    "int8": lambda: BlockCodec("int8", bits=8),
+    "int4": lambda: BlockCodec("int4", bits=4),
+}
 
 
 def codec_named(name: str) -> Codec:
-    """The codec that a charter asks for. Raises LocalProtocolError for a name we do not know."""
+    """A codec object of the kind that a charter asks for, for one thread.
+
+    Raises LocalProtocolError for a name we do not know.
+    """
     try:
-        return _CODECS[name]
+        return _CODECS[name]()
     except KeyError:
         raise LocalProtocolError(f"unknown codec {name!r}: known are {', '.join(_CODECS)}") from None
 
 
-def encode_vector(codec: Codec, vector: Float32s) -> Iterator[bytes]:
+def encode_vector(codec: Codec, vector: Float32s) -> Iterator[Buffer]:
     """Write a flat vector chunk by chunk."""
     for start in range(0, len(vector), CHUNK_VALUES):
         yield codec.encode(vector[start : start + CHUNK_VALUES])
 
 
-def decode_vector(codec: Codec, pieces: Iterable[Buffer], parameters: int) -> Iterator[tuple[int, Float32s]]:
-    """Read a vector of exactly `parameters` values from bytes that come in pieces of any size.
+class VectorDecoder:
+    """Reads an encoded vector, chunk by chunk, from bytes that come in pieces of any size."""
 
-    Yields (index of the chunk's first value, values); use each before the next. Raises RemoteProtocolError on
-    bad, missing or trailing bytes.
-    """
-    chunks = recut(pieces, codec.encoded_size(CHUNK_VALUES))
-    for start in range(0, parameters, CHUNK_VALUES):
-        count = min(CHUNK_VALUES, parameters - start)
-        data = next(chunks, None)
+    def __init__(self, codec: Codec, pieces: Iterable[Buffer]) -> None:
+        self._codec = codec
+        self._chunks = recut(pieces, codec.encoded_size(CHUNK_VALUES))
+
+    def read(self, out: Float64s) -> None:
+        """The next `len(out)` values: CHUNK_VALUES, or what is left in the last chunk.
+
+        Raises RemoteProtocolError on bad or missing bytes.
+        """
+        data = next(self._chunks, None)
         if data is None:
-            raise RemoteProtocolError(
-                f"{codec.name} vector ends at value {start}, expected {parameters} values"
-            )
-        yield start, codec.decode(data, count)
-    if next(chunks, None) is not None:
-        raise RemoteProtocolError(f"{codec.name} vector has bytes after its {parameters} values")
+            raise RemoteProtocolError(f"{self._codec.name} vector ends before its last value")
+        self._codec.decode(data, out)
+
+    def finish(self) -> None:
+        """Raise RemoteProtocolError unless the bytes end here; call it after the last chunk."""
+        if next(self._chunks, None) is not None:
+            raise RemoteProtocolError(f"{self._codec.name} vector has bytes after its last value")

@@ -7,8 +7,10 @@ Why it is exact in numpy:
 - a float32 is a float64, and its product with a power of two is exact there: magnitudes run from 2^-149 *
   2^(32-127) to 2^128 * 2^(32+128), far inside the normal float64 range (2^-1022 .. 2^1023), and the 24-bit
   significand is kept. Hence `rint` sees the true value and rounds it once, ties to even.
+- the same holds for what a block codec decodes to: at most 15 significant bits between 2^-133 and 2^135.
 - a sum of n integers up to 2^32 with weights below 2^16 stays below 2^53 (`check_headroom`), so it is exact
-  both as int64 and as float64.
+  both as int64 and as float64. Sums are kept as float64, in which they are born and divided; a sum that starts
+  at +0 never becomes -0.
 """
 
 import math
@@ -22,7 +24,6 @@ from folkmoot.protocol.errors import LocalProtocolError
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
-Int64s = NDArray[np.int64]
 Int8s = NDArray[np.int8]
 
 VALUE_BITS = 32
@@ -90,21 +91,19 @@ class FixedPoint:
         self._unit = [math.ldexp(1.0, int(exponent) - VALUE_BITS) for exponent in scales]
         self._scratch = np.empty(min(CHUNK_VALUES, layout.size), dtype=np.float64)
 
-    def to_integers(self, chunk: Float32s, start: int, out: Int64s) -> None:
-        """Write round-half-even(x * 2^(32-E)), clipped to +-2^32, into `out` (as long as `chunk`).
+    def to_integers(self, chunk: Float64s, start: int, out: Float64s) -> None:
+        """Write round-half-even(x * 2^(32-E)), clipped to +-2^32, into `out` (as long as `chunk`, or `chunk` itself).
 
-        `chunk` begins at value `start` of the flat vector, holds at most CHUNK_VALUES and may cross tensor
-        edges. Its values must be finite: codecs refuse all others.
+        `chunk` begins at value `start` of the flat vector and may cross tensor edges. Its values must be finite:
+        codecs refuse all others.
         """
-        scaled = self._scratch[: len(chunk)]
         for tensor, low, high in self.layout.pieces(start, start + len(chunk)):
-            # dtype is needed: numpy would multiply a float32 array by a Python float in float32.
-            np.multiply(chunk[low:high], self._per_unit[tensor], out=scaled[low:high], dtype=np.float64)
-        np.rint(scaled, out=scaled)
-        np.clip(scaled, -_LIMIT, _LIMIT, out=scaled)
-        np.copyto(out, scaled, casting="unsafe")
+            # dtype guards callers: numpy would multiply a float32 array by a Python float in float32.
+            np.multiply(chunk[low:high], self._per_unit[tensor], out=out[low:high], dtype=np.float64)
+        np.rint(out, out=out)
+        np.clip(out, -_LIMIT, _LIMIT, out=out)
 
-    def mean(self, sums: Int64s, total_weight: int, start: int, out: Float32s) -> None:
+    def mean(self, sums: Float64s, total_weight: int, start: int, out: Float32s) -> None:
         """Write sum * 2^(E-32) / total_weight into `out`, for the chunk of sums that begins at value `start`.
 
         The product is exact; the division rounds to float64 and the store to float32, both IEEE and so the
@@ -115,7 +114,7 @@ class FixedPoint:
             raise LocalProtocolError(f"mean over a total weight of {total_weight}: it must be positive")
         scaled = self._scratch[: len(sums)]
         for tensor, low, high in self.layout.pieces(start, start + len(sums)):
-            np.multiply(sums[low:high], self._unit[tensor], out=scaled[low:high], dtype=np.float64)
+            np.multiply(sums[low:high], self._unit[tensor], out=scaled[low:high])
         np.divide(scaled, float(total_weight), out=scaled)
         np.copyto(out, scaled, casting="same_kind")
 
@@ -143,11 +142,8 @@ def compute_exponents(vector: Float32s, layout: Layout, lower: int, upper: int) 
     return exponents
 
 
-def accumulate_weighted(sums: Int64s, integers: Int64s, weight: int) -> None:
-    """sums += weight * integers, in place; `integers` is overwritten.
-
-    A negative weight takes a summand back.
-    """
+def accumulate_weighted(sums: Float64s, integers: Float64s, weight: int) -> None:
+    """sums += weight * integers, in place; `integers` is overwritten. Exact below 2^53 (`check_headroom`)."""
     np.multiply(integers, weight, out=integers)
     np.add(sums, integers, out=sums)
 
@@ -198,13 +194,13 @@ def check_float_environment() -> None:
     results would differ from every other node's. Call it at start, after all imports, and in worker threads.
     """
     # Long enough for the vector loops of numpy, which may behave unlike the scalar ones.
-    sums = np.tile(np.array(_GOLDEN_SUMS, dtype=np.int64), 16)
+    sums = np.tile(np.array(_GOLDEN_SUMS, dtype=np.float64), 16)
     found = np.empty(len(sums), dtype=np.float32)
     FixedPoint(Layout([len(sums)]), [-126]).mean(sums, 3, 0, found)
     np.add(found, found[::-1], out=found)
-    integers = np.empty(len(sums), dtype=np.int64)
-    FixedPoint(Layout([len(sums)]), [-126]).to_integers(found, 0, integers)
-    expected = np.tile(np.array(_GOLDEN_INTEGERS, dtype=np.int64), 16)
+    integers = found.astype(np.float64)
+    FixedPoint(Layout([len(sums)]), [-126]).to_integers(integers, 0, integers)
+    expected = np.tile(np.array(_GOLDEN_INTEGERS, dtype=np.float64), 16)
     if not np.array_equal(integers, expected):
         raise LocalProtocolError(
             "this process does not compute with subnormal floats (flush-to-zero is set, often by a library "

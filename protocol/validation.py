@@ -13,6 +13,7 @@ from folkmoot.protocol.certificates import (
     verify_roster,
     verify_survivors,
 )
+from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import Ignore, Reject
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.hashing import digest
@@ -80,7 +81,8 @@ def validate_roster(signed: Signed, view: View, known: Exchange | None) -> None:
 def expected_payload_size(view: View, recipients: int) -> int:
     """Bytes of an open-mode payload: sealed keys for roster and auditors, then the frames of the coded update."""
     charter = view.federation.charter
-    return payload_size(recipients + len(charter.auditors), 4 * charter.model.parameters)
+    plaintext = codec_named(charter.averaging.codec).encoded_size(charter.model.parameters)
+    return payload_size(recipients + len(charter.auditors), plaintext)
 
 
 def validate_commitment(signed: Signed, view: View, exchange: Exchange) -> None:

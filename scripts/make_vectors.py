@@ -15,7 +15,7 @@ from nacl.public import PrivateKey
 
 from folkmoot.protocol import merkle, ring, sealing, typed_data
 from folkmoot.protocol.aggregate import Payload, aggregate
-from folkmoot.protocol.codec import codec_named
+from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
 from folkmoot.protocol.messages import Commitment, Lock, Proposal, Statement, Vote
 
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors"
@@ -109,6 +109,67 @@ def ring_vectors() -> dict[str, object]:
     }
 
 
+def codec_vectors() -> dict[str, object]:
+    """One vector of four blocks in every codec: zeros, subnormals, the largest values; ties; and what is refused."""
+    rng = np.random.default_rng(20)
+    vector = np.zeros(3 * 64 + 17, dtype=np.float32)
+    vector[:64] = rng.standard_normal(64)
+    vector[128:136] = [2**-149, -(2**-149), 2**-126, 3 * 2**-134, -(2**-133), 2**-140, 0, -0.0]
+    vector[192:209] = np.finfo(np.float32).max * np.linspace(-1, 1, 17)
+    ties = np.array([7, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 6.5, 127 / 128], dtype=np.float32)
+    sizes, exponents = [70, 139], bytes([2, 127])
+    return {
+        "vector": _bits(vector),
+        "ties": _bits(ties),
+        "sizes": sizes,
+        "exponents": list(exponents),
+        "codecs": [
+            {
+                "name": name,
+                "vector": b"".join(encode_vector(codec_named(name), vector)).hex(),
+                "ties": bytes(codec_named(name).encode(ties)).hex(),
+                "integers": _decoded_integers(name, vector, sizes, exponents),
+                "refused": [data.hex() for data in _refused(name)],
+            }
+            for name in ("f32", "int8", "int4")
+        ],
+    }
+
+
+def _decoded_integers(name: str, vector: ring.Float32s, sizes: list[int], exponents: bytes) -> list[int]:
+    decoder = VectorDecoder(codec_named(name), encode_vector(codec_named(name), vector))
+    values = np.empty(len(vector), dtype=np.float64)
+    decoder.read(values)
+    decoder.finish()
+    ring.FixedPoint(ring.Layout(sizes), exponents).to_integers(values, 0, values)
+    return [int(value) for value in values]
+
+
+def _refused(name: str) -> list[bytes]:
+    """Encodings of one value that every decoder refuses."""
+    if name == "f32":
+        return [
+            b"",
+            bytes(3),
+            bytes(5),
+            *(bytes.fromhex(bits) for bits in ("0000807f", "000080ff", "0100807f")),
+        ]
+    rest = 63 if name == "int8" else 31
+    one, least, second = ("01", "80", "0001") if name == "int8" else ("01", "08", "10")
+    blocks = [
+        "803f" + second,  # the padding is not zero
+        "803f" + least,  # the code below -top
+        "0000" + one,  # a code under a scale of zero
+        "0080",  # scale -0
+        "80bf" + one,  # scale -1
+        "807f" + one,  # an infinite scale
+        "c07f" + one,  # scale NaN
+    ]
+    whole = [bytes.fromhex(block).ljust(2 + 1 + rest, b"\0") for block in blocks]
+    fine = bytes.fromhex("803f" + one).ljust(2 + 1 + rest, b"\0")
+    return [b"", fine[:-1], fine + b"\0", *whole]
+
+
 def sealing_vectors() -> dict[str, object]:
     """A payload of two recipients. The plaintext is the byte sequence 0, 1, ..., 250, 0, 1, ... of two frames."""
     context = sealing.PayloadContext(federation=b"\xfe" * 32, round=1, roster=b"\x06" * 32, sender=3)
@@ -146,6 +207,7 @@ MAKERS: dict[str, Callable[[], dict[str, object]]] = {
     "merkle": merkle_vectors,
     "typed_data": typed_data_vectors,
     "ring": ring_vectors,
+    "codec": codec_vectors,
     "sealing": sealing_vectors,
 }
 
@@ -172,9 +234,9 @@ def _bits(values: ring.Float32s) -> list[str]:
 
 
 def _integers(update: ring.Float32s, layout: ring.Layout, exponents: bytes) -> list[int]:
-    out = np.empty(len(update), dtype=np.int64)
-    ring.FixedPoint(layout, exponents).to_integers(update, 0, out)
-    return [int(value) for value in out]
+    integers = update.astype(np.float64)
+    ring.FixedPoint(layout, exponents).to_integers(integers, 0, integers)
+    return [int(value) for value in integers]
 
 
 def _compact(key: coincurve.PrivateKey, digest: bytes) -> bytes:

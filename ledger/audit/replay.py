@@ -70,7 +70,7 @@ class Replay:
             for member in result.ill_formed
         ]
 
-    def _aggregate(self, case: Case) -> Aggregate:
+    def _aggregate(self, case: Case) -> Aggregate[Float32s]:
         charter = self._frame.federation.charter
         codec = codec_named(charter.averaging.codec)
         payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]

@@ -1,6 +1,7 @@
 """Flat vectors in files: little-endian float32, charter tensor order, nothing else in the file."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,19 +23,30 @@ def read_vector(path: Path, parameters: int) -> Vector:
     Read and not mapped: a mapped file that another process shortens ends in SIGBUS (PROTOCOL section 6).
     Raises `TrainerError` where the file cannot be read, has another length, or holds NaN or infinity.
     """
-    vector = np.empty(parameters, dtype=np.dtype("<f4"))
+    (vector,) = read_pieces(path, parameters, parameters)
+    return vector
+
+
+def read_pieces(path: Path, parameters: int, length: int) -> Iterator[Vector]:
+    """The same in pieces of `length` values (the last may be shorter), each to be used before the next.
+
+    Raises `TrainerError` as `read_vector` does; what was yielded before may then have been of a damaged file.
+    """
+    piece = np.empty(min(length, parameters), dtype=np.dtype("<f4"))
     try:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            if size != vector.nbytes:
+            if size != BYTES * parameters:
                 raise TrainerError(
-                    "model", f"{path} has {size} bytes; {parameters} float32 values take {vector.nbytes}"
+                    "model", f"{path} has {size} bytes; {parameters} float32 values take {BYTES * parameters}"
                 )
-            _fill(file.fileno(), vector.view(np.uint8).data, path)
+            for start in range(0, parameters, length):
+                part = piece[: parameters - start]
+                _fill(file.fileno(), part.view(np.uint8).data, BYTES * start, path)
+                check_finite(part, str(path))
+                yield part
     except OSError as error:
         raise TrainerError("model", f"cannot read the vector {path}: {error.strerror}") from error
-    check_finite(vector, str(path))
-    return vector
 
 
 def check_finite(vector: Vector, what: str) -> None:
@@ -54,10 +66,11 @@ def write_vector(path: Path, vector: Vector) -> None:
     partial.replace(path)
 
 
-def _fill(fd: int, buffer: memoryview, path: Path) -> None:
+def _fill(fd: int, buffer: memoryview, start: int, path: Path) -> None:
+    """Read `buffer` full from byte `start` of the file."""
     at = 0
     while at < len(buffer):
-        count = os.preadv(fd, [buffer[at : at + BYTES * _PIECE]], at)
+        count = os.preadv(fd, [buffer[at : at + BYTES * _PIECE]], start + at)
         if not count:
             raise TrainerError("model", f"{path} became shorter while it was read")
         at += count

@@ -63,15 +63,19 @@ def _takes_plan(command: Command) -> Command:
         show_default=True,
         help="Draws the starting weights and the order of training.",
     )
+    @click.option(
+        "--codec",
+        type=click.Choice(["f32", "int8", "int4"]),
+        default="f32",
+        show_default=True,
+        help="How updates are written for the wire: exact, or with 8 or 4 bits a value.",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
-    def with_plan(
-        nodes: int, rounds: int, example: str, chain: str, seed: int, fresh: bool, home: TestnetHome
-    ) -> None:
+    def with_plan(chain: str, fresh: bool, home: TestnetHome, **fields: Any) -> None:
         if chain != "embedded" and not chain.startswith(("http://", "https://")):
             raise click.BadParameter(f"{chain!r} is neither 'embedded' nor an http URL", param_hint="--chain")
-        fields = {"nodes": nodes, "rounds": rounds, "example": example, "chain": chain, "seed": seed}
-        command(home=home, plan=msgspec.convert(fields, Plan), fresh=fresh)
+        command(home=home, plan=msgspec.convert({"chain": chain, **fields}, Plan), fresh=fresh)
 
     return with_plan
 

@@ -25,6 +25,7 @@ from folkmoot.node.passphrase import create_passphrase_file
 from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import (
+    Averaging,
     Charter,
     LedgerTerms,
     Member,
@@ -116,6 +117,7 @@ def make_charter(
         schedule=Schedule(rounds=plan.rounds),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
         training=msgspec.structs.replace(example.training, seed=plan.seed),
+        averaging=Averaging(codec=plan.codec),
         members=tuple(members),
     )
     check_charter(charter)

@@ -21,6 +21,7 @@ MAX_ATTESTERS = 31
 """What the contract takes; in a larger testnet the first ones attest."""
 
 Example: TypeAlias = Literal["digits", "breast-cancer"]
+Codec: TypeAlias = Literal["f32", "int8", "int4"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +32,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     example: Example
     chain: str = "embedded"
     seed: int = 0
+    codec: Codec = "f32"
 
     @property
     def names(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Properties of trees, sums, codecs and frames, over generated inputs."""
 
+import struct
 from fractions import Fraction
 from itertools import pairwise
 
@@ -10,18 +11,30 @@ from hypothesis import strategies as st
 
 from folkmoot.protocol import merkle, ring, sealing
 from folkmoot.protocol.aggregate import Payload, aggregate
-from folkmoot.protocol.codec import codec_named, decode_vector, encode_vector
+from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.pieces import recut
 from folkmoot.protocol.ring import FixedPoint, Layout
 
-F32 = codec_named("f32")
 CONTEXT = sealing.PayloadContext(federation=b"f" * 32, round=1, roster=b"r" * 32, sender=0)
 KEY = b"k" * 32
 
 digests = st.binary(min_size=32, max_size=32)
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
 exponents = st.integers(-126, 127)
+
+
+def encoded(name: str, values: list[float]) -> bytes:
+    return b"".join(encode_vector(codec_named(name), np.array(values, dtype=np.float32)))
+
+
+def decoded(name: str, data: bytes, parameters: int) -> np.ndarray:
+    """A vector of one chunk."""
+    decoder = VectorDecoder(codec_named(name), [data])
+    values = np.empty(parameters, dtype=np.float64)
+    decoder.read(values)
+    decoder.finish()
+    return values
 
 
 @st.composite
@@ -82,8 +95,8 @@ def test_recut_keeps_the_bytes_and_the_size(pieces: list[bytes], size: int) -> N
 
 @given(st.lists(float32s, min_size=1, max_size=30), exponents)
 def test_integers_are_exact(values: list[float], exponent: int) -> None:
-    chunk = np.array(values, dtype=np.float32)
-    out = np.empty(len(chunk), dtype=np.int64)
+    chunk = np.array(values, dtype=np.float32).astype(np.float64)
+    out = np.empty(len(chunk), dtype=np.float64)
     FixedPoint(Layout([len(chunk)]), [exponent]).to_integers(chunk, 0, out)
     for value, found in zip(values, out, strict=True):
         exact = round(Fraction(value) * Fraction(2) ** (32 - exponent))
@@ -105,7 +118,7 @@ def test_the_exponent_is_the_smallest_that_clips_nothing(values: list[float], on
 def test_mean_rounds_the_exact_quotient(sums: list[int], weight: int, exponent: int) -> None:
     out = np.empty(len(sums), dtype=np.float32)
     limit = weight << 32  # no sum of clipped values is larger
-    clipped = np.array([max(-limit, min(limit, value)) for value in sums], dtype=np.int64)
+    clipped = np.array([max(-limit, min(limit, value)) for value in sums], dtype=np.float64)
     FixedPoint(Layout([len(sums)]), [exponent]).mean(clipped, weight, 0, out)
     for value, found in zip(clipped, out, strict=True):
         quotient = float(Fraction(int(value)) * Fraction(2) ** (exponent - 32) / weight)
@@ -123,19 +136,27 @@ def test_weights_are_monotonic_and_below_two_to_the_sixteen(one: int, other: int
 # --- aggregate ----------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 50), st.randoms(use_true_random=False))
-def test_the_result_does_not_depend_on_order(seed: int, members: int, size: int, shuffler: object) -> None:
+@given(
+    st.sampled_from(["f32", "int8", "int4"]),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 12),
+    st.integers(1, 150),
+    st.randoms(use_true_random=False),
+)
+def test_the_result_does_not_depend_on_order(
+    name: str, seed: int, members: int, size: int, shuffler: object
+) -> None:
     rng = np.random.default_rng(seed)
     base = rng.standard_normal(size).astype(np.float32)
     payloads = []
     for member in range(members):
-        data = rng.standard_normal(size).astype(np.float32).tobytes()
+        data = encoded(name, rng.standard_normal(size).tolist())
         # One in four is cut short, so ill-formed.
         data = data[:-1] if rng.integers(4) == 0 else data
         payloads.append(Payload(member, int(rng.integers(0, 65_536)), lambda data=data: [data]))
-    first = aggregate(base, payloads, F32, [size], [2])
+    first = aggregate(base, payloads, codec_named(name), [size], [2])
     shuffler.shuffle(payloads)  # type: ignore[attr-defined]
-    again = aggregate(base, payloads, F32, [size], [2])
+    again = aggregate(base, payloads, codec_named(name), [size], [2])
     assert (first.sums_digest, first.ill_formed) == (again.sums_digest, again.ill_formed)
     assert first.model.tobytes() == again.model.tobytes()
 
@@ -145,20 +166,47 @@ def test_the_result_does_not_depend_on_order(seed: int, members: int, size: int,
 
 @given(st.lists(float32s, min_size=1, max_size=40))
 def test_f32_vectors_survive(values: list[float]) -> None:
-    vector = np.array(values, dtype=np.float32)
-    chunks = [chunk for _, chunk in decode_vector(F32, encode_vector(F32, vector), len(vector))]
-    assert np.concatenate(chunks).tobytes() == vector.tobytes()
+    assert decoded("f32", encoded("f32", values), len(values)).tolist() == values
 
 
-@given(st.binary(max_size=100), st.integers(1, 20))
-def test_bytes_decode_to_finite_values_or_the_typed_error(data: bytes, parameters: int) -> None:
+@given(st.sampled_from(["int8", "int4"]), st.lists(float32s, min_size=1, max_size=130))
+def test_block_codecs_are_off_by_half_a_scale_at_most(name: str, values: list[float]) -> None:
+    data, size, top = encoded(name, values), *((66, 127) if name == "int8" else (34, 7))
+    found = decoded(name, data, len(values))
+    for index, value in enumerate(values):
+        block = index // 64
+        upper_half = data[size * block : size * block + 2][::-1] + bytes(2)
+        scale = Fraction(struct.unpack(">f", upper_half)[0])
+        assert abs(Fraction(value) - Fraction(float(found[index]))) <= scale / 2
+        assert abs(Fraction(float(found[index]))) <= top * scale
+
+
+@given(st.sampled_from(["f32", "int8", "int4"]), st.binary(max_size=140), st.integers(1, 130))
+def test_bytes_decode_to_finite_values_or_the_typed_error(name: str, data: bytes, parameters: int) -> None:
     try:
-        chunks = list(decode_vector(F32, [data], parameters))
+        values = decoded(name, data, parameters)
     except RemoteProtocolError:
         return
-    values = chunks[0][1]
-    assert len(values) == parameters
-    assert F32.encode(values) == data
+    assert np.isfinite(values).all()
+    if name == "f32":
+        assert encoded(name, values.tolist()) == data
+
+
+@given(
+    st.sampled_from(["int8", "int4"]),
+    st.lists(float32s, min_size=1, max_size=130),
+    st.lists(st.tuples(st.integers(0, 197), st.binary(max_size=3)), min_size=1, max_size=3),
+)
+def test_changed_blocks_decode_or_raise_the_typed_error(
+    name: str, values: list[float], changes: list[tuple[int, bytes]]
+) -> None:
+    data = encoded(name, values)
+    for start, patch in changes:
+        data = data[:start] + patch + data[start + len(patch) :]
+    try:
+        assert np.isfinite(decoded(name, data, len(values))).all()
+    except RemoteProtocolError:
+        return
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))

@@ -1,16 +1,21 @@
 """The round's result: exact sums, and what happens with payloads that cannot be read."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import tracemalloc
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import repeat
 
 import numpy as np
 import pytest
 
 from folkmoot.protocol import sealing
-from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate
+from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate, aggregate_stream
+from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.ring import CHUNK_VALUES
+from folkmoot.protocol.pieces import Buffer
+from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 
 F32 = codec_named("f32")
 
@@ -20,7 +25,7 @@ def payload(member: int, weight: int, values: np.ndarray | list[float]) -> Paylo
     return Payload(member, weight, lambda: [data])
 
 
-def run(base: list[float], *payloads: Payload, exponent: int = 2) -> Aggregate:
+def run(base: list[float], *payloads: Payload, exponent: int = 2) -> Aggregate[Float32s]:
     return aggregate(np.array(base, dtype=np.float32), payloads, F32, [len(base)], [exponent])
 
 
@@ -60,29 +65,146 @@ def test_an_ill_formed_payload_counts_as_nothing(bad: bytes) -> None:
     assert result.model.tobytes() == without.model.tobytes()
 
 
-def test_a_payload_that_breaks_off_late_is_taken_back_exactly() -> None:
-    size = 2 * CHUNK_VALUES + 5
-    rng = np.random.default_rng(5)
-    good = payload(0, 3, rng.standard_normal(size))
-    passes = 0
+class Pass:
+    """A payload's plaintext that counts how often it is read, and may break off after two chunks."""
 
-    def breaks() -> Iterator[bytes]:
-        nonlocal passes
-        passes += 1
-        yield from encode_vector(F32, rng.standard_normal(2 * CHUNK_VALUES).astype(np.float32))
+    def __init__(self, values: np.ndarray, is_broken: bool) -> None:
+        self.values = values.astype(np.float32)
+        self.is_broken = is_broken
+        self.count = 0
+
+    def __call__(self) -> Iterator[Buffer]:
+        self.count += 1
+        if not self.is_broken:
+            yield from encode_vector(F32, self.values)
+            return
+        yield from encode_vector(F32, self.values[: 2 * CHUNK_VALUES])
         raise RemoteProtocolError("frame 33 fails authentication")
 
-    rng_state = rng.bit_generator.state
 
-    def same_every_time() -> Iterable[bytes]:
-        rng.bit_generator.state = rng_state
-        return breaks()
+def test_payloads_that_break_off_late_leave_no_trace_and_cost_three_passes() -> None:
+    size = 2 * CHUNK_VALUES + 5
+    rng = np.random.default_rng(5)
+    base = rng.standard_normal(size).astype(np.float32)
+    passes = [Pass(rng.standard_normal(size), is_broken=member in (1, 2, 4)) for member in range(6)]
+    payloads = [Payload(member, 3 + member, one) for member, one in enumerate(passes)]
+    result = aggregate(base, payloads, F32, [size], [3])
+    without = aggregate(base, [payloads[0], payloads[3], payloads[5]], F32, [size], [3])
+    assert result.ill_formed == (1, 2, 4)
+    assert (result.sums_digest, result.total_weight) == (without.sums_digest, without.total_weight)
+    assert result.model.tobytes() == without.model.tobytes()
+    assert [one.count for one in passes] == [4, 1, 2, 4, 2, 4]  # with the pass of `without`
 
-    base = np.zeros(size, dtype=np.float32)
-    result = aggregate(base, [Payload(1, 7, same_every_time), good], F32, [size], [3])
-    assert passes == 2
-    assert result.ill_formed == (1,)
-    assert result.sums_digest == aggregate(base, [good], F32, [size], [3]).sums_digest
+
+def stream(
+    base: np.ndarray, payloads: list[Payload], codec: str, exponent: int, log: list[str]
+) -> Aggregate[str]:
+    def store(chunks: Iterator[Float32s]) -> str:
+        log.append("begun")
+        whole = b"".join(chunk.tobytes() for chunk in chunks)
+        log.append("kept")
+        return ref_of(whole).root.hex()
+
+    return aggregate_stream(
+        lambda: [base.tobytes()], payloads, codec_named(codec), [len(base)], [exponent], store, "base"
+    )
+
+
+def test_a_stream_stores_what_the_whole_vector_is() -> None:
+    size = 3 * CHUNK_VALUES + 77
+    rng = np.random.default_rng(9)
+    base = rng.standard_normal(size).astype(np.float32)
+    updates = [rng.standard_normal(size).astype(np.float32) for _ in range(3)]
+    for codec in ("f32", "int8", "int4"):
+        data = [b"".join(encode_vector(codec_named(codec), update)) for update in updates]
+        payloads = [Payload(m, 5 + m, lambda m=m, data=data: [data[m]]) for m in range(3)]
+        log: list[str] = []
+        result = stream(base, payloads, codec, 3, log)
+        whole = aggregate(base, payloads, codec_named(codec), [size], [3])
+        assert (result.model, log) == (ref_of(whole.model.tobytes()).root.hex(), ["begun", "kept"])
+        assert (result.sums_digest, result.total_weight) == (whole.sums_digest, 18)
+        assert result.changed
+
+
+def test_a_stream_that_fails_keeps_nothing() -> None:
+    huge = np.full(2, np.finfo(np.float32).max)
+    for base, payloads, attempts in [
+        (np.zeros(1), [], 1),
+        (huge, [payload(0, 1, [1.0, 1e38])], 1),
+        (np.zeros(1), [Payload(0, 1, lambda: [b"short"])], 2),
+    ]:
+        log: list[str] = []
+        result = stream(base.astype(np.float32), payloads, "f32", 127, log)
+        assert (result.model, result.changed) == ("base", False)
+        assert log == ["begun"] * attempts
+
+
+def test_a_base_of_another_length_is_refused() -> None:
+    for length in (1, 3):
+        with pytest.raises(LocalProtocolError, match="base model"):
+            aggregate_stream(
+                lambda length=length: [bytes(4 * length)],
+                [payload(0, 1, [1.0, 1.0])],
+                F32,
+                [2],
+                [0],
+                list,
+                [],
+            )
+
+
+@pytest.mark.parametrize(("name", "top"), [("int8", 127), ("int4", 7)])
+def test_sums_of_block_codes_are_those_of_exact_arithmetic(name: str, top: int) -> None:
+    rng = np.random.default_rng(11)
+    sizes, exponents = [100, 1, 90], [-3, 16, 2]  # tensors that end inside blocks
+    codes = rng.integers(-top, top + 1, size=(5, 3, 64))
+    codes.reshape(5, -1)[:, 191:] = 0
+    bits = rng.integers(0x2E00, 0x4200, size=(5, 3))  # from below half a unit to beyond 2^16
+    weights = [int(weight) for weight in rng.integers(1, 65_536, size=5)]
+    sums = [0] * 191
+    payloads = []
+    for member, weight in enumerate(weights):
+        data = b""
+        for block in range(3):
+            row = codes[member, block]
+            packed = (
+                row.astype(np.int8)
+                if top == 127
+                else (row[0::2] & 15 | (row[1::2] & 15) << 4).astype(np.uint8)
+            )
+            data += int(bits[member, block]).to_bytes(2, "little") + packed.tobytes()
+        payloads.append(Payload(member, weight, lambda data=data: [data]))
+        for index in range(191):
+            block_bits = int(bits[member, index // 64])
+            scale = Fraction(128 + (block_bits & 127)) * Fraction(2) ** ((block_bits >> 7) - 134)
+            exponent = np.repeat(exponents, sizes)[index]
+            value = round(
+                int(codes[member, index // 64, index % 64]) * scale * Fraction(2) ** (32 - int(exponent))
+            )
+            sums[index] += weight * max(-(2**32), min(2**32, value))
+    preimage = b"folkmoot/v1/sums\n" + sum(weights).to_bytes(8, "big")
+    preimage += b"".join(total.to_bytes(8, "little", signed=True) for total in sums)
+    result = aggregate(np.zeros(191, dtype=np.float32), payloads, codec_named(name), sizes, exponents)
+    assert result.sums_digest == hashlib.sha256(preimage).digest()
+
+
+def test_memory_does_not_grow_with_the_vector() -> None:
+    codec, size = codec_named("int4"), 16 * CHUNK_VALUES
+    chunk = bytes(codec.encode(np.ones(CHUNK_VALUES, dtype=np.float32)))
+    payloads = [Payload(member, 1, lambda: repeat(chunk, 16)) for member in range(4)]
+    tracemalloc.start()
+    try:
+        aggregate_stream(
+            lambda: repeat(bytes(4 * CHUNK_VALUES), 16), payloads, codec, [size], [0], sum_lengths, 0
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20 < 8 * size
+
+
+def sum_lengths(chunks: Iterator[Float32s]) -> int:
+    return sum(len(chunk) for chunk in chunks)
 
 
 def test_with_no_weight_the_model_stays() -> None:

@@ -16,8 +16,8 @@ from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Layout, compute_exp
 
 
 def to_integers(values: list[float], exponent: int) -> list[int]:
-    chunk = np.array(values, dtype=np.float32)
-    out = np.empty(len(chunk), dtype=np.int64)
+    chunk = np.array(values, dtype=np.float32).astype(np.float64)
+    out = np.empty(len(chunk), dtype=np.float64)
     FixedPoint(Layout([len(chunk)]), [exponent]).to_integers(chunk, 0, out)
     return [int(value) for value in out]
 
@@ -102,11 +102,11 @@ def test_smallest_and_largest_floats_at_the_ends_of_the_scale() -> None:
 def test_chunks_that_cross_tensor_edges_use_each_tensors_scale() -> None:
     layout = Layout([2, 1, 3])
     fixed = FixedPoint(layout, bytes([0, 1, 0xFF]))  # exponents 0, 1, -1
-    whole = np.full(6, 0.25, dtype=np.float32)
+    whole = np.full(6, 0.25, dtype=np.float64)
     expected = [2**30, 2**30, 2**29, 2**31, 2**31, 2**31]
     for start in range(6):
         for stop in range(start, 6):
-            out = np.empty(stop - start, dtype=np.int64)
+            out = np.empty(stop - start, dtype=np.float64)
             fixed.to_integers(whole[start:stop], start, out)
             assert out.tolist() == expected[start:stop]
 
@@ -116,7 +116,7 @@ def test_chunks_that_cross_tensor_edges_use_each_tensors_scale() -> None:
 
 def test_mean_is_the_sum_divided_once_in_float64_then_rounded_to_float32() -> None:
     rng = np.random.default_rng(2)
-    sums = rng.integers(-(2**48), 2**48, size=1000)
+    sums = rng.integers(-(2**48), 2**48, size=1000).astype(np.float64)
     total = 3 * 65_535
     out = np.empty(1000, dtype=np.float32)
     FixedPoint(Layout([400, 600]), [-3, 9]).mean(sums, total, 0, out)
@@ -126,9 +126,9 @@ def test_mean_is_the_sum_divided_once_in_float64_then_rounded_to_float32() -> No
 
 
 def test_mean_of_one_member_is_its_clipped_rounded_value() -> None:
-    values = np.array([0.1, -0.7, 5.0, 0.0], dtype=np.float32)
+    values = np.array([0.1, -0.7, 5.0, 0.0], dtype=np.float32).astype(np.float64)
     fixed = FixedPoint(Layout([4]), [0])
-    integers, out = np.empty(4, dtype=np.int64), np.empty(4, dtype=np.float32)
+    integers, out = np.empty(4, dtype=np.float64), np.empty(4, dtype=np.float32)
     fixed.to_integers(values, 0, integers)
     fixed.mean(integers * 17, 17, 0, out)
     np.testing.assert_allclose(out, [0.1, -0.7, 1.0, 0.0], rtol=1e-7)
@@ -136,14 +136,14 @@ def test_mean_of_one_member_is_its_clipped_rounded_value() -> None:
 
 def test_mean_over_no_weight_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="weight of 0"):
-        FixedPoint(Layout([1]), [0]).mean(np.zeros(1, dtype=np.int64), 0, 0, np.empty(1, dtype=np.float32))
+        FixedPoint(Layout([1]), [0]).mean(np.zeros(1), 0, 0, np.empty(1, dtype=np.float32))
 
 
-def test_accumulate_adds_and_takes_back() -> None:
-    sums, start = np.array([5, -6], dtype=np.int64), np.array([5, -6], dtype=np.int64)
-    for weight in (65_535, -65_535):
-        ring.accumulate_weighted(sums, np.array([2**32, -(2**32)], dtype=np.int64), weight)
-    assert sums.tolist() == start.tolist()
+def test_weighted_integers_add_up_exactly() -> None:
+    sums = np.array([5.0, -6.0])
+    for weight in (65_535, 1):
+        ring.accumulate_weighted(sums, np.array([2.0**32 - 1, -(2.0**32)]), weight)
+    assert [int(value) for value in sums] == [5 + 2**16 * (2**32 - 1), -6 - 2**48]
 
 
 def test_fedavg_adds_and_reports_what_is_not_finite() -> None:
