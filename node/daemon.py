@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 import trio
+from safetensors import SafetensorError
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.evm import EvmLedger
@@ -111,18 +112,21 @@ def _initial_model(home: Home, charter: Charter) -> BlobRef:
         raise CharterError(
             f"{home.initial_model}: the starting weights are missing: copy them from another member"
         )
-    tensors = safetensors.numpy.load_file(home.initial_model)
     try:
+        tensors = safetensors.numpy.load_file(home.initial_model)
         pieces = [
             np.asarray(tensors[tensor.name], dtype="<f4").reshape(tensor.size)
             for tensor in charter.model.tensors
         ]
-    except (KeyError, ValueError) as error:
-        raise CharterError(f"{home.initial_model}: not the charter's model: {error}") from error
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CharterError(
+            f"{home.initial_model}: not the charter's model ({error}): copy another member's"
+        ) from error
     found = models.add_bytes(np.concatenate(pieces).data.cast("B"))
     if found != ref:
         raise CharterError(
-            f"{home.initial_model}: not the weights that the charter names ({found} instead of {ref})"
+            f"{home.initial_model}: not the weights that the charter names ({found} instead of {ref}): "
+            "copy them from another member"
         )
     return ref
 
