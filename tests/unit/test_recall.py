@@ -1,0 +1,171 @@
+"""Rule 10: who lost its journal, or an end of it, learns that from others before it signs anything."""
+
+import pytest
+from small_federation import BASE, Driver, SmallFederation, frames, mark, of_kind
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.context import Context
+from folkmoot.protocol.effects import Blame, Persist
+from folkmoot.protocol.errors import Reject
+from folkmoot.protocol.events import PeerUp, Started
+from folkmoot.protocol.journal import Began, Said, SatOut, Voted
+from folkmoot.protocol.messages import MAX_FRAME, Hello, Ready, Recall, Recalled, Signed, encode
+from folkmoot.protocol.recall import SHOWN, SIT_OUT, RecallGate, answer
+from folkmoot.protocol.signing import FakeSigner
+
+town = SmallFederation(4)
+ROSTER = town.roster()
+ALL = town.survivors(ROSTER)
+ME = 0
+MY_VOTE = town.vote(ME, ALL)
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context(town.federation, ME, FakeSigner(ME), town.verifier)
+
+
+@pytest.fixture
+def gate(context: Context) -> RecallGate:
+    return RecallGate(context)
+
+
+def test_q_minus_one_answers_open_the_gate(gate: RecallGate) -> None:
+    gate.on_recalled(1, Recalled(0, ()))
+    gate.on_recalled(1, Recalled(0, ()))
+    assert not gate.done
+    gate.on_recalled(2, Recalled(0, ()))
+    assert gate.done and gate.unknown is None
+
+
+def test_what_the_journal_holds_is_no_news(gate: RecallGate) -> None:
+    gate.remember(Voted(MY_VOTE, ALL, ()))
+    gate.on_recalled(1, Recalled(0, (MY_VOTE,)))
+    assert gate.unknown is None
+
+
+def test_what_the_journal_lacks_is_unknown(gate: RecallGate) -> None:
+    gate.remember(Began(1, BlobRef(BASE, 32), town.federation.id))
+    gate.remember(Voted(town.vote(1, ALL), ALL, ()))  # somebody else's
+    gate.on_recalled(1, Recalled(7, (MY_VOTE,)))
+    assert gate.unknown == MY_VOTE and gate.highest == 7
+
+
+def test_another_vote_in_the_same_place_is_unknown(gate: RecallGate) -> None:
+    gate.remember(Voted(MY_VOTE, ALL, ()))
+    gate.on_recalled(1, Recalled(0, (town.vote(ME, town.survivors(ROSTER, [0, 1, 2])),)))
+    assert gate.unknown is not None
+
+
+@pytest.mark.parametrize("signed", [town.ready(ME), town.receipt(ME, ROSTER, [0]), town.enter(ME, 3)])
+def test_what_is_not_journalled_by_rule_cannot_make_a_member_sit_out(
+    gate: RecallGate, signed: Signed
+) -> None:
+    gate.on_recalled(1, Recalled(0, (signed,)))
+    assert gate.unknown is None
+
+
+def test_rounds_that_the_journal_has_forgotten_do_not_matter(gate: RecallGate) -> None:
+    gate.remember(Began(5, BlobRef(BASE, 32), mark(1)))
+    gate.remember(Began(6, BlobRef(BASE, 32), mark(2)))
+    gate.on_recalled(1, Recalled(5, (town.vote(ME, ALL, round=4),)))
+    assert gate.unknown is None
+    gate.on_recalled(1, Recalled(5, (town.vote(ME, ALL, round=5),)))
+    assert gate.unknown is not None
+
+
+def test_others_signatures_and_forgeries_are_rejected_and_do_not_count(gate: RecallGate) -> None:
+    with pytest.raises(Reject, match="somebody else's"):
+        gate.on_recalled(1, Recalled(0, (town.vote(1, ALL),)))
+    with pytest.raises(Exception, match="bad signature"):
+        gate.on_recalled(1, Recalled(0, (Signed(ME, MY_VOTE.body, bytes(64)),)))
+    gate.on_recalled(2, Recalled(0, ()))
+    assert not gate.done
+
+
+def test_an_answer_shows_what_the_asker_signed_the_latest_first_if_it_is_too_much(context: Context) -> None:
+    for attempt in range(2 * SHOWN):
+        context.note(town.vote(1, ALL, attempt))
+        context.note(town.vote(2, ALL, attempt))
+    shown = answer(context, 1, 3)
+    assert shown.round == 3
+    assert shown.signed == tuple(town.vote(1, ALL, attempt) for attempt in range(SHOWN, 2 * SHOWN))
+
+
+def test_an_answer_fits_into_a_frame_even_with_large_rosters(context: Context) -> None:
+    large = town.roster(exponents=bytes(60_000))
+    for attempt in range(8):
+        context.register.note(town.sign(1, town.roster(exponents=bytes(60_000), attempt=attempt).body))
+    shown = answer(context, 1, 0)
+    assert len(encode(large)) > MAX_FRAME / 5
+    assert 0 < len(shown.signed) < 8 and len(encode(shown)) <= MAX_FRAME
+    assert shown.signed[-1].body.attempt == 7  # type: ignore[union-attr]
+
+
+# --- in the machine -----------------------------------------------------------------------------------------------
+
+
+def test_a_started_node_asks_everybody_and_signs_nothing_until_they_answer() -> None:
+    node = Driver(town, ME)
+    effects = node.handle(Started()) + node.handle(PeerUp(1)) + node.train()
+    assert [one for one in frames(effects) if isinstance(one, Recall)]
+    assert not [one for one in frames(effects) if isinstance(one, Signed)]
+    assert node.machine.phase == "recalling"
+    effects = node.hear(Recalled(0, ()), 1) + node.handle(PeerUp(2)) + node.hear(Recalled(0, ()), 2)
+    said = [one for one in frames(effects) if isinstance(one, Signed)]
+    assert said and set(said) == {town.ready(ME)}
+    assert node.machine.phase == "ready"
+
+
+def test_frames_that_come_during_the_recall_are_heard_afterwards() -> None:
+    node = Driver(town, ME)
+    node.handle(Started())
+    for member in (1, 2, 3):
+        node.hear(town.ready(member), member)
+    node.boot()
+    assert sum(isinstance(entry, Said) for entry in node.journal) == 0
+    node.train()
+    node.hear(ROSTER, town.proposer())
+    assert node.machine.phase == "exchange"
+
+
+def test_who_lost_its_journal_sits_out_the_rounds_in_which_it_may_have_signed() -> None:
+    node = Driver(town, ME)
+    node.handle(Started())
+    for member in (1, 2):
+        node.handle(PeerUp(member))
+    node.hear(Recalled(4, (MY_VOTE,)), 1)
+    effects = node.hear(Recalled(3, ()), 2)
+    through = 4 + SIT_OUT
+    assert [one.entries for one in of_kind(effects, Persist)] == [(SatOut(through),)]
+    assert node.machine.phase == "sitting out"
+    assert not [one for one in frames(node.train()) if isinstance(one, Signed)]
+    assert node.restart().machine.phase == "recalling"
+    again = node.restart()
+    again.boot()
+    assert again.machine.phase == "sitting out"
+
+
+def test_a_lie_about_what_i_signed_is_blamed_and_is_no_answer() -> None:
+    node = Driver(town, ME)
+    node.handle(Started())
+    effects = node.hear(Recalled(0, (town.vote(2, ALL),)), 1)
+    assert [one.member for one in of_kind(effects, Blame)] == [1]
+    node.hear(Recalled(0, ()), 2)
+    assert node.machine.phase == "recalling"
+
+
+def test_a_node_answers_a_recall_with_what_it_holds() -> None:
+    node = Driver(town, ME)
+    node.boot()
+    node.hear(town.vote(2, ALL), 2)
+    effects = node.hear(Recall(), 2)
+    assert frames(effects) == [Recalled(0, (town.vote(2, ALL),))]
+    assert frames(node.hear(Recall(), 3)) == [Recalled(0, ())]
+
+
+def test_hello_tells_where_a_node_stands() -> None:
+    node = Driver(town, ME)
+    node.handle(Started())
+    assert frames(node.handle(PeerUp(1)))[0] == Hello(1, 0, 0)
+    assert isinstance(town.ready(ME).body, Ready)
