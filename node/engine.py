@@ -7,6 +7,7 @@ takes long (training, transfers, sums) runs beside, in tasks of the engine's nur
 
 import random
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -58,6 +59,7 @@ from folkmoot.protocol.events import (
     Started,
     Timer,
     TimerFired,
+    TransferProgress,
 )
 from folkmoot.protocol.journal import Entry, decode_entry, encode_entry, entry_kind
 from folkmoot.protocol.messages import (
@@ -76,6 +78,9 @@ from folkmoot.protocol.types import Digest, MemberId, Round
 
 EVENTS = 512
 """Events that may wait for the machine; then those who bring more wait."""
+
+PROGRESS_SECONDS = 1.0
+"""Least time between two words to the machine that payloads are arriving."""
 
 
 RECORDED = "recorded"
@@ -126,7 +131,16 @@ class Engine:
         self._send, self._receive = trio.open_memory_channel[Event](EVENTS)
         self._models_of: dict[Round, Digest] = {}
         self._recorded: Round | None = None
-        self._transfers = Transfers(rooms.network, rooms.payloads, rooms.archive, rooms.models, rooms.once)
+        self._transfers = Transfers(
+            rooms.network,
+            rooms.payloads,
+            rooms.archive,
+            rooms.models,
+            rooms.once,
+            self._progress,
+            machine.is_decided,
+        )
+        self._progress_told = -PROGRESS_SECONDS
         self._fit_scope = trio.CancelScope()
 
     async def put(self, event: Event) -> None:
@@ -139,6 +153,14 @@ class Engine:
             self._send.send_nowait(PayloadServed(root, member))
         except trio.WouldBlock:
             self._rooms.once.note("event dropped", "self", event="payload served")
+
+    def _progress(self, round_: Round) -> None:
+        """A chunk has arrived: a slow link is no reason for a new attempt. Told now and then, and not at all costs."""
+        now = trio.current_time()
+        if now - self._progress_told >= PROGRESS_SECONDS:
+            self._progress_told = now
+            with suppress(trio.WouldBlock):
+                self._send.send_nowait(TransferProgress(round_))
 
     async def run(self) -> None:
         """Restore from the journal and go on, until cancelled."""
@@ -302,7 +324,8 @@ class Engine:
         await self.put(PayloadArrived(*names) if reason is None else FetchFailed(*names, reason))
 
     async def _fetch_snapshot(self, effect: FetchSnapshot) -> None:
-        reason = await self._transfers.fetch_model(effect.model, effect.sources)
+        round_ = self.machine.current.round
+        reason = await self._transfers.fetch_model(effect.model, effect.sources, round_)
         await self.put(
             SnapshotReady(effect.model) if reason is None else SnapshotFailed(effect.model, reason)
         )

@@ -1,6 +1,8 @@
 """Getting payloads and models from peers, and the content keys that do not open."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 import trio
 
@@ -19,19 +21,34 @@ KEY_SECONDS = 3.0
 ROUNDS_KEPT = 3
 """Rounds behind mine for which keys are still shared: a slow member may have to finish one."""
 
+OnProgress: TypeAlias = Callable[[Round], None]
+"""Called for every chunk that arrives, with the round that it is for."""
+
+IsDecided: TypeAlias = Callable[[Round, Digest], bool]
+"""Whether a quorum has settled on the roster of this round and digest."""
+
 
 class Transfers:
     """Fetches by digest from whoever has it, one source after the other."""
 
     def __init__(
-        self, network: Network, payloads: Payloads, archive: Archive, models: Models, once: Once
+        self,
+        network: Network,
+        payloads: Payloads,
+        archive: Archive,
+        models: Models,
+        once: Once,
+        on_progress: OnProgress,
+        is_decided: IsDecided,
     ) -> None:
         self._network = network
         self._payloads = payloads
         self._archive = archive
         self._models = models
         self._once = once
-        self._commitments: dict[Digest, Commitment] = {}
+        self._on_progress = on_progress
+        self._is_decided = is_decided
+        self._known: dict[Digest, tuple[Commitment, tuple[MemberId, ...]]] = {}
         self._keys: dict[Digest, trio.Event] = {}
 
     async def fetch_payload(
@@ -43,9 +60,9 @@ class Transfers:
     ) -> str | None:
         """Bring a payload and its content key here; None if both are, else why not. `name`: commitment digest."""
         self._forget_rounds_before(commitment.round - ROUNDS_KEPT)
-        self._commitments[name] = commitment
+        self._known[name] = (commitment, recipients)
         ref = BlobRef(commitment.root, commitment.size)
-        missing = await self._fetch(ref, self._archive, sources)
+        missing = await self._fetch(ref, self._archive, sources, commitment.round)
         if missing is not None:
             return missing
         try:
@@ -55,11 +72,13 @@ class Transfers:
             self._once.note("bad sealed key", str(commitment.member), error=str(error))
         return await self._ask_for_key(commitment, name, sources)
 
-    async def fetch_model(self, model: BlobRef, sources: Sequence[MemberId]) -> str | None:
-        """Bring a model here; None if it is, else why not."""
-        return await self._fetch(model, self._models, sources)
+    async def fetch_model(self, model: BlobRef, sources: Sequence[MemberId], round_: Round) -> str | None:
+        """Bring a model here, in the course of a round; None if it is here then, else why not."""
+        return await self._fetch(model, self._models, sources, round_)
 
-    async def _fetch(self, ref: BlobRef, store: BlobStore, sources: Sequence[MemberId]) -> str | None:
+    async def _fetch(
+        self, ref: BlobRef, store: BlobStore, sources: Sequence[MemberId], round_: Round
+    ) -> str | None:
         reason: str | None = "no source is connected"
         for source in sources:
             if store.has(ref):
@@ -67,7 +86,8 @@ class Transfers:
             if source not in self._network.peers():
                 continue
             try:
-                await self._network.fetch(ref, source, store.prepare(ref.root))
+                progress = partial(self._progress, round_)
+                await self._network.fetch(ref, source, store.prepare(ref.root), progress)
             except ArchiveError as error:
                 return str(error)
             except FetchError as error:
@@ -75,6 +95,9 @@ class Transfers:
                 if error.blame is not None:
                     self._once.note("bad blob", str(error.blame), error=reason)
         return None if store.has(ref) else reason
+
+    def _progress(self, round_: Round, done: int, total: int) -> None:
+        self._on_progress(round_)
 
     # --- content keys -------------------------------------------------------------------------------------------
 
@@ -97,15 +120,16 @@ class Transfers:
     async def on_key_frame(self, sender: MemberId, frame: KeyWanted | KeyShared) -> None:
         """Answer a member that asks, take a key that I asked for.
 
-        Outside the roster nobody asks before a quorum has voted on it, when it is too late to profit from others'
-        updates; and who could be in the next roster may see what is in this one.
+        A member outside the roster is answered once a quorum has settled on it: then it has to finish the round, and
+        it is too late to profit from others' updates.
         """
-        commitment = self._commitments.get(frame.commitment)
-        if commitment is None:
+        if frame.commitment not in self._known:
             return
+        commitment, recipients = self._known[frame.commitment]
         if isinstance(frame, KeyWanted):
             key = await trio.to_thread.run_sync(self._payloads.key, commitment)
-            if key is not None:
+            entitled = sender in recipients or self._is_decided(commitment.round, commitment.roster)
+            if key is not None and entitled:
                 await self._network.send(sender, encode(KeyShared(frame.commitment, key)))
         elif (arrived := self._keys.get(frame.commitment)) is not None:
             try:
@@ -115,4 +139,4 @@ class Transfers:
                 self._once.note("bad shared key", str(sender), error=str(error))
 
     def _forget_rounds_before(self, round_: Round) -> None:
-        self._commitments = {name: one for name, one in self._commitments.items() if one.round >= round_}
+        self._known = {name: known for name, known in self._known.items() if known[0].round >= round_}

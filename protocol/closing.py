@@ -113,13 +113,17 @@ class ClosedRounds:
         )
 
     def _turn(self, entry: Attested) -> int:
-        """How many attesters submit before me: (round + attempt) mod n comes first. Non-attesters come last."""
-        attesters, lock = self._context.charter.attesters, entry.opening.locks[0].body
+        """How many attesters submit before me: (round + attempt) mod n comes first. Non-attesters come last.
+
+        An attester that is known to be away is not waited for; if it is not, the later of two submissions reverts.
+        """
+        context, lock = self._context, entry.opening.locks[0].body
         assert isinstance(lock, Lock)
-        if self._context.me not in attesters:
-            return len(attesters)
+        attesters = context.charter.attesters
         first = (lock.round + lock.attempt) % len(attesters)
-        return (attesters.index(self._context.me) - first) % len(attesters)
+        order = [*attesters[first:], *attesters[:first]]
+        before_me = order[: order.index(context.me)] if context.me in order else order
+        return sum(attester not in context.down for attester in before_me)
 
     def adopt(self, final: Final) -> None:
         """Remember the latest finished round, whoever computed it."""

@@ -256,7 +256,10 @@ class KeyWanted(_Wire, frozen=True, tag="key-wanted"):
 
 
 class KeyShared(_Wire, frozen=True, tag="key-shared"):
-    """The answer, to roster members only; the commitment binds its sender to this key, so it can be checked."""
+    """The answer, to roster members, and once a quorum has settled on the roster to any member.
+
+    The commitment binds its sender to this key, so it can be checked.
+    """
 
     commitment: Bytes32
     key: Bytes32

@@ -56,7 +56,7 @@ from folkmoot.protocol.messages import (
 from folkmoot.protocol.recall import SIT_OUT, RecallGate, answer
 from folkmoot.protocol.rounds import FIRST_ANNOUNCEMENT, Rounds
 from folkmoot.protocol.signing import Signer, Verifier
-from folkmoot.protocol.types import MemberId, Round
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 ANNOUNCE_DELAYS = (FIRST_ANNOUNCEMENT, 4.0, 8.0, 16.0)
 """Seconds after which a node repeats what it last said, again and again at the last one."""
@@ -103,6 +103,10 @@ class RoundMachine:
         if self._rounds.too_far_ahead:
             return "waiting for the ledger"
         return self.current.phase
+
+    def is_decided(self, round_: Round, roster: Digest) -> bool:
+        """Whether a quorum has settled on this roster's updates: seeing them is of no use to a late mover."""
+        return round_ < self.current.round or self.current.ballot.has_decided_on(roster)
 
     # --- restart --------------------------------------------------------------------------------------------
 
