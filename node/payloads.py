@@ -21,8 +21,10 @@ from folkmoot.protocol.events import Aggregated, Encoded
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, SurvivorSet
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, weight_of
 from folkmoot.protocol.sealing import (
+    FRAME,
     KEY_SIZE,
     SEALED_KEY_SIZE,
+    TAG_SIZE,
     PayloadContext,
     frames_offset,
     key_commitment,
@@ -32,6 +34,9 @@ from folkmoot.protocol.sealing import (
     verify_key,
 )
 from folkmoot.protocol.types import Digest, MemberId, Round
+
+_WHOLE_FRAMES = 16 * (FRAME + TAG_SIZE)
+"""Bytes read at a time: of whole frames, so that none has to be put together from two reads."""
 
 
 class Payloads:
@@ -153,7 +158,7 @@ class Payloads:
         skip = frames_offset(recipients + len(self._charter.auditors))
         with self._archive.open(_ref(commitment)) as file:
             file.seek(skip)
-            yield from open_frames(context, key, iter(partial(file.read, CHUNK), b""), size)
+            yield from open_frames(context, key, iter(partial(file.read, _WHOLE_FRAMES), b""), size)
 
     def _context(self, round_: Round, roster: Digest, sender: MemberId) -> PayloadContext:
         return PayloadContext(self._federation.id, round_, roster, sender)

@@ -9,23 +9,24 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 def recut(pieces: Iterable[Buffer], size: int) -> Iterator[memoryview]:
     """Cut a stream into pieces of exactly `size` bytes; only the last may be shorter, none is empty.
 
-    Copies only what crosses an edge. A piece that is yielded may be a view of the one that came in: use it
-    before asking for the next.
+    Copies only what crosses an edge. A piece that is yielded is a view, of the one that came in or of a buffer that
+    serves all pieces: use it before asking for the next.
     """
-    crossing = bytearray()
+    crossing, held = memoryview(bytearray(size)), 0
     for piece in pieces:
         view = memoryview(piece).cast("B")
-        if crossing:
-            missing = size - len(crossing)
-            crossing += view[:missing]
-            view = view[missing:]
-            if len(crossing) < size:
+        if held:
+            taken = view[: size - held]
+            crossing[held : held + len(taken)] = taken
+            held += len(taken)
+            view = view[len(taken) :]
+            if held < size:
                 continue
-            yield memoryview(crossing)
-            crossing = bytearray()  # the consumer may still look at the old one
+            yield crossing
         whole = len(view) - len(view) % size
         for at in range(0, whole, size):
             yield view[at : at + size]
-        crossing += view[whole:]
-    if crossing:
-        yield memoryview(crossing)
+        held = len(view) - whole
+        crossing[:held] = view[whole:]
+    if held:
+        yield crossing[:held]
