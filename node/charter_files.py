@@ -68,8 +68,9 @@ def signature_path(home: Home, name: str) -> Path:
 
 
 def render_charter(charter: Charter) -> str:
-    """`charter` as TOML, every term written out, defaults too."""
-    return tomli_w.dumps(msgspec.to_builtins(charter))
+    """`charter` as TOML, every term written out, defaults too; a table that it does not have is left out."""
+    tables = msgspec.to_builtins(charter)
+    return tomli_w.dumps({key: value for key, value in tables.items() if value is not None})
 
 
 def write_member(home: Home, member: Member) -> None:

@@ -55,8 +55,16 @@ class TrainerConfig(_Table, frozen=True):
 
 
 class DataConfig(_Table, frozen=True):
-    """This member's own examples; a relative path starts at the node's home."""
+    """This member's own rows; relative paths, also those in a query, start at the node's home.
 
+    Where the charter has a data schema, `query` is the SELECT that reads the rows (FROM 'customers.parquet'), and its
+    result is written to the files `train` and `test`. Held out for `test` are the rows of `test_query`, or else the
+    share `holdout` of the query's own.
+    """
+
+    query: str | None = None
+    test_query: str | None = None
+    holdout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     train: str = "data/train.safetensors"
     test: str = "data/test.safetensors"
 
@@ -141,6 +149,11 @@ class Home:
         return self.models / "model0.safetensors"
 
     @property
+    def data_summary(self) -> Path:
+        """What the member's rows came to when they were last prepared (JSON)."""
+        return self.path / "data" / "summary.json"
+
+    @property
     def logs(self) -> Path:
         """Directory of `node.log` (JSON lines) and its older parts."""
         return self.path / "logs"
@@ -196,7 +209,7 @@ def render_config(config: NodeConfig) -> str:
         *_assignments(config.trainer),
         "",
         "[data]",
-        "# relative paths start at this file's directory",
+        "# query: the SELECT that reads your rows; relative paths start at this file's directory",
         *_assignments(config.data),
         "",
         "[storage]",

@@ -30,6 +30,7 @@ from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.charter_files import load_charter
 from folkmoot.node.config import Home, NodeConfig, load_config
+from folkmoot.node.data.child import prepare_data
 from folkmoot.node.engine import Engine, Rooms
 from folkmoot.node.keys import NodeKeys, load_keys, public_keys
 from folkmoot.node.learning import Learning, check_data, data_manifest
@@ -84,6 +85,8 @@ def open_home(path: Home) -> Node:
     charter = load_charter(path)
     me = charter.member_named(config.name)
     _check_keys(path, charter, me)
+    if charter.data is not None and config.data.query is not None:
+        prepare_data(path)
     if config.trainer.command is None:  # another trainer knows itself what it can read
         check_data(path.resolve(config.data.train), path.resolve(config.data.test), charter.model)
     keys = load_keys(path.keys, read_passphrase(os.environ))

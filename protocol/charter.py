@@ -14,6 +14,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.schema import Schema, check_schema
 from folkmoot.protocol.toml import decode_toml
 from folkmoot.protocol.types import Digest, MemberId
 
@@ -123,11 +124,15 @@ class LedgerTerms(_Terms, frozen=True, kw_only=True):
 
 
 class Charter(_Terms, frozen=True, kw_only=True):
-    """The signed agreement of a federation. Members are indexed by their place here (`MemberId`)."""
+    """The signed agreement of a federation. Members are indexed by their place here (`MemberId`).
+
+    Without `data` every member brings encoded rows; with it, rows of these columns.
+    """
 
     format: Literal["folkmoot/v1/charter"] = "folkmoot/v1/charter"
     name: Name
     model: Model
+    data: Schema | None = None
     schedule: Schedule
     ledger: LedgerTerms
     training: Training = Training()
@@ -199,12 +204,24 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
     names = [tensor.name for tensor in charter.model.tensors]
     if not names or len(set(names)) != len(names):
         raise CharterError(f"{source}: model.tensors must name each tensor once, and at least one")
+    if charter.data is not None:
+        _check_data(charter.data, charter.model, source)
     if charter.averaging.exponent_min > charter.averaging.exponent_max:
         raise CharterError(f"{source}: averaging.exponent_min is above exponent_max")
     if charter.schedule.grace_min > charter.schedule.grace_max:
         raise CharterError(f"{source}: schedule.grace_min is above grace_max")
     if charter.schedule.attempt_min > charter.schedule.attempt_max:
         raise CharterError(f"{source}: schedule.attempt_min is above attempt_max")
+
+
+def _check_data(schema: Schema, model: Model, source: str) -> None:
+    check_schema(schema, source)
+    ends, wanted = (model.layers[0], model.layers[-1]), (schema.features, schema.outputs)
+    if ends != wanted:
+        raise CharterError(
+            f"{source}: model.layers begins with {ends[0]} and ends with {ends[1]}, but the data schema gives "
+            f"{wanted[0]} inputs and asks for {wanted[1]} outputs"
+        )
 
 
 def _signed_text(charter: Charter) -> bytes:

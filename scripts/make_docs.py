@@ -23,7 +23,7 @@ from folkmoot.ledger.build import contract_build
 from folkmoot.ledger.codec import FINALIZED_TOPIC
 from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.cli import cli
-from folkmoot.protocol import charter, messages, typed_data
+from folkmoot.protocol import charter, messages, schema, typed_data
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.charter import federation_id
@@ -44,7 +44,7 @@ _MESSAGES: tuple[type[msgspec.Struct], ...] = (
 )  # fmt: skip
 _CHARTER: tuple[type[msgspec.Struct], ...] = (
     charter.Charter, charter.Model, charter.Tensor, charter.Schedule, charter.LedgerTerms, charter.Training,
-    charter.Averaging, charter.Member, charter.Auditor,
+    charter.Averaging, charter.Member, charter.Auditor, schema.Schema, schema.Column,
 )  # fmt: skip
 
 _LIMITS = (

@@ -31,6 +31,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "audit": Entry("folkmoot.ledger.cli:audit", "Check a federation's rounds from the ledger and archives."),
+    "data": Entry("folkmoot.node.cli.data:data", "Look at this member's own rows.", "node"),
     "run": Entry("folkmoot.node.cli.run:run", "Run this node until it is stopped.", "node"),
     "status": Entry("folkmoot.node.cli.status:status", "Show what this node is doing."),
     "testnet": Entry("folkmoot.testnet.cli:testnet", "Run a whole federation on this machine.", "testnet"),

@@ -27,6 +27,7 @@ HOMES = {
     "eth_tester": ("scripts/testnet/devchain.py",),
     "eth": ("scripts/testnet/devchain.py",),
     "sklearn": ("scripts/testnet/",),
+    "duckdb": ("node/data/source.py",),
     "trio": ("node/", "scripts/testnet/"),
     "rich": ("node/cli/", "ledger/", "scripts/testnet/"),
 }
@@ -166,7 +167,7 @@ def test_auditors_install_imports_every_ledger_and_protocol_module() -> None:
     ]
     script = f"""
 import importlib, sys
-for absent in ("torch", "libp2p", "trio", "multiaddr", "eth_tester", "eth", "sklearn", "vyper", "boa"):
+for absent in ("torch", "duckdb", "libp2p", "trio", "multiaddr", "eth_tester", "eth", "sklearn", "vyper", "boa"):
     sys.modules[absent] = None
 for name in {names!r}:
     importlib.import_module(name)

@@ -1,0 +1,1 @@
+"""A member's own rows: read by one SQL query, proposed a schema for, encoded by the charter's."""
