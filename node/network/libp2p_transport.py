@@ -42,6 +42,10 @@ PROTOCOLS: dict[Purpose, TProtocol] = {
 DIAL_SECONDS = 5.0
 OPEN_SECONDS = 5.0
 
+PIECE = 65535 - 16 - 12
+"""Bytes written at once: one Yamux frame (12 bytes of header) in one Noise message (at most 65535 bytes with its tag).
+Left to itself Yamux fills frames of 65536 bytes, and Noise makes a second message of the last 17."""
+
 
 @dataclass(frozen=True, slots=True)
 class Libp2pSettings:
@@ -211,7 +215,8 @@ class Libp2pStream:
 
     async def write(self, data: bytes) -> None:
         with _mapped():
-            await self._stream.write(data)
+            for at in range(0, len(data), PIECE):
+                await self._stream.write(data[at : at + PIECE])
 
     async def close(self) -> None:
         await self._end(self._stream.close)

@@ -73,10 +73,11 @@ class Incoming(Protocol):
 async def read_exactly(stream: ByteStream, count: int, idle: float) -> bytes:
     """`count` bytes of a stream. Raises StreamBroken at its end, trio.TooSlowError after `idle` s without a byte."""
     buffer = bytearray()
-    while len(buffer) < count:
-        with trio.fail_after(idle):
+    with trio.fail_after(idle) as scope:
+        while len(buffer) < count:
             data = await stream.read(count - len(buffer))
-        if not data:
-            raise StreamBroken(f"the stream ended {count - len(buffer)} bytes early")
-        buffer += data
+            if not data:
+                raise StreamBroken(f"the stream ended {count - len(buffer)} bytes early")
+            buffer += data
+            scope.deadline = trio.current_time() + idle
     return bytes(buffer)
