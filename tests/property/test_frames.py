@@ -256,7 +256,7 @@ def test_no_frame_from_anybody_makes_the_machine_raise(
         assume(len(encode(frame)) <= MAX_FRAME)
         effects = feed(node, sender, frame)
         for kind in ("grace", "exchange", "attempt", "announce"):
-            timer = Timer(kind, 1, node.machine.current.attempt)  # type: ignore[arg-type]
+            timer = Timer(kind, 1, node.machine.current.attempt)
             effects += node.handle(TimerFired(timer))
         for effect in effects:
             if isinstance(effect, Send):

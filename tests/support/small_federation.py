@@ -87,7 +87,7 @@ class SmallFederation:
         body = Roster(1, attempt, BASE, readies, exponents)
         return self.sign(self.proposer(attempt), replace(body, **changes))
 
-    def commitment(self, signer: MemberId, roster: Signed, **changes: Any) -> Signed:
+    def commitment(self, signer: MemberId, roster: Signed, /, **changes: Any) -> Signed:
         assert isinstance(roster.body, Roster)
         digest = roster_digest(roster.member, roster.body)
         size = expected_payload_size(self.view, len(roster.body.readies))

@@ -40,7 +40,7 @@ def test_golden_bytes_decode_to_the_sample_and_back(name: str) -> None:
 
 def test_there_is_a_sample_of_every_frame_and_every_body() -> None:
     frames = {type(frame) for frame in SAMPLES.values()}
-    assert frames == set(Frame.__args__)  # type: ignore[attr-defined]
+    assert frames == set(Frame.__args__)
     bodies = {type(frame.body).__name__ for frame in SAMPLES.values() if isinstance(frame, Signed)}
     assert bodies | {"Proposal"} == {kind.__name__ for kind in Signed.__annotations__["body"].__args__}
 

@@ -35,7 +35,8 @@ def test_q_minus_one_answers_open_the_gate(gate: RecallGate) -> None:
     gate.on_recalled(1, Recalled(0, ()))
     assert not gate.done
     gate.on_recalled(2, Recalled(0, ()))
-    assert gate.done and gate.unknown is None
+    assert gate.unknown is None
+    assert gate.done
 
 
 def test_what_the_journal_holds_is_no_news(gate: RecallGate) -> None:
