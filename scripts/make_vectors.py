@@ -15,8 +15,12 @@ from nacl.public import PrivateKey
 
 from folkmoot.protocol import merkle, ring, sealing, typed_data
 from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
-from folkmoot.protocol.messages import Commitment, Lock, Proposal, Statement, Vote
+from folkmoot.protocol.messages import Commitment, Lock, Proposal, Statement, Vote, body_digest, encode
+from folkmoot.protocol.signing import identity_preimage
+from folkmoot.protocol.validation import omitted_digest
+from folkmoot.testnet import sample_messages
 
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors"
 
@@ -203,12 +207,32 @@ def sealing_vectors() -> dict[str, object]:
     }
 
 
+def message_vectors() -> dict[str, object]:
+    """Every frame in its wire form, and the digests by which messages name each other."""
+    samples = sample_messages
+    survivors, statement = samples.SURVIVORS, samples.STATEMENT
+    return {
+        "frames": [
+            {"name": name, "frame": _plain_struct(frame), "bytes": encode(frame).hex()}
+            for name, frame in samples.SAMPLES.items()
+        ],
+        "roster_digest": {"proposer": samples.PROPOSER, "digest": samples.ROSTER_DIGEST.hex()},
+        "commitment_digests": [body_digest(one).hex() for one in samples.COMMITMENTS],
+        "survivors_digest": survivors.digest.hex(),
+        "omitted_digest": omitted_digest(samples.OMITTED).hex(),
+        "archive_digest": archive_digest(survivors).hex(),
+        "statement_digest": typed_data.struct_hash(statement).hex(),
+        "identity_preimage": identity_preimage(samples.FEDERATION, samples.READIES[0]).hex(),
+    }
+
+
 MAKERS: dict[str, Callable[[], dict[str, object]]] = {
     "merkle": merkle_vectors,
     "typed_data": typed_data_vectors,
     "ring": ring_vectors,
     "codec": codec_vectors,
     "sealing": sealing_vectors,
+    "messages": message_vectors,
 }
 
 
@@ -223,6 +247,16 @@ def main() -> None:
 
 def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
+
+
+def _plain_struct(value: object) -> object:
+    """A struct with the names of its fields, for people and for parsers of other languages."""
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _plain_struct(field) for name, field in msgspec.structs.asdict(value).items()}
+        return {"struct": type(value).__name__, **fields}
+    if isinstance(value, tuple):
+        return [_plain_struct(item) for item in value]
+    return _plain(value)
 
 
 def _payload(member: int, weight: int, update: ring.Float32s) -> Payload:
