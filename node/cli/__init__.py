@@ -31,7 +31,10 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "audit": Entry("folkmoot.ledger.cli:audit", "Check a federation's rounds from the ledger and archives."),
+    "bench": Entry("folkmoot.testnet.bench:bench", "Measure how fast rounds are on this machine.", "testnet"),
     "data": Entry("folkmoot.node.cli.data:data", "Look at this member's own rows.", "node"),
+    "init": Entry("folkmoot.node.cli.init:init", "Make a new node's home, with its keys.", "node"),
+    "ledger": Entry("folkmoot.node.cli.ledger:ledger", "Deploy the federation's contract, or look at it."),
     "run": Entry("folkmoot.node.cli.run:run", "Run this node until it is stopped.", "node"),
     "status": Entry("folkmoot.node.cli.status:status", "Show what this node is doing."),
     "testnet": Entry("folkmoot.testnet.cli:testnet", "Run a whole federation on this machine.", "testnet"),
