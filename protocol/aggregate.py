@@ -79,7 +79,12 @@ def aggregate_stream(
         others = [payload for payload in payloads if payload.member != error.member]
         good = [payload for payload in others if work.is_readable(payload)]
         ill_formed = {payload.member for payload in payloads} - {payload.member for payload in good}
-        outcome = work.sum(good, store)
+        try:
+            outcome = work.sum(good, store)
+        except _IllFormedError as again:
+            raise LocalProtocolError(
+                f"payload of member {again.member} read well once and not again: is the disk failing?"
+            ) from again
     sums_digest, total_weight, model = outcome
     return Aggregate(
         sums_digest,

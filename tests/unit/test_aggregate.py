@@ -139,6 +139,13 @@ def test_a_stream_that_fails_keeps_nothing() -> None:
         assert log == ["begun"] * attempts
 
 
+def test_a_payload_that_changes_between_passes_is_a_fault_of_ours() -> None:
+    passes = iter([b"\0" * 4, b"\0" * 4, b"short"])
+    fickle = Payload(0, 1, lambda: [next(passes)])
+    with pytest.raises(LocalProtocolError, match="member 0 read well once"):
+        run([0.0], fickle, Payload(1, 1, lambda: [b"short"]))
+
+
 def test_a_base_of_another_length_is_refused() -> None:
     for length in (1, 3):
         with pytest.raises(LocalProtocolError, match="base model"):
