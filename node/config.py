@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from folkmoot.node.toml import load
+from folkmoot.node.train.wire import Device
 from folkmoot.protocol.toml import ConfigError, toml_value
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -47,9 +48,15 @@ class LedgerConfig(_Table, frozen=True):
 
 
 class TrainerConfig(_Table, frozen=True):
-    """How local training runs: its command (else the built-in trainer), CPU threads, seconds for a fit."""
+    """How local training runs: its command (else the built-in trainer), CPU threads, seconds for a fit.
+
+    `path` is the folder with the source of a custom model; it is searched before PYTHONPATH. `device` "auto" is a GPU
+    where there is one.
+    """
 
     command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    path: str = "models_src"
+    device: Device = "cpu"
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     timeout: Annotated[float, Meta(gt=0, le=7 * 86_400)] = 3600.0
 
@@ -205,7 +212,7 @@ def render_config(config: NodeConfig) -> str:
         *_assignments(config.ledger),
         "",
         "[trainer]",
-        "# command: your own trainer instead of the built-in one; timeout: seconds that one fit may take",
+        "# path: folder with a custom model's source; device: cpu, cuda or auto; timeout: seconds for one fit",
         *_assignments(config.trainer),
         "",
         "[data]",

@@ -41,6 +41,7 @@ from folkmoot.node.outbox import Outbox
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.store import KILL_AT_WRITE, Journal, kill_at_write
+from folkmoot.node.train.source import locate_source
 from folkmoot.node.trainer import Task, TrainerProcess
 from folkmoot.node.watch import Watch
 from folkmoot.protocol.blob import BlobRef
@@ -66,6 +67,7 @@ class Node:
     me: MemberId
     keys: NodeKeys
     initial: BlobRef
+    model_source: str = ""
 
     @property
     def contract(self) -> bytes:
@@ -85,13 +87,14 @@ def open_home(path: Home) -> Node:
     charter = load_charter(path)
     me = charter.member_named(config.name)
     _check_keys(path, charter, me)
+    source = locate_source(charter.model, path.resolve(config.trainer.path))
     if charter.data is not None and config.data.query is not None:
         prepare_data(path)
     if config.trainer.command is None:  # another trainer knows itself what it can read
-        check_data(path.resolve(config.data.train), path.resolve(config.data.test), charter.model)
+        check_data(path.resolve(config.data.train), path.resolve(config.data.test), charter)
     keys = load_keys(path.keys, read_passphrase(os.environ))
     check_float_environment()
-    return Node(path, config, charter, me, keys, _initial_model(path, charter))
+    return Node(path, config, charter, me, keys, _initial_model(path, charter), source)
 
 
 def _check_keys(home: Home, charter: Charter, me: MemberId) -> None:
@@ -184,6 +187,9 @@ def _trainer(node: Node) -> TrainerProcess:
         train=str(home.resolve(config.data.train)),
         test=str(home.resolve(config.data.test)),
         threads=config.trainer.threads,
+        data=node.charter.data,
+        source=node.model_source,
+        device=config.trainer.device,
     )
     return TrainerProcess(task, home.logs / "trainer.log", config.trainer.command)
 
@@ -233,6 +239,7 @@ class _Daemon:
             await trio.to_thread.run_sync(store.clean)
         async with trio.open_nursery() as nursery:
             following = await nursery.start(self._follow_ledger)
+            nursery.start_soon(self._trainer.check_start)
             async with self._connected() as network:
                 await self._work(network, stop)
             following.cancel()

@@ -19,7 +19,7 @@ from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.node.trainer import FitResult, Trainer
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.charter import Charter, Model
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import Trained
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.metrics import select_metrics
@@ -113,12 +113,14 @@ def _file_digest(path: Path) -> Digest:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def check_data(train: Path, test: Path, model: Model) -> None:
+def check_data(train: Path, test: Path, charter: Charter) -> None:
     """Raise `ConfigError` unless the built-in trainer can use the data files; looks at their headers only.
 
     The held-out file may be missing: then nothing is measured.
     """
-    inputs = model.layers[0]
+    inputs = charter.model.features
+    is_regression = charter.data is not None and charter.data.task == "regression"
+    target, what = ("F32", "number") if is_regression else ("I64", "class")
     if not train.is_file():
         raise ConfigError(f"{train}: no such file: put your examples there, or set data.train in node.toml")
     for path in filter(Path.is_file, (train, test)):
@@ -130,9 +132,9 @@ def check_data(train: Path, test: Path, model: Model) -> None:
             raise ConfigError(
                 f"{path}: x is {x_type} {x}: the charter's model takes F32 [rows, {inputs}], at least one row"
             )
-        if y_type != "I64" or y != x[:1]:
+        if y_type != target or y != x[:1]:
             raise ConfigError(
-                f"{path}: y is {y_type} {y}: it must be I64 {x[:1]}, one class for each row of x"
+                f"{path}: y is {y_type} {y}: it must be {target} {x[:1]}, one {what} for each row of x"
             )
 
 

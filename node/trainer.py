@@ -122,6 +122,19 @@ class TrainerProcess:
             reply = await self._ask(wire.Evaluate(self._next_id(), str(model)), wire.Evaluated)
         return reply.metrics
 
+    async def check_start(self) -> None:
+        """Wait until the process is ready; raises `TrainerError` where it can never be, on this data, model or device.
+
+        Whatever else goes wrong costs a round's update and no more, so it is left to the next request.
+        """
+        async with self._lock:
+            try:
+                await self._running()
+            except ProcessFailed as failure:
+                await self._stop()
+                if failure.error.kind in ("data", "model", "device"):
+                    raise failure.error from failure
+
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
@@ -220,7 +233,7 @@ class FakeTrainer:
         difference = np.float32(0.5) * (self._target - model) + np.float32(0.01) * own
         write_vector(update, difference)
         metrics = self._measure(model)
-        return FitResult(update, self._num_examples, metrics["loss"], metrics)
+        return FitResult(update, self._num_examples, metrics["log_loss"], metrics)
 
     async def evaluate(self, model: Path) -> Metrics:
         """See `Trainer.evaluate`."""
@@ -234,4 +247,4 @@ class FakeTrainer:
 
     def _measure(self, model: Vector) -> Metrics:
         loss = float(np.mean((self._target - model) ** 2, dtype=np.float64))
-        return {"accuracy": 1 / (1 + loss), "loss": loss, "examples": 1.0}
+        return {"accuracy": 1 / (1 + loss), "log_loss": loss, "examples": 1.0}

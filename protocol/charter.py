@@ -21,7 +21,10 @@ from folkmoot.protocol.types import Digest, MemberId
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{40}$")]
-Decimal = Annotated[str, Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
+Rate = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
+SourceName = Annotated[
+    str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)?$")
+]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
@@ -64,12 +67,28 @@ class Tensor(_Terms, frozen=True, kw_only=True):
 
 
 class Model(_Terms, frozen=True, kw_only=True):
-    """The architecture, the layout of its flat vector and the digest of the starting weights."""
+    """The architecture, the layout of its flat vector and the digest of the starting weights.
 
-    kind: Literal["mlp", "logistic"]
-    layers: tuple[Positive, ...]
+    `layers` are widths from inputs to outputs; of a custom model the two ends only. `source` names the function
+    that makes a custom model, as module:function; `source_digest` is the SHA-256 of the file that holds it.
+    """
+
+    kind: Literal["mlp", "logistic", "custom"]
+    layers: Annotated[tuple[Positive, ...], Meta(min_length=2)]
+    source: SourceName = ""
+    source_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
     initial: Hex32
     tensors: tuple[Tensor, ...]
+
+    @property
+    def features(self) -> int:
+        """Width of the input."""
+        return self.layers[0]
+
+    @property
+    def outputs(self) -> int:
+        """Scores for each row of input."""
+        return self.layers[-1]
 
     @property
     def parameters(self) -> int:
@@ -83,13 +102,19 @@ class Model(_Terms, frozen=True, kw_only=True):
 
 
 class Training(_Terms, frozen=True, kw_only=True):
-    """What a member does with the model between two averages; rates are decimal text, read as float32."""
+    """What a member does with the model between two averages; rates are decimal text.
+
+    It goes `epochs` times over its rows or, where `steps` is not 0, takes that many batches. `momentum` is SGD's alone;
+    weight decay is added to SGD's gradient, and AdamW (beta 0.9 and 0.999, epsilon 1e-8) takes it from the weights.
+    """
 
     epochs: Positive = 1
+    steps: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     batch: Positive = 16
-    optimizer: Literal["sgd"] = "sgd"
-    lr: Decimal = "0.1"
-    momentum: Decimal = "0.9"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Rate = "0.1"
+    momentum: Rate = "0.9"
+    weight_decay: Rate = "0"
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
@@ -204,6 +229,7 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
     names = [tensor.name for tensor in charter.model.tensors]
     if not names or len(set(names)) != len(names):
         raise CharterError(f"{source}: model.tensors must name each tensor once, and at least one")
+    _check_model(charter.model, source)
     if charter.data is not None:
         _check_data(charter.data, charter.model, source)
     if charter.averaging.exponent_min > charter.averaging.exponent_max:
@@ -214,13 +240,25 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
         raise CharterError(f"{source}: schedule.attempt_min is above attempt_max")
 
 
+def _check_model(model: Model, source: str) -> None:
+    if model.kind == "custom" and not (model.source and model.source_digest):
+        raise CharterError(f"{source}: a custom model needs model.source and model.source_digest")
+    if model.kind != "custom" and (model.source or model.source_digest):
+        raise CharterError(f"{source}: model.source is for model.kind = 'custom'; this one is {model.kind!r}")
+    if model.kind != "mlp" and len(model.layers) != 2:
+        raise CharterError(
+            f"{source}: model.layers = {list(model.layers)}: a {model.kind} model has inputs and outputs only"
+        )
+
+
 def _check_data(schema: Schema, model: Model, source: str) -> None:
     check_schema(schema, source)
-    ends, wanted = (model.layers[0], model.layers[-1]), (schema.features, schema.outputs)
-    if ends != wanted:
+    # One output is enough for two classes: the log odds of the second.
+    fits = model.outputs == schema.outputs or (schema.task, model.outputs) == ("binary", 1)
+    if model.features != schema.features or not fits:
         raise CharterError(
-            f"{source}: model.layers begins with {ends[0]} and ends with {ends[1]}, but the data schema gives "
-            f"{wanted[0]} inputs and asks for {wanted[1]} outputs"
+            f"{source}: model.layers begins with {model.features} and ends with {model.outputs}, but the data schema "
+            f"gives {schema.features} inputs and asks for {schema.outputs} outputs"
         )
 
 

@@ -1,13 +1,15 @@
-"""A member's own training: plain SGD on its own rows, and the measure of a model on the rows it holds out.
+"""A member's own training on its own rows, and the measure of a model on the rows it holds out.
 
 Everything random comes from (charter seed, member name, round), so that a central loop can repeat it exactly.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
+from math import isfinite
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +17,15 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional
 
+from folkmoot.node.train.objectives import Objective
+from folkmoot.node.train.optimizers import make_optimizer
 from folkmoot.node.train.wire import Metrics, TrainerError
 from folkmoot.protocol.charter import Training
 
 EVALUATION_BATCH = 1024
+
+Floats: TypeAlias = npt.NDArray[np.float32]
 
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all) while work goes on; raises to break it off."""
@@ -28,15 +33,19 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Rows:
-    """Examples in memory: inputs `x` float32 (n, d), classes `y` int64 (n,)."""
+    """Examples in memory: inputs `x` float32 (n, d); `y` (n,) int64 classes, or float32 targets of a regression."""
 
     x: Tensor
     y: Tensor
 
     @classmethod
-    def of(cls, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> Self:
+    def of(cls, x: Floats, y: npt.NDArray[np.int64] | Floats) -> Self:
         """Rows that share the memory of the arrays."""
         return cls(torch.from_numpy(x), torch.from_numpy(y))
+
+    def to(self, device: torch.device) -> Self:
+        """The same rows in the memory of `device`."""
+        return type(self)(self.x.to(device), self.y.to(device))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -47,8 +56,8 @@ def limit_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def load_rows(path: Path, inputs: int, classes: int) -> Rows:
-    """Read `x` and `y` from a safetensors file and check them against the model's width and classes.
+def load_rows(path: Path, features: int, classes: int) -> Rows:
+    """Read `x` and `y` from a safetensors file and check them; `classes` is 0 for a regression.
 
     Raises `TrainerError` of kind `data`, naming the file and what is wrong with it.
     """
@@ -59,18 +68,20 @@ def load_rows(path: Path, inputs: int, classes: int) -> Rows:
     if sorted(tensors) != ["x", "y"]:
         raise TrainerError("data", f"{path} holds the tensors {sorted(tensors)}; it must hold 'x' and 'y'")
     x, y = tensors["x"], tensors["y"]
-    if x.dtype != np.float32 or x.ndim != 2 or x.shape[1] != inputs:
-        raise TrainerError("data", f"{path}: x is {x.dtype} {x.shape}; it must be float32 (rows, {inputs})")
-    if y.dtype != np.int64 or y.shape != x.shape[:1]:
-        raise TrainerError("data", f"{path}: y is {y.dtype} {y.shape}; it must be int64 ({len(x)},)")
+    if x.dtype != np.float32 or x.ndim != 2 or x.shape[1] != features:
+        raise TrainerError("data", f"{path}: x is {x.dtype} {x.shape}; it must be float32 (rows, {features})")
+    kind = np.dtype(np.int64 if classes else np.float32)
+    if y.dtype != kind or y.shape != x.shape[:1]:
+        raise TrainerError("data", f"{path}: y is {y.dtype} {y.shape}; it must be {kind} ({len(x)},)")
     if not len(y):
         raise TrainerError("data", f"{path} has no rows")
-    if y.min() < 0 or y.max() >= classes:
+    if classes and (y.min() < 0 or y.max() >= classes):
         raise TrainerError(
             "data", f"{path}: y goes from {y.min()} to {y.max()}; the model has classes 0 to {classes - 1}"
         )
-    if not np.isfinite(x).all():
-        raise TrainerError("data", f"{path}: x holds NaN or infinity")
+    for name in ("x", "y"):
+        if not np.isfinite(tensors[name]).all():
+            raise TrainerError("data", f"{path}: {name} holds NaN or infinity")
     return Rows.of(x, y)
 
 
@@ -80,69 +91,59 @@ def derive_seed(seed: int, member: str, round: int) -> int:
     return int.from_bytes(sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-class Sgd:
-    """Gradient descent with momentum: the rule of `torch.optim.SGD` without its other options.
-
-    Written out because `torch.optim.SGD` imports torch's compiler: 1.2 CPU seconds for each trainer.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], lr: float, momentum: float) -> None:
-        self._parameters = list(parameters)
-        self._lr = lr
-        self._momentum = momentum
-        self._velocity: list[Tensor] | None = None
-
-    @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """velocity = momentum * velocity + gradient (at first the gradient); weights -= lr * velocity."""
-        if self._velocity is None:
-            self._velocity = [gradient.clone() for gradient in gradients]
-        else:
-            torch._foreach_mul_(self._velocity, self._momentum)
-            torch._foreach_add_(self._velocity, list(gradients))
-        torch._foreach_add_(self._parameters, self._velocity, alpha=-self._lr)
-
-
 def train(
-    module: nn.Module, rows: Rows, training: Training, member: str, round: int, on_step: OnStep
+    module: nn.Module,
+    objective: Objective,
+    rows: Rows,
+    training: Training,
+    member: str,
+    round: int,
+    on_step: OnStep,
 ) -> float:
-    """Train `module` in place for the charter's epochs; the mean loss over all examples seen.
+    """Train `module` in place by the charter's terms; the mean loss over all examples seen.
 
-    Momentum starts anew each round: a velocity belongs to weights that the average has since replaced.
+    The optimiser starts anew each round: what it remembers belongs to weights that the average has since replaced.
+    Raises `TrainerError` of kind `non_finite` at the first loss that is NaN or infinite.
     """
     seed = derive_seed(training.seed, member, round)
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # for layers that draw by themselves, as dropout does
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = Sgd(parameters, float(training.lr), float(training.momentum))
-    steps = training.epochs * -(-len(rows) // training.batch)
-    total = 0.0
+    optimizer = make_optimizer(training, parameters)
+    steps = training.steps or training.epochs * -(-len(rows) // training.batch)
+    total, seen = 0.0, 0
     module.train()
-    for done, index in enumerate(batches(len(rows), training.epochs, training.batch, order)):
+    for done, index in enumerate(islice(batches(len(rows), training.batch, order), steps)):
         on_step(done, steps)
-        loss = functional.cross_entropy(module(rows.x[index]), rows.y[index])
-        optimizer.step(torch.autograd.grad(loss, parameters))
-        total += loss.item() * len(index)
-    return total / (training.epochs * len(rows))
+        loss = objective.loss(module(rows.x[index]), rows.y[index])
+        value = loss.item()
+        if not isfinite(value):
+            raise TrainerError(
+                "non_finite",
+                f"the loss of round {round} is {value} at step {done + 1} of {steps}: try a smaller training.lr, or "
+                "look for extreme values in the data",
+            )
+        optimizer.step(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        total += value * len(index)
+        seen += len(index)
+    return total / seen
 
 
-def batches(examples: int, epochs: int, batch: int, order: torch.Generator) -> Iterator[Tensor]:
-    """Row numbers of each step: every epoch a new permutation, its last batch as short as it falls."""
-    for _ in range(epochs):
+def batches(examples: int, batch: int, order: torch.Generator) -> Iterator[Tensor]:
+    """Row numbers of each step, without end: every epoch a new permutation, its last batch as short as it falls."""
+    while True:
         shuffled = torch.randperm(examples, generator=order)
         yield from (shuffled[at : at + batch] for at in range(0, examples, batch))
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, rows: Rows, on_step: OnStep) -> Metrics:
-    """`accuracy` (share of rows right), `loss` (mean cross-entropy) and `examples` of `module` on `rows`."""
+def evaluate(module: nn.Module, objective: Objective, rows: Rows, on_step: OnStep) -> Metrics:
+    """The objective's measures of `module` on `rows`, and `examples`, their number."""
     module.eval()
     steps = -(-len(rows) // EVALUATION_BATCH)
-    right, loss = 0, 0.0
+    tally = objective.tally()
     for done in range(steps):
         on_step(done, steps)
         piece = slice(done * EVALUATION_BATCH, (done + 1) * EVALUATION_BATCH)
-        scores, labels = module(rows.x[piece]), rows.y[piece]
-        right += int((scores.argmax(dim=1) == labels).sum())
-        loss += float(functional.cross_entropy(scores, labels, reduction="sum"))
-    return {"accuracy": right / len(rows), "loss": loss / len(rows), "examples": float(len(rows))}
+        tally.add(module(rows.x[piece]), rows.y[piece])
+    return tally.result()

@@ -5,32 +5,39 @@ A vector holds the float tensors of `state_dict`, in its order, each flattened; 
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from folkmoot.node.train.custom import CustomSource, build_custom
+from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.charter import Model, Tensor
 
 
-def build(kind: str, layers: Sequence[int]) -> nn.Module:
-    """A module of the charter's `kind` and `layers` (widths, from inputs to classes).
+def build(kind: str, layers: Sequence[int], source: CustomSource | None = None) -> nn.Module:
+    """A module of the charter's `kind` and `layers` (widths, from inputs to outputs).
 
-    `mlp` has a ReLU between layers; `logistic` is one layer without hidden ones. Raises `TrainerError`.
+    `mlp` has a ReLU between layers; `logistic` is one layer without hidden ones; `custom` is what `source` makes.
+    Raises `TrainerError`.
     """
     if len(layers) < 2:
         raise TrainerError(
-            "model", f"model.layers = {list(layers)}: give at least the inputs and the classes"
+            "model", f"model.layers = {list(layers)}: give at least the inputs and the outputs"
         )
+    if kind == "custom" and source is not None:
+        return build_custom(source, layers[0], layers[-1])
     if kind == "logistic" and len(layers) != 2:
         raise TrainerError(
-            "model", f"model.layers = {list(layers)}: a logistic model has inputs and classes only"
+            "model", f"model.layers = {list(layers)}: a logistic model has inputs and outputs only"
         )
     if kind not in ("mlp", "logistic"):
         raise TrainerError(
-            "model", f"model.kind = {kind!r} is not known here; known are 'mlp' and 'logistic'"
+            "model",
+            f"model.kind = {kind!r} is not known here; known are 'mlp', 'logistic' and, with a source, 'custom'",
         )
     stack: list[nn.Module] = [nn.Linear(layers[0], layers[1])]
     for inputs, outputs in pairwise(layers[1:]):
@@ -38,9 +45,13 @@ def build(kind: str, layers: Sequence[int]) -> nn.Module:
     return nn.Sequential(*stack)
 
 
-def build_charter_model(model: Model) -> nn.Module:
-    """The charter's module; raises `TrainerError` where its tensors are not those of the charter's layout."""
-    module = build(model.kind, model.layers)
+def build_charter_model(model: Model, source: str = "") -> nn.Module:
+    """The charter's module; `source` is the file of a custom one.
+
+    Raises `TrainerError` where its tensors are not those of the charter's layout, or `source` is not the charter's.
+    """
+    custom = CustomSource(model.source, Path(source), model.source_digest) if source else None
+    module = build(model.kind, model.layers, custom)
     mine = layout(module)
     for index, (have, want) in enumerate(zip(mine, model.tensors, strict=False)):
         if have != want:
@@ -56,11 +67,32 @@ def build_charter_model(model: Model) -> nn.Module:
     return module
 
 
-def initial_vector(kind: str, layers: Sequence[int], seed: int) -> Vector:
-    """Starting weights, drawn by torch's own initialisation from `seed`; flat float32, shape (P,)."""
+def build_seeded(
+    kind: str, layers: Sequence[int], seed: int, source: CustomSource | None = None
+) -> nn.Module:
+    """The module with starting weights drawn from `seed`, by torch's own initialisation or the custom model's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return to_vector(build(kind, layers))
+        return build(kind, layers, source)
+
+
+def initial_vector(kind: str, layers: Sequence[int], seed: int) -> Vector:
+    """Starting weights of a built-in model; flat float32, shape (P,)."""
+    return to_vector(build_seeded(kind, layers, seed))
+
+
+def check_forward(module: nn.Module, features: int, objective: Objective) -> None:
+    """One forward pass and its loss on rows of zeros, without training; raises `TrainerError` where they fail."""
+    module.eval()
+    kind = torch.int64 if objective.classes else torch.float32
+    try:
+        with torch.no_grad():
+            objective.loss(module(torch.zeros(2, features)), torch.zeros(2, dtype=kind))
+    except TrainerError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TrainerError("model", f"the model's forward fails on {features} features: {text}") from error
 
 
 def layout(module: nn.Module) -> tuple[Tensor, ...]:
@@ -70,7 +102,7 @@ def layout(module: nn.Module) -> tuple[Tensor, ...]:
 
 def to_vector(module: nn.Module) -> Vector:
     """A copy of the module's float tensors as one flat float32 vector."""
-    pieces = [tensor.detach().to(torch.float32).reshape(-1) for _, tensor in _float_tensors(module)]
+    pieces = [tensor.detach().to("cpu", torch.float32).reshape(-1) for _, tensor in _float_tensors(module)]
     vector: Vector = torch.cat(pieces).numpy()
     return vector
 

@@ -3,21 +3,30 @@
 from pathlib import Path
 
 from folkmoot.node.train import local, models
+from folkmoot.node.train.devices import choose_device
+from folkmoot.node.train.objectives import make_objective
 from folkmoot.node.train.vectors import check_finite, read_vector, write_vector
 from folkmoot.node.train.wire import Metrics, Task
 
 
 class Session:
-    """Fits and evaluates the task's model; every error of task, data or model is a `TrainerError`."""
+    """Fits and evaluates the task's model; every error of task, data, model or device is a `TrainerError`."""
 
     def __init__(self, task: Task) -> None:
         local.limit_threads(task.threads)
         self._task = task
-        self._module = models.build_charter_model(task.model)
-        inputs, classes = task.model.layers[0], task.model.layers[-1]
-        self._train = local.load_rows(Path(task.train), inputs, classes)
+        self._device = choose_device(task.device)
+        self._objective = make_objective(task.data, task.model.outputs)
+        module = models.build_charter_model(task.model, task.source)
+        models.check_forward(module, task.model.features, self._objective)
+        self._module = module.to(self._device)
+        self._train = self._load(Path(task.train))
         test = Path(task.test)
-        self._test = local.load_rows(test, inputs, classes) if test.exists() else None
+        self._test = self._load(test) if test.exists() else None
+
+    def _load(self, path: Path) -> local.Rows:
+        rows = local.load_rows(path, self._task.model.features, self._objective.classes)
+        return rows.to(self._device)
 
     @property
     def examples(self) -> int:
@@ -30,10 +39,13 @@ class Session:
         Returns the mean training loss and the base's metrics. Raises `TrainerError` of kind `non_finite`, and
         writes nothing, where training ran off to infinity.
         """
-        start = read_vector(base, self._task.model.parameters)
+        task = self._task
+        start = read_vector(base, task.model.parameters)
         models.load_vector(self._module, start)
         metrics = self._measure(on_step)
-        loss = local.train(self._module, self._train, self._task.training, self._task.member, round, on_step)
+        loss = local.train(
+            self._module, self._objective, self._train, task.training, task.member, round, on_step
+        )
         difference = models.to_vector(self._module) - start
         check_finite(difference, f"the update of round {round}; try a smaller training.lr")
         write_vector(update, difference)
@@ -45,4 +57,6 @@ class Session:
         return self._measure(on_step)
 
     def _measure(self, on_step: local.OnStep) -> Metrics:
-        return local.evaluate(self._module, self._test, on_step) if self._test else {}
+        if self._test is None:
+            return {}
+        return local.evaluate(self._module, self._objective, self._test, on_step)

@@ -13,6 +13,7 @@ import msgspec
 
 from folkmoot.protocol.charter import Model, Training
 from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.schema import Schema
 
 MAX_FRAME = 8 << 20
 """Bytes of the longest body; a layout of 50,000 tensors still fits."""
@@ -20,14 +21,16 @@ MAX_FRAME = 8 << 20
 HEADER = struct.Struct("<I")
 
 FailureKind: TypeAlias = Literal[
-    "crash", "stalled", "memory", "data", "model", "non_finite", "protocol", "error"
+    "crash", "stalled", "memory", "data", "model", "device", "non_finite", "protocol", "error"
 ]
 """Why training failed: the process died or fell silent, had no memory, could not use the member's data, was
-given a model that is not the charter's, produced NaN or infinity, spoke nonsense on its pipe, or raised
-anything else."""
+given a model that is not the charter's or a device that is not there, produced NaN or infinity, spoke nonsense
+on its pipe, or raised anything else."""
+
+Device: TypeAlias = Literal["cpu", "cuda", "auto"]
 
 Metrics: TypeAlias = dict[str, float]
-"""`accuracy`, `loss`, `examples` of a model on the member's held-out data; empty where it holds none out."""
+"""Measures of a model on the member's held-out data (`protocol/metrics.py`); empty where it holds none out."""
 
 
 class TrainerError(FolkmootError):
@@ -46,8 +49,8 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True
 class Task(_Message, frozen=True):
     """First frame to a new trainer: whose training, of what model, on which safetensors files.
 
-    Both files hold `x` float32 (rows, inputs) and `y` int64 (rows,). Where `test` does not exist nothing is
-    measured.
+    Both files hold `x` float32 (rows, features) and `y` (rows,): int64 classes, or float32 for a regression. Where
+    `test` does not exist nothing is measured. `data` is the charter's schema, `source` the file of a custom model.
     """
 
     member: str
@@ -56,6 +59,9 @@ class Task(_Message, frozen=True):
     train: str
     test: str
     threads: int = 1
+    data: Schema | None = None
+    source: str = ""
+    device: Device = "cpu"
 
 
 class Fit(_Message, frozen=True):

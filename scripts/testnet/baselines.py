@@ -1,21 +1,29 @@
 """What the federation is measured against: each node alone, all data in one place, and a central FedAvg loop.
 
-`python -m folkmoot.testnet.baselines EXAMPLE MEMBER,MEMBER,... ROUNDS SEED` prints the first two as JSON. All
-train with the trainer's own functions, and with the seeds that the nodes use.
+`python -m folkmoot.testnet.baselines HOME MEMBER,MEMBER,... ROUNDS` prints the first two as JSON, for the testnet in
+HOME. All train with the trainer's own functions, and with the seeds that the nodes use.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
+import safetensors.numpy
 
+from folkmoot.node.charter_files import read_charter
+from folkmoot.node.config import load_config
 from folkmoot.node.train import local, models
+from folkmoot.node.train.objectives import Objective, make_objective
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import Metrics
 from folkmoot.protocol.charter import Training
-from folkmoot.testnet import examples
+from folkmoot.protocol.schema import Schema
 from folkmoot.testnet.examples import Example, Rows
+from folkmoot.testnet.home import TestnetHome
 
 
 class Baselines(msgspec.Struct, frozen=True):
@@ -25,7 +33,56 @@ class Baselines(msgspec.Struct, frozen=True):
     pooled: Metrics
 
 
-def compute(example: Example, members: Sequence[str], rounds: int, seed: int) -> Baselines:
+@dataclass(frozen=True)
+class Founded:
+    """What a testnet's charter says, and the rows that its nodes prepared."""
+
+    kind: str
+    layers: tuple[int, ...]
+    training: Training
+    data: Schema | None
+    shares: tuple[Rows, ...]
+    test: Rows
+
+    @property
+    def train(self) -> Rows:
+        """All rows to train on, node by node."""
+        return Rows(
+            np.concatenate([rows.x for rows in self.shares]), np.concatenate([rows.y for rows in self.shares])
+        )
+
+    def deal(self, nodes: int) -> tuple[Rows, ...]:
+        """Each node's rows."""
+        assert nodes == len(self.shares)
+        return self.shares
+
+
+Taught: TypeAlias = Example | Founded
+
+
+def load_founded(home: TestnetHome, members: Sequence[str]) -> Founded:
+    """The testnet in `home`, once its nodes have started: only then are their rows prepared."""
+    charter = read_charter(home.node(members[0]))
+    shares = [_prepared(home, name) for name in members]
+    return Founded(
+        kind=charter.model.kind,
+        layers=charter.model.layers,
+        training=charter.training,
+        data=charter.data,
+        shares=tuple(train for train, _ in shares),
+        test=shares[0][1],
+    )
+
+
+def _prepared(home: TestnetHome, name: str) -> tuple[Rows, Rows]:
+    """A node's rows to train on, and those held out, which are the same at all nodes."""
+    node = home.node(name)
+    files = load_config(node).data
+    train, test = (safetensors.numpy.load_file(node.resolve(file)) for file in (files.train, files.test))
+    return Rows(train["x"], train["y"]), Rows(test["x"], test["y"])
+
+
+def compute(example: Taught, members: Sequence[str], rounds: int, seed: int) -> Baselines:
     """Train each member's share alone, and all shares together, for as many epochs as the federation does."""
     training = msgspec.structs.replace(example.training, seed=seed)
     start = models.initial_vector(example.kind, example.layers, seed)
@@ -38,7 +95,7 @@ def compute(example: Example, members: Sequence[str], rounds: int, seed: int) ->
 
 
 def central_fedavg(
-    example: Example, members: Sequence[str], rounds: int, training: Training, base: Vector
+    example: Taught, members: Sequence[str], rounds: int, training: Training, base: Vector
 ) -> Iterator[Vector]:
     """FedAvg without a federation: the model after each round, flat float32 (P,), from the same starts and
     seeds.
@@ -58,26 +115,30 @@ def central_fedavg(
 
 
 def _train_on(
-    example: Example, rows: Rows, training: Training, member: str, rounds: int, vector: Vector
+    example: Taught, rows: Rows, training: Training, member: str, rounds: int, vector: Vector
 ) -> Vector:
     for round in range(1, rounds + 1):
         vector = _fit(example, rows, training, member, round, vector)
     return vector
 
 
-def _fit(example: Example, rows: Rows, training: Training, member: str, round: int, base: Vector) -> Vector:
+def _fit(example: Taught, rows: Rows, training: Training, member: str, round: int, base: Vector) -> Vector:
     """One round of local training from `base`; the trained vector."""
     module = models.build(example.kind, example.layers)
     models.load_vector(module, base)
-    local.train(module, _tensors(rows), training, member, round, _unwatched)
+    local.train(module, _objective(example), _tensors(rows), training, member, round, _unwatched)
     return models.to_vector(module)
 
 
-def measure(example: Example, vector: Vector) -> Metrics:
+def measure(example: Taught, vector: Vector) -> Metrics:
     """How the model in `vector` does on the held-out rows."""
     module = models.build(example.kind, example.layers)
     models.load_vector(module, vector)
-    return local.evaluate(module, _tensors(example.test), _unwatched)
+    return local.evaluate(module, _objective(example), _tensors(example.test), _unwatched)
+
+
+def _objective(example: Taught) -> Objective:
+    return make_objective(example.data, example.layers[-1])
 
 
 def _tensors(rows: Rows) -> local.Rows:
@@ -90,9 +151,11 @@ def _unwatched(done: int, total: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run with the words after the program's name; the exit status."""
-    name, members, rounds, seed = arguments
+    home, names, rounds = arguments
+    members = names.split(",")
     local.limit_threads(1)
-    result = compute(examples.load(name), members.split(","), int(rounds), int(seed))
+    founded = load_founded(TestnetHome(Path(home)), members)
+    result = compute(founded, members, int(rounds), founded.training.seed)
     print(msgspec.json.encode(result).decode())
     return 0
 

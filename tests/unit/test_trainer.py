@@ -124,7 +124,7 @@ async def test_fakes_that_average_their_updates_converge(tmp_path: Path) -> None
             await fake.fit(round, tmp_path / "base", tmp_path / f"update-{at}")
             for at, fake in enumerate(fakes)
         ]
-        losses.append(results[0].metrics["loss"])
+        losses.append(results[0].metrics["log_loss"])
         model += np.mean([read_vector(result.update, 50) for result in results], axis=0)
     assert losses[-1] < losses[0] / 100
     write_vector(tmp_path / "model", model)

@@ -1,5 +1,6 @@
 """Local training in torch: the optimizer's rule, flat vectors, repeatable seeds, checked data."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import torch
 from torch import nn
 
 from folkmoot.node.train import local, models
+from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.charter import Model, Tensor, Training
+
+CLASSES = Classification(3, 3)
 
 
 def unwatched(done: int, total: int) -> None:
@@ -24,16 +28,32 @@ def some_rows(count: int = 40, seed: int = 0) -> local.Rows:
     return local.Rows(torch.from_numpy(x), torch.from_numpy(x[:, :3].argmax(axis=1).astype(np.int64)))
 
 
-@pytest.mark.parametrize("momentum", ["0.9", "0"])
-def test_sgd_is_torchs_sgd_bit_for_bit(momentum: str) -> None:
-    rows, training = some_rows(), Training(lr="0.1", momentum=momentum, batch=16, epochs=3, seed=5)
+def torchs_optimizer(training: Training, module: nn.Module) -> torch.optim.Optimizer:
+    lr, decay = float(training.lr), float(training.weight_decay)
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=decay)
+    return torch.optim.SGD(module.parameters(), lr=lr, momentum=float(training.momentum), weight_decay=decay)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        Training(epochs=3, seed=5),
+        Training(epochs=3, seed=5, momentum="0"),
+        Training(epochs=3, seed=5, weight_decay="0.01"),
+        Training(epochs=9, seed=5, optimizer="adamw", lr="0.01"),
+        Training(epochs=9, seed=5, optimizer="adamw", lr="0.01", weight_decay="0.1"),
+    ],
+)
+def test_the_optimizers_are_torchs_bit_for_bit(training: Training) -> None:
+    rows, steps = some_rows(), training.epochs * 3
     ours, theirs = models.build("mlp", (4, 8, 3)), models.build("mlp", (4, 8, 3))
     theirs.load_state_dict(ours.state_dict())
-    local.train(ours, rows, training, "alice", 1, unwatched)
+    local.train(ours, CLASSES, rows, training, "alice", 1, unwatched)
 
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=float(momentum))
+    optimizer = torchs_optimizer(training, theirs)
     order = torch.Generator().manual_seed(local.derive_seed(5, "alice", 1))
-    for index in local.batches(len(rows), 3, 16, order):
+    for index in islice(local.batches(len(rows), 16, order), steps):
         optimizer.zero_grad()
         nn.functional.cross_entropy(theirs(rows.x[index]), rows.y[index]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -41,12 +61,28 @@ def test_sgd_is_torchs_sgd_bit_for_bit(momentum: str) -> None:
     assert models.to_vector(ours).tobytes() == models.to_vector(theirs).tobytes()
 
 
+def test_steps_take_the_place_of_epochs() -> None:
+    done = []
+    training = Training(epochs=5, steps=4, batch=16)
+    module = models.build("mlp", (4, 3))
+    local.train(module, CLASSES, some_rows(), training, "alice", 1, lambda at, of: done.append((at, of)))
+    assert done == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_its_step() -> None:
+    rows = some_rows()
+    rows.x[:] = 3e38
+    with pytest.raises(TrainerError, match=r"the loss of round 7 is (nan|inf) at step 1 of 3") as caught:
+        local.train(models.build("mlp", (4, 3)), CLASSES, rows, Training(), "alice", 7, unwatched)
+    assert caught.value.kind == "non_finite"
+
+
 def test_training_depends_on_seed_member_and_round_only() -> None:
     def trained(seed: int, member: str, round: int) -> bytes:
         module = models.build("mlp", (4, 8, 3))
         models.load_vector(module, models.initial_vector("mlp", (4, 8, 3), 1))
         torch.rand(round)  # what was drawn before must not matter
-        local.train(module, some_rows(), Training(seed=seed), member, round, unwatched)
+        local.train(module, CLASSES, some_rows(), Training(seed=seed), member, round, unwatched)
         return models.to_vector(module).tobytes()
 
     first = trained(0, "alice", 1)
@@ -60,18 +96,18 @@ def test_seeds_cannot_run_into_each_other() -> None:
 
 
 def test_each_epoch_sees_every_row_once() -> None:
-    seen = list(local.batches(10, 2, 4, torch.Generator().manual_seed(0)))
+    seen = list(islice(local.batches(10, 4, torch.Generator().manual_seed(0)), 6))
     assert [len(batch) for batch in seen] == [4, 4, 2, 4, 4, 2]
     assert sorted(torch.cat(seen[:3]).tolist()) == sorted(torch.cat(seen[3:]).tolist()) == list(range(10))
 
 
 def test_training_learns_and_metrics_say_so() -> None:
     module, rows = models.build("mlp", (4, 16, 3)), some_rows(200)
-    before = local.evaluate(module, rows, unwatched)
-    loss = local.train(module, rows, Training(epochs=20), "alice", 1, unwatched)
-    after = local.evaluate(module, rows, unwatched)
+    before = local.evaluate(module, CLASSES, rows, unwatched)
+    loss = local.train(module, CLASSES, rows, Training(epochs=20), "alice", 1, unwatched)
+    after = local.evaluate(module, CLASSES, rows, unwatched)
     assert after["accuracy"] > 0.9 > before["accuracy"]
-    assert after["loss"] < loss < before["loss"]
+    assert after["log_loss"] < loss < before["log_loss"]
     assert after["examples"] == 200
 
 
@@ -84,7 +120,7 @@ def test_progress_counts_steps_and_may_break_off() -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        local.train(models.build("mlp", (4, 3)), some_rows(), Training(), "alice", 1, on_step)
+        local.train(models.build("mlp", (4, 3)), CLASSES, some_rows(), Training(), "alice", 1, on_step)
     assert steps == [(0, 3), (1, 3), (2, 3)]
 
 
@@ -169,3 +205,15 @@ def test_a_file_that_is_no_safetensors_is_explained(tmp_path: Path) -> None:
         local.load_rows(tmp_path / "train.safetensors", 4, 3)
     with pytest.raises(TrainerError, match="cannot read"):
         local.load_rows(tmp_path / "missing", 4, 3)
+
+
+def test_a_regressions_targets_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "train.safetensors"
+    safetensors.numpy.save_file(GOOD, path)
+    with pytest.raises(TrainerError, match=r"y is int64 .*; it must be float32"):
+        local.load_rows(path, 4, 0)
+    safetensors.numpy.save_file(GOOD | {"y": np.full(5, np.inf, np.float32)}, path)
+    with pytest.raises(TrainerError, match="y holds NaN or infinity"):
+        local.load_rows(path, 4, 0)
+    safetensors.numpy.save_file(GOOD | {"y": np.full(5, -7.5, np.float32)}, path)
+    assert local.load_rows(path, 4, 0).y.tolist() == [-7.5] * 5
