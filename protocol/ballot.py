@@ -87,12 +87,6 @@ class Ballot:
         """Whether a certificate of any attempt was shown for this set."""
         return any(known == digest for _, known in self.certificates())
 
-    def has_decided_on(self, roster: Digest) -> bool:
-        """Whether a certificate stands on a survivor set of this roster: nobody's update can change any more."""
-        return any(
-            self._sets[known].roster == roster for _, known in self.certificates() if known in self._sets
-        )
-
     def may_vote(self, attempt: Attempt, survivors: SurvivorSet) -> bool:
         """Whether rules 5 and 6 let me vote for `survivors` in `attempt` (payloads are the caller's matter)."""
         digest = survivors.digest

@@ -73,6 +73,10 @@ class CurrentRound:
         """Votes and locks."""
         return self._state.ballot
 
+    def is_vouched(self, roster: Digest) -> bool:
+        """Whether a quorum voted for, or opened, a survivor set of this roster."""
+        return self._state.is_vouched(roster)
+
     @property
     def view(self) -> View:
         """What validation needs to know."""

@@ -106,7 +106,7 @@ class RoundMachine:
 
     def is_decided(self, round_: Round, roster: Digest) -> bool:
         """Whether a quorum has settled on this roster's updates: seeing them is of no use to a late mover."""
-        return round_ < self.current.round or self.current.ballot.has_decided_on(roster)
+        return round_ < self.current.round or self.current.is_vouched(roster)
 
     # --- restart --------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class Workshop:
         names = (body.round, body.roster, body_digest(body))
         near = {other.member: other for other in (node, *self._around.neighbours(node))}
         sources = [near[member] for member in effect.sources if member in near]
-        holder = next((one for one in sources if body.root in one.blobs), None)
+        holder = next((one for one in sources if self._shares(one, node, effect)), None)
         if holder is None or self._around.happens(self._around.faults.loss):
             self._around.tell(node, FetchFailed(*names, "nobody delivered it"), 1.0)
             return
@@ -99,6 +99,15 @@ class Workshop:
             self._around.tell(holder, PayloadServed(body.root, node.member), delay)
         node.blobs.add(body.root)
         self._around.tell(node, PayloadArrived(*names), delay)
+
+    def _shares(self, holder: Node, node: Node, effect: Fetch) -> bool:
+        """Whether `holder` has the payload, and would give its content key to a member outside the roster."""
+        body = effect.commitment.body
+        assert isinstance(body, Commitment)
+        if body.root not in holder.blobs or holder.machine is None:
+            return False
+        entitled = node.member in effect.recipients or holder is node
+        return entitled or holder.machine.is_decided(body.round, body.roster)
 
     def _fetch_snapshot(self, node: Node, effect: FetchSnapshot) -> None:
         root = effect.model.root
