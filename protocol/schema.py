@@ -9,7 +9,7 @@ missing ones where missing = "indicate"; the place that fits is 1, the rest 0.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,8 @@ from folkmoot.protocol.errors import CharterError, FolkmootError
 
 Decimal = Annotated[str, Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
 Label = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+Task: TypeAlias = Literal["binary", "multiclass", "regression"]
 
 BLANKS = ("?", "NA", "N/A", "NaN", "null")
 """What people write for "no value", in any case, beside nothing at all."""
@@ -63,7 +65,7 @@ class Schema(_Terms, frozen=True, kw_only=True):
     declared category.
     """
 
-    task: Literal["binary", "multiclass", "regression"]
+    task: Task
     target: Label
     columns: tuple[Column, ...]
     classes: tuple[Label, ...] = ()

@@ -65,7 +65,7 @@ def read(home: Home) -> Prepared:
         if data.test_query is None:
             train, test = _split(rows, data.holdout)
         else:
-            train, test = rows, reading.rows(data.test_query, "data.test_query")
+            train, test = rows, _Reading(source, schema).rows(data.test_query, "data.test_query")
     if not len(train.y):
         raise DataError(f"data.query: gives no rows to train on (holdout = {data.holdout:g})")
     return Prepared(train, test, reading.summary(train, test, data))
@@ -97,6 +97,7 @@ class _Reading:
         self._missing = dict.fromkeys((column.name for column in schema.columns), 0)
         self._columns: set[str] = set()
         self._without_target = 0
+        self._rows = 0
 
     def rows(self, query: str, what: str) -> Rows:
         """All rows of `query` that have a target; `what` names it in messages."""
@@ -117,10 +118,11 @@ class _Reading:
             for name, count in piece.missing.items():
                 self._missing[name] += count
             self._without_target += piece.without_target
+            self._rows += len(piece.y) + piece.without_target
             yield piece
 
     def summary(self, train: Rows, test: Rows, data: DataConfig) -> Summary:
-        """What to say of all that was read."""
+        """What to say of the rows that were read, and of how they are used."""
         wanted = {self._schema.target, *self._missing}
         absent = tuple(name for name in self._missing if name not in self._columns)
         return Summary(
@@ -129,6 +131,7 @@ class _Reading:
             features=self._schema.features,
             train=self._part(train),
             test=self._part(test),
+            rows=self._rows,
             without_target=self._without_target,
             missing=self._missing,
             absent=absent,
@@ -141,14 +144,13 @@ class _Reading:
         return Part(rows=len(rows.y), classes=dict(zip(self._schema.classes, map(int, counts), strict=True)))
 
     def _warnings(self, train: Rows, test: Rows, data: DataConfig, absent: tuple[str, ...]) -> Iterator[str]:
-        rows = len(train.y) + len(test.y) + self._without_target
         at = 0
         for column in self._schema.columns:
             place = train.x[:, at : at + column.width]
             at += column.width
             if column.name in absent:
                 yield f"column {column.name!r} is not there: it counts as missing in every row"
-            elif self._missing[column.name] == rows:
+            elif self._missing[column.name] == self._rows:
                 yield f"column {column.name!r} has no value in any row"
             elif len(place) > 1 and (place == place[0]).all():
                 yield f"column {column.name!r} has the same value in every row"

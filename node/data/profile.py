@@ -13,14 +13,17 @@ _TIMES = ("DATE", "TIME", "TIMESTAMP", "INTERVAL")
 
 
 class Profile(NamedTuple):
-    """One column over all rows: how many values, different ones and numbers, and what the numbers are like."""
+    """One column over all rows: how many values, and different ones (`texts`); how many of them are numbers, and
+    different numbers (`quantities`: 1 and 1.0 are one); what the numbers are like.
+    """
 
     name: str
     kind: str
     rows: int
     values: int
-    distinct: int
+    texts: int
     numbers: int
+    quantities: int
     mean: float | None
     deviation: float | None
     whole: bool | None
@@ -31,6 +34,11 @@ class Profile(NamedTuple):
     def is_number(self) -> bool:
         """Whether every value is one, be it written as text."""
         return self.kind != "BOOLEAN" and self.numbers == self.values > 0
+
+    @property
+    def distinct(self) -> int:
+        """How many different values there are."""
+        return self.quantities if self.is_number else self.texts
 
     @property
     def missing(self) -> int:
@@ -80,6 +88,7 @@ def _measures(name: str, kind: str) -> Iterator[str]:
     yield f"count({value})"
     yield f"count(DISTINCT {value})"
     yield f"count({number})"
+    yield f"count(DISTINCT {number})"
     yield f"avg({number})"
     yield f"stddev_pop({number})"
     yield f"bool_and({number} = floor({number}))"

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 from folkmoot.node.data.profile import Profile, is_readable, is_time, profile, value_of
 from folkmoot.node.data.source import Source, quote_text
-from folkmoot.protocol.schema import Column, DataError, Schema, check_schema
-
-Task: TypeAlias = Literal["binary", "multiclass", "regression"]
+from folkmoot.protocol.schema import Column, DataError, Schema, Task, check_schema
 
 MAX_CATEGORIES = 100
 MAX_CLASSES = 1000
@@ -180,7 +178,7 @@ class _Proposal:
         if seen.kind == "BOOLEAN":
             return self._words(seen.name, sorted(values))
         if seen.is_number:
-            return [_plain(number) for number in sorted(Decimal(str(value)) for value in values)]
+            return [_plain(number) for number in sorted({Decimal(str(value)) for value in values})]
         return sorted(str(value) for value in values)
 
     def _words(self, name: str, truths: Sequence[bool]) -> list[str]:

@@ -11,9 +11,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts over all rows that were read. `missing` has every column of the schema, also those that are not there.
+    """What the rows of data.query hold. `rows` counts them all, `without_target` those that are of no use; `train` and
+    `test` count what is trained on and held out, be it by the holdout or by data.test_query.
 
-    `ignored` are columns that the schema does not name; `warnings` what an operator should look at.
+    `missing` has every column of the schema, also those that are not there (`absent`). `ignored` are columns that the
+    schema does not name; `warnings` what an operator should look at.
     """
 
     task: str
@@ -21,13 +23,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     features: int
     train: Part
     test: Part
+    rows: int
     without_target: int
     missing: dict[str, int]
     absent: tuple[str, ...]
     ignored: tuple[str, ...]
     warnings: tuple[str, ...]
-
-    @property
-    def rows(self) -> int:
-        """All rows that were read."""
-        return self.train.rows + self.test.rows + self.without_target

@@ -8,7 +8,8 @@ from typing import Any
 import click
 import msgspec
 
-from folkmoot.testnet.home import MAX_NODES, Plan, TestnetHome
+from folkmoot.protocol.schema import Task
+from folkmoot.testnet.home import MAX_NODES, OwnData, Plan, TestnetHome
 
 DEFAULT_HOME = Path(".folkmoot/testnet")
 
@@ -50,6 +51,22 @@ def _takes_plan(command: Command) -> Command:
         help="What is learnt: scikit-learn's bundled data, dealt to the nodes.",
     )
     @click.option(
+        "--data",
+        "file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
+        help="Your own rows instead of an example: CSV, Parquet, JSON or SQLite.",
+    )
+    @click.option("--target", metavar="COL", help="The column of --data to predict.")
+    @click.option(
+        "--split-by", metavar="COL|iid", help="Deal the values of this column, or rows evenly (iid)."
+    )
+    @click.option(
+        "--task",
+        type=click.Choice(["binary", "multiclass", "regression"]),
+        help="Instead of what the target looks like.",
+    )
+    @click.option("--leave-out", metavar="COL", multiple=True, help="A column not to learn from.")
+    @click.option(
         "--chain",
         default="embedded",
         show_default=True,
@@ -72,12 +89,38 @@ def _takes_plan(command: Command) -> Command:
     )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
-    def with_plan(chain: str, fresh: bool, home: TestnetHome, **fields: Any) -> None:
+    def with_plan(
+        chain: str,
+        fresh: bool,
+        home: TestnetHome,
+        file: Path | None,
+        target: str | None,
+        split_by: str | None,
+        task: Task | None,
+        leave_out: tuple[str, ...],
+        **fields: Any,
+    ) -> None:
         if chain != "embedded" and not chain.startswith(("http://", "https://")):
             raise click.BadParameter(f"{chain!r} is neither 'embedded' nor an http URL", param_hint="--chain")
-        command(home=home, plan=msgspec.convert({"chain": chain, **fields}, Plan), fresh=fresh)
+        data = _own_data(file, target, split_by, task, leave_out)
+        plan = msgspec.structs.replace(msgspec.convert({"chain": chain, **fields}, Plan), data=data)
+        command(home=home, plan=plan, fresh=fresh)
 
     return with_plan
+
+
+def _own_data(
+    file: Path | None, target: str | None, split_by: str | None, task: Task | None, leave_out: tuple[str, ...]
+) -> OwnData | None:
+    if file is None:
+        if target or split_by or task or leave_out:
+            raise click.UsageError(
+                "--target, --split-by, --task and --leave-out are about your own rows: give --data"
+            )
+        return None
+    if target is None:
+        raise click.UsageError("--data needs --target: which column is to be predicted?")
+    return OwnData(file=str(file), target=target, split_by=split_by or "iid", task=task, leave_out=leave_out)
 
 
 @testnet.command()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from folkmoot.protocol.charter import Training
 from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.schema import Schema
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -33,6 +34,39 @@ class Rows:
         return len(self.y)
 
 
+class Learnable(Protocol):
+    """What a federation can be founded on: the model and training that suit some rows, and where those go."""
+
+    @property
+    def name(self) -> str:
+        """What the charter is called."""
+        ...
+
+    @property
+    def kind(self) -> Literal["mlp", "logistic"]:
+        """The model's."""
+        ...
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The model's widths, from inputs to outputs."""
+        ...
+
+    @property
+    def training(self) -> Training:
+        """How the members train; the seed is not chosen here."""
+        ...
+
+    @property
+    def data(self) -> Schema | None:
+        """How the rows are encoded, if that is left to the members."""
+        ...
+
+    def write_data(self, folders: Sequence[Path]) -> None:
+        """Put into `folders` (HOME/data of each node) what it needs of the rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Example:
     """A data set, how its raw columns became inputs, and the model and training that suit it.
@@ -42,13 +76,25 @@ class Example:
     """
 
     name: str
-    kind: str
+    kind: Literal["mlp", "logistic"]
     layers: tuple[int, ...]
     training: Training
     offset: Floats
     scale: Floats
     train: Rows
     test: Rows
+
+    @property
+    def data(self) -> None:
+        """No schema: the rows of an example are encoded before they are dealt."""
+        return None
+
+    def write_data(self, folders: Sequence[Path]) -> None:
+        """Deal to `folders` (HOME/data of each node) its share of the training rows, and to all the same test rows."""
+        for folder, rows in zip(folders, self.deal(len(folders)), strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            safetensors.numpy.save_file({"x": rows.x, "y": rows.y}, folder / "train.safetensors")
+            safetensors.numpy.save_file({"x": self.test.x, "y": self.test.y}, folder / "test.safetensors")
 
     def deal(self, nodes: int) -> list[Rows]:
         """The training rows in `nodes` nearly equal shares, in the shuffled order of the split (iid)."""
@@ -88,14 +134,6 @@ def load(name: str) -> Example:
     return EXAMPLES[name]()
 
 
-def write_data(example: Example, folders: Sequence[Path]) -> None:
-    """Deal to `folders` (HOME/data of each node) its share of the training rows, and to all the same test rows."""
-    for folder, rows in zip(folders, example.deal(len(folders)), strict=True):
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file({"x": rows.x, "y": rows.y}, folder / "train.safetensors")
-        safetensors.numpy.save_file({"x": example.test.x, "y": example.test.y}, folder / "test.safetensors")
-
-
 def _read(file: str, header: int) -> npt.NDArray[np.float64]:
     """One of scikit-learn's CSV files as numbers; the class is the last column."""
     package = find_spec("sklearn")
@@ -107,7 +145,7 @@ def _read(file: str, header: int) -> npt.NDArray[np.float64]:
 
 def _split(
     name: str,
-    kind: str,
+    kind: Literal["mlp", "logistic"],
     layers: tuple[int, ...],
     table: npt.NDArray[np.float64],
     constants: Callable[[Floats], tuple[Floats, Floats]],

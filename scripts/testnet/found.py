@@ -13,6 +13,7 @@ from folkmoot.ledger.identity import attester_addresses
 from folkmoot.node.archive import Models
 from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
+    DataConfig,
     Home,
     LedgerConfig,
     NetworkConfig,
@@ -37,12 +38,17 @@ from folkmoot.protocol.charter import (
     sign_charter,
 )
 from folkmoot.testnet.chains import read_chain_id
-from folkmoot.testnet.examples import Example, Floats, write_data
-from folkmoot.testnet.home import MAX_ATTESTERS, Plan, Testnet, TestnetHome
+from folkmoot.testnet.examples import Floats, Learnable
+from folkmoot.testnet.home import HELD_OUT_ROWS, MAX_ATTESTERS, OWN_ROWS, Plan, Testnet, TestnetHome
 from folkmoot.testnet.learning import trainer_command
 
+_OWN_DATA = DataConfig(
+    query=f"SELECT * FROM 'data/{OWN_ROWS}'", test_query=f"SELECT * FROM 'data/{HELD_OUT_ROWS}'"
+)
+"""What anybody's node.toml would say of such files."""
 
-def make_homes(home: TestnetHome, plan: Plan, example: Example) -> list[PublicKeys]:
+
+def make_homes(home: TestnetHome, plan: Plan, example: Learnable) -> list[PublicKeys]:
     """Every node's home with its keys and its share of the data; the public halves, in the plan's order."""
     homes = [home.node(name) for name in plan.names]
     publics = []
@@ -50,7 +56,7 @@ def make_homes(home: TestnetHome, plan: Plan, example: Example) -> list[PublicKe
         node.path.mkdir(parents=True)
         passphrase = create_passphrase_file(home.passphrase(name))
         publics.append(create_keys(node.keys, passphrase, cheap=True))
-    write_data(example, [node.path / "data" for node in homes])
+    example.write_data([node.path / "data" for node in homes])
     return publics
 
 
@@ -62,7 +68,7 @@ def gas_accounts(home: TestnetHome, plan: Plan) -> list[str]:
 def found(
     home: TestnetHome,
     plan: Plan,
-    example: Example,
+    example: Learnable,
     publics: Sequence[PublicKeys],
     tensors: Sequence[Tensor],
     rpc: str,
@@ -92,7 +98,7 @@ def found(
 
 def make_charter(
     plan: Plan,
-    example: Example,
+    example: Learnable,
     publics: Sequence[PublicKeys],
     tensors: Sequence[Tensor],
     initial: BlobRef,
@@ -114,6 +120,7 @@ def make_charter(
     charter = Charter(
         name=example.name,
         model=msgspec.convert({**table, "tensors": msgspec.to_builtins(tensors)}, Model),
+        data=example.data,
         schedule=Schedule(rounds=plan.rounds),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
         training=msgspec.structs.replace(example.training, seed=plan.seed),
@@ -133,6 +140,7 @@ def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: b
         ),
         ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
         trainer=TrainerConfig(command=trainer_command(home)),
+        data=DataConfig() if plan.data is None else _OWN_DATA,
     )
     home.node(name).config.write_text(render_config(config), encoding="utf-8")
 

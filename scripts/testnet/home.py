@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from folkmoot.node.config import Home
+from folkmoot.protocol.schema import Task
 from folkmoot.testnet.processes import ProcessRef, TestnetError
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
@@ -20,16 +21,33 @@ MAX_NODES = 64
 MAX_ATTESTERS = 31
 """What the contract takes; in a larger testnet the first ones attest."""
 
+OWN_ROWS, HELD_OUT_ROWS = "rows.parquet", "held_out.parquet"
+"""Files in a node's data folder: the user's rows that were dealt to it, and those that all measure on."""
+
 Example: TypeAlias = Literal["digits", "breast-cancer"]
 Codec: TypeAlias = Literal["f32", "int8", "int4"]
 
 
+class OwnData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The user's own rows instead of an example's. `split_by` is "iid" or the column whose values are dealt."""
+
+    file: str
+    target: str
+    split_by: str = "iid"
+    task: Task | None = None
+    leave_out: tuple[str, ...] = ()
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point."""
+    """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point.
+
+    Where `data` is given, `example` is not used.
+    """
 
     nodes: int
     rounds: int
     example: Example
+    data: OwnData | None = None
     chain: str = "embedded"
     seed: int = 0
     codec: Codec = "f32"
@@ -102,6 +120,11 @@ class TestnetHome:
     def initial_vector(self) -> Path:
         """The starting weights, flat, before they are dealt to the nodes."""
         return self.path / "model0.f32"
+
+    @property
+    def own_data(self) -> Path:
+        """The user's own rows, as they were dealt."""
+        return self.path / "rows"
 
     @property
     def fork_socket(self) -> Path:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from folkmoot.protocol.charter import Tensor
-from folkmoot.testnet.examples import Example
+from folkmoot.testnet.examples import Learnable
 from folkmoot.testnet.forkserver import launch_command, server_command
 from folkmoot.testnet.home import Plan, TestnetHome
 from folkmoot.testnet.processes import Child, TestnetError, last_lines
@@ -88,7 +88,7 @@ class Job:
             raise TestnetError(f"{self._entry} said {answer[:200]!r}: see {self._log}") from error
 
 
-def begin_founding(server: Child, home: TestnetHome, example: Example, seed: int) -> Job:
+def begin_founding(server: Child, home: TestnetHome, example: Learnable, seed: int) -> Job:
     """Draw the starting weights into `home.initial_vector`; `founding_tensors` waits for their layout."""
     layers = ",".join(map(str, example.layers))
     return Job(server, home, "founding", example.kind, layers, str(seed), str(home.initial_vector))
@@ -101,9 +101,7 @@ def founding_tensors(job: Job) -> tuple[Tensor, ...]:
 
 def begin_baselines(server: Child, home: TestnetHome, plan: Plan) -> Job:
     """Train alone and pooled; `baselines` waits for the scores."""
-    return Job(
-        server, home, "baselines", plan.example, ",".join(plan.names), str(plan.rounds), str(plan.seed)
-    )
+    return Job(server, home, "baselines", str(home.path), ",".join(plan.names), str(plan.rounds))
 
 
 def baselines(job: Job) -> Baselines:

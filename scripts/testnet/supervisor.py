@@ -5,6 +5,7 @@ first, which still want to record on the chain, then trainers and chain. `testne
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,9 @@ import msgspec
 
 from folkmoot.node.passphrase import FILE_VARIABLE
 from folkmoot.node.status_file import NodeStatus, StatusError, read_status
+from folkmoot.protocol.schema import DataError
 from folkmoot.testnet import chains, learning
+from folkmoot.testnet.examples import Learnable
 from folkmoot.testnet.home import Plan, TestnetHome, open_home, write_testnet
 from folkmoot.testnet.learning import Job
 from folkmoot.testnet.processes import Child, ProcessRef, TestnetError, start_mark, stop_children
@@ -129,18 +132,32 @@ class Supervisor:
         return {"supervisor": own} | {child.ref.name: child.cpu_seconds for child in self._children()}
 
     def _found(self) -> None:
-        from folkmoot.testnet import examples, found
+        from folkmoot.testnet import found
 
         self._say(f"founding a federation of {self.plan.nodes} nodes in {self.home.path}")
+        example = self._read_rows()
         self.trainers = learning.start_server(self.home)
         self._save()
-        example = examples.load(self.plan.example)
         drawing = self._keep(learning.begin_founding(self.trainers, self.home, example, self.plan.seed))
         publics = found.make_homes(self.home, self.plan, example)
         rpc = self._start_chain([keys.gas_key for keys in publics])
         tensors = learning.founding_tensors(drawing)
         self.testnet = found.found(self.home, self.plan, example, publics, tensors, rpc)
         self._save()
+
+    def _read_rows(self) -> Learnable:
+        from folkmoot.testnet import examples, own_data
+
+        if self.plan.data is None:
+            return examples.load(self.plan.example)
+        try:
+            task = own_data.deal(self.plan.data, self.plan.nodes, self.home.own_data)
+        except DataError:
+            shutil.rmtree(self.home.path)  # nothing is in it yet: the next try needs no --fresh
+            raise
+        for note in task.notes:
+            self._say(f"note: {note}")
+        return task
 
     def _reconnect(self) -> None:
         """A founded testnet's chain, and its nodes' configuration where the chain has another URL now."""

@@ -51,7 +51,7 @@ def test_dealing_loses_and_repeats_no_row(nodes: int) -> None:
 def test_every_node_gets_its_share_and_the_common_test_rows(tmp_path: Path) -> None:
     example = examples.breast_cancer()
     folders = [tmp_path / name / "data" for name in MEMBERS]
-    examples.write_data(example, folders)
+    example.write_data(folders)
     for folder, share in zip(folders, example.deal(4), strict=True):
         train = safetensors.numpy.load_file(folder / "train.safetensors")
         test = safetensors.numpy.load_file(folder / "test.safetensors")

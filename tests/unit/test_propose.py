@@ -102,6 +102,7 @@ def test_every_kind_of_file_gives_the_same_schema(tmp_path: Path, kind: str) -> 
         ([1, 2, 10], None, "multiclass", ("1", "2", "10")),
         (["x", "y", "z"], None, "multiclass", ("x", "y", "z")),
         (range(21), None, "regression", ()),
+        (["0", "0.0", "1", "?"], None, "binary", ("0", "1")),
         ([0.5, 1, 1.5], None, "multiclass", ("0.5", "1", "1.5")),
         ([1, 2, 10], "regression", "regression", ()),
     ],
