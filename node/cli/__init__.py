@@ -32,6 +32,9 @@ class Entry(NamedTuple):
 COMMANDS = {
     "audit": Entry("folkmoot.ledger.cli:audit", "Check a federation's rounds from the ledger and archives."),
     "bench": Entry("folkmoot.testnet.bench:bench", "Measure how fast rounds are on this machine.", "testnet"),
+    "charter": Entry(
+        "folkmoot.node.cli.charter:charter", "Draft, sign, check and show the members' agreement."
+    ),
     "data": Entry("folkmoot.node.cli.data:data", "Look at this member's own rows.", "node"),
     "init": Entry("folkmoot.node.cli.init:init", "Make a new node's home, with its keys.", "node"),
     "ledger": Entry("folkmoot.node.cli.ledger:ledger", "Deploy the federation's contract, or look at it."),

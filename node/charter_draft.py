@@ -1,0 +1,207 @@
+"""Draft a charter: from the members' public keys, a schema and a few choices to `charter.toml` and starting weights.
+
+Whoever drafts decides nothing: the file is read, changed where need be and signed by all.
+"""
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from folkmoot.ledger.build import expected_code_hash
+from folkmoot.node.train.command import trainer_environment
+from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
+from folkmoot.protocol.blob import BlobRef, ref_of
+from folkmoot.protocol.charter import Charter, Member, Model, Tensor, check_charter
+from folkmoot.protocol.codec import codec_named
+from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.schema import Schema
+from folkmoot.protocol.sealing import payload_size
+from folkmoot.protocol.toml import ConfigError
+
+MODEL_FILE = "model0.safetensors"
+MAX_ATTESTERS = 31
+"""What the contract takes; in a larger federation the first ones attest."""
+
+MODEL_SECONDS = 120.0
+"""How long building the model may take, importing torch included."""
+
+SLOW_LINK = 2e6
+"""Bytes a second at which a member should still be able to fetch a round's updates in one attempt."""
+
+Table: TypeAlias = dict[str, Any]
+"""A TOML table, before msgspec makes a `Charter` of it."""
+
+
+def parse_assignments(assignments: Sequence[str]) -> Table:
+    """`["training.lr=0.05", "averaging.codec=f32"]` as nested tables; raises `ConfigError`.
+
+    A value is TOML; what is no TOML is text, so that words and decimal numbers need no quotes in quotes.
+    """
+    tables: Table = {}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        *names, last = path.strip().split(".")
+        if not equals or not last or not all(names):
+            raise ConfigError(f"--set {assignment}: write KEY=VALUE, such as training.lr=0.05")
+        table = tables
+        for name in names:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {assignment}: {name} is set to a value already")
+        table[last] = _value(value.strip())
+    return tables
+
+
+def _value(text: str) -> object:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    # Rates are decimal text in a charter, so that every machine reads the same number.
+    return text if isinstance(value, float) else value
+
+
+def layers_of(given: Sequence[int], schema: Schema | None) -> tuple[int, ...]:
+    """All widths of a built-in model, from inputs to outputs; raises `ConfigError`.
+
+    `given` are the hidden ones where a schema says the rest, else all of them.
+    """
+    if schema is not None:
+        return (schema.features, *given, schema.outputs)
+    if len(given) < 2:
+        raise ConfigError(
+            "without --schema-from, --layers needs all widths, from inputs to classes: 64,32,10"
+        )
+    return tuple(given)
+
+
+def model_table(model: str, layers: tuple[int, ...], folder: Path) -> Table:
+    """The charter's model, but for its weights: `model` is mlp, logistic or module:function, looked for in `folder`.
+
+    Raises `ConfigError` if there is no such module.
+    """
+    if ":" not in model:
+        return {"kind": model, "layers": layers}
+    digest = source_digest(find_source(model, search_path(folder)))
+    return {"kind": "custom", "layers": layers, "source": model, "source_digest": digest}
+
+
+def draw_model(table: Table, seed: int, folder: Path, out: Path) -> tuple[BlobRef, tuple[Tensor, ...]]:
+    """Draw starting weights in a child process (torch is heavy) and write them to `out` as safetensors.
+
+    `table` and `folder` are those of `model_table`. Returns the digest of the flat vector and its layout; raises
+    `CharterError` with the child's own words.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        flat = Path(scratch) / "model0.f32"
+        widths = ",".join(map(str, table["layers"]))
+        custom = (
+            [table["source"], str(find_source(table["source"], search_path(folder)))]
+            if "source" in table
+            else []
+        )
+        answer = run_child(
+            "folkmoot.node.train.founding", table["kind"], widths, str(seed), str(flat), *custom
+        )
+        tensors = msgspec.json.decode(answer, type=tuple[Tensor, ...])
+        vector = np.fromfile(flat, dtype="<f4")
+    ends = np.cumsum([tensor.size for tensor in tensors])
+    pieces = np.split(vector, ends[:-1])
+    named = {tensor.name: piece.reshape(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)}
+    try:
+        safetensors.numpy.save_file(named, out)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CharterError(f"{out}: cannot be written: {error}") from error
+    return ref_of(vector.data), tensors
+
+
+def check_weights(file: Path, model: Model) -> None:
+    """Raise `CharterError` unless the safetensors file holds the starting weights that the charter names."""
+    if not file.is_file():
+        raise CharterError(f"{file}: the starting weights are missing: copy them from another member")
+    try:
+        tensors = safetensors.numpy.load_file(file)
+        pieces = [np.asarray(tensors[one.name], dtype="<f4").reshape(one.size) for one in model.tensors]
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise CharterError(f"{file}: not the charter's model: {error}") from error
+    found = ref_of(np.concatenate(pieces).data).root.hex()
+    if found != model.initial:
+        raise CharterError(f"{file}: holds the weights {found[:16]}, the charter names {model.initial[:16]}")
+
+
+def run_model(charter: Charter, folder: Path) -> None:
+    """Build the charter's model in a child process and run it on rows of its input's width.
+
+    A custom model's source is looked for in `folder`. Raises `CharterError`, or `ConfigError` for another source.
+    """
+    source = locate_source(charter.model, folder)
+    run_child("folkmoot.node.train.check", source, given=msgspec.msgpack.encode(charter))
+
+
+def run_child(module: str, *arguments: str, given: bytes = b"") -> bytes:
+    """What `python -m module` prints; raises `CharterError` with its last line where it fails."""
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, env=trainer_environment(), timeout=MODEL_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CharterError(f"the model was not built within {MODEL_SECONDS:.0f} s") from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise CharterError(lines[-1] if lines else f"the model cannot be built (exit code {done.returncode})")
+    return done.stdout
+
+
+def build_charter(members: Sequence[Member], chain_id: int, tables: Table) -> Charter:
+    """The charter of these members under `tables` (name, model, schedule and whatever else was chosen).
+
+    Members beyond those that the contract takes do not attest.
+
+    Raises `CharterError` or `ConfigError` where something is missing or contradicts.
+    """
+    attesting = [
+        msgspec.structs.replace(member, attester=index < MAX_ATTESTERS)
+        for index, member in enumerate(members)
+    ]
+    terms = {
+        "ledger": {"chain_id": chain_id, "code_hash": expected_code_hash().hex()},
+        "members": msgspec.to_builtins(attesting),
+        **tables,
+    }
+    try:
+        charter = msgspec.convert(terms, Charter)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"the charter would not be valid: {error}") from error
+    if "attempt_min" not in tables.get("schedule", {}):
+        charter = _with_time_for_updates(charter)
+    check_charter(charter)
+    return charter
+
+
+def _with_time_for_updates(charter: Charter) -> Charter:
+    """A shortest attempt in which even a slow link brings all updates: before the first round, nothing else says."""
+    schedule = charter.schedule
+    values = charter.model.parameters
+    one = payload_size(len(charter.members), codec_named(charter.averaging.codec).encoded_size(values))
+    seconds = round(one * (len(charter.members) - 1) / SLOW_LINK, 1)
+    longest = min(max(schedule.attempt_min, seconds), schedule.attempt_max)
+    return msgspec.structs.replace(charter, schedule=msgspec.structs.replace(schedule, attempt_min=longest))
+
+
+def merge(into: Table, other: Table) -> Table:
+    """`into` with the tables of `other` laid over it, key by key."""
+    merged = dict(into)
+    for key, value in other.items():
+        known = merged.get(key)
+        merged[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,388 @@
+"""`folkmoot charter`: draft the agreement, sign it, check it, read it."""
+
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from folkmoot.protocol.errors import CharterError, FolkmootError
+from folkmoot.protocol.toml import ConfigError
+
+if TYPE_CHECKING:
+    from folkmoot.node.charter_draft import Table
+    from folkmoot.node.config import Home
+    from folkmoot.protocol.charter import Charter
+    from folkmoot.protocol.schema import Schema
+
+_HEADER = """\
+# A draft: read it, change what is wrong, then let every member sign exactly this ('folkmoot charter sign').
+
+"""
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_HOME = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.group()
+def charter() -> None:
+    """The agreement of a federation: who, what model, on what data, by which rules."""
+
+
+# --- new ----------------------------------------------------------------------------------------------------------
+
+
+def _layers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",") if word.strip()]
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: write widths like 64,32", ctx, param) from error
+
+
+@charter.command()
+@click.option(
+    "--member", "members", type=_FILE, multiple=True, required=True, help="A member.toml; one for each."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("charter.toml"),
+    show_default=True,
+    help="Where to write it; model0.safetensors goes beside it.",
+)
+@click.option("--name", default="federation", show_default=True, help="What the federation is called.")
+@click.option(
+    "--schema-from", type=_FILE, help="Propose the data's schema from this CSV, Parquet, JSON or SQLite file."
+)
+@click.option("--target", metavar="COL", help="The column to predict.")
+@click.option(
+    "--task", type=click.Choice(["binary", "multiclass", "regression"]), help="Instead of the proposed one."
+)
+@click.option("--allow-missing", is_flag=True, help="Let every column have missing values at some members.")
+@click.option(
+    "--model",
+    default="mlp",
+    show_default=True,
+    help="mlp, logistic, or module:function of a file in this folder, which gives a torch.nn.Module.",
+)
+@click.option(
+    "--layers",
+    callback=_layers,
+    default="",
+    metavar="N,N,...",
+    help="Widths of hidden layers; without --schema-from all widths, from inputs to classes.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=20, show_default=True, help="How many rounds to run."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of weights and order."
+)
+@click.option("--chain-id", type=click.IntRange(1), help="The chain of the ledger; or ask the one at --rpc.")
+@click.option("--rpc", metavar="URL", help="JSON-RPC of the ledger's chain, to ask for its id.")
+@click.option(
+    "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any other term: training.lr=0.05."
+)
+def new(
+    members: tuple[Path, ...],
+    out: Path,
+    name: str,
+    schema_from: Path | None,
+    target: str | None,
+    task: str | None,
+    allow_missing: bool,
+    model: str,
+    layers: list[int],
+    rounds: int,
+    seed: int,
+    chain_id: int | None,
+    rpc: str | None,
+    assignments: tuple[str, ...],
+) -> None:
+    """Draft a charter and its starting weights.
+
+    Read what it writes: every term stands in the file and may be changed until somebody has signed.
+    """
+    from folkmoot.node import charter_draft
+    from folkmoot.node.charter_files import render_charter
+    from folkmoot.node.toml import load
+    from folkmoot.protocol.charter import Member
+
+    for path in (out, out.with_name(charter_draft.MODEL_FILE)):
+        if path.exists():
+            raise CharterError(f"{path}: exists already: charters are never overwritten; give another --out")
+    known = [load(path, Member) for path in members]
+    chosen = charter_draft.parse_assignments(assignments)
+    chain = _chain_id(chain_id, rpc)
+    schema = _schema(schema_from, target, task, allow_missing)
+    widths = charter_draft.layers_of(layers or _default_layers(model, schema), schema)
+    table = charter_draft.model_table(model, widths, Path.cwd())
+    weights = out.with_name(charter_draft.MODEL_FILE)
+    initial, tensors = charter_draft.draw_model(table, seed, Path.cwd(), weights)
+    layout = [{"name": tensor.name, "shape": tensor.shape} for tensor in tensors]
+    tables: Table = {
+        "name": name,
+        "model": {**table, "initial": initial.root.hex(), "tensors": layout},
+        "schedule": {"rounds": rounds},
+        "training": {"seed": seed},
+    }
+    if schema is not None:
+        tables["data"] = msgspec.to_builtins(schema)
+    drafted = charter_draft.build_charter(known, chain, charter_draft.merge(tables, chosen))
+    out.write_text(_HEADER + render_charter(drafted), encoding="utf-8")
+    click.echo(f"wrote {out} and {weights}: send both to all members to sign")
+    _print(_describe(drafted))
+
+
+def _chain_id(chain_id: int | None, rpc: str | None) -> int:
+    if chain_id is not None:
+        return chain_id
+    if rpc is None:
+        raise click.UsageError("give --chain-id, or --rpc to ask the chain itself")
+    from folkmoot.ledger.answers import to_int
+    from folkmoot.ledger.rpc import RpcClient
+
+    client = RpcClient([rpc], timeout=10.0)
+    with client.usable_answers():
+        return to_int(client.call("eth_chainId"))
+
+
+def _schema(file: Path | None, target: str | None, task: str | None, allow_missing: bool) -> "Schema | None":
+    """The proposed schema, its notes said aloud; None where no file is given."""
+    if file is None:
+        if target is not None or task is not None or allow_missing:
+            raise click.UsageError("--target, --task and --allow-missing need --schema-from")
+        return None
+    if target is None:
+        raise click.UsageError("--schema-from needs --target, the column to predict")
+    from folkmoot.node.data.propose import propose_schema
+
+    schema, notes = propose_schema(file, target, task, allow_missing=allow_missing)  # type: ignore[arg-type]
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    return schema
+
+
+def _default_layers(model: str, schema: "Schema | None") -> list[int]:
+    """One hidden layer for an mlp on a table; nothing where the widths have to be given."""
+    return [32] if schema is not None and model == "mlp" else []
+
+
+# --- sign ---------------------------------------------------------------------------------------------------------
+
+
+@charter.command()
+@click.option("--home", type=_HOME, required=True, help="Your node's home.")
+@click.option(
+    "--charter",
+    "file",
+    type=_FILE,
+    help="Take this charter (and model0.safetensors beside it) into HOME first.",
+)
+def sign(home: Path, file: Path | None) -> None:
+    """Sign the charter for this member: writes HOME/charter.sig/NAME.sig, for all other members."""
+    from nacl.signing import SigningKey
+
+    from folkmoot.node import charter_files
+    from folkmoot.node.config import Home
+    from folkmoot.node.keys import IDENTITY
+    from folkmoot.protocol.charter import sign_charter
+
+    place = Home(home)
+    if file is not None:
+        _install(place, file)
+    terms = charter_files.read_charter(place)
+    name = _my_name(place, terms)
+    key = SigningKey(bytes.fromhex((place.keys / IDENTITY).read_text(encoding="ascii")))
+    path = charter_files.signature_path(place, name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(sign_charter(terms, key).hex() + "\n", encoding="ascii")
+    click.echo(f"{name} signs charter {terms.digest.hex()}")
+    click.echo(f"give {path} to every other member, for their charter.sig/")
+
+
+def _install(home: "Home", file: Path) -> None:
+    """Copy a drafted charter and its weights into a home; refuses to replace another one that is there."""
+    if home.charter.exists() and home.charter.read_bytes() != file.read_bytes():
+        raise CharterError(
+            f"{home.charter}: another charter is there already: remove it and charter.sig/ first"
+        )
+    weights = file.with_name(home.initial_model.name)
+    if not weights.is_file():
+        raise CharterError(
+            f"{weights}: the starting weights belong beside the charter: get them from the drafter"
+        )
+    home.models.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, home.initial_model)
+    shutil.copyfile(file, home.charter)
+
+
+def _my_name(home: "Home", terms: "Charter") -> str:
+    """The member whose keys are in the home; raises where the charter names none of them, or others for it."""
+    from folkmoot.node.keys import public_keys
+
+    publics = public_keys(home.keys)
+    for member in terms.members:
+        if member.identity_key == publics.identity_key:
+            wrong = [
+                key
+                for key in ("peer_id", "sealing_key", "audit_key")
+                if getattr(publics, key) != getattr(member, key)
+            ]
+            if wrong:
+                raise CharterError(
+                    f"the charter names another {wrong[0]} for {member.name} than {home.keys} holds"
+                )
+            return member.name
+    raise CharterError(
+        f"the charter names no member with the keys in {home.keys}: was it made with your member.toml?"
+    )
+
+
+# --- check and show -----------------------------------------------------------------------------------------------
+
+
+@charter.command()
+@click.option("--home", type=_HOME, required=True, help="Your node's home.")
+@click.option("--model", "check_model", is_flag=True, help="Also build the model and run it once.")
+def check(home: Path, check_model: bool) -> None:
+    """Check the charter of HOME before you rely on it: terms, your keys, starting weights, signatures.
+
+    Says in words what the members can rely on. Ends with 2 where something is wrong or missing.
+    """
+    from folkmoot.node import charter_files
+    from folkmoot.node.config import Home
+
+    place = Home(home)
+    terms = charter_files.read_charter(place)
+    _print(_describe(terms))
+    problems = list(_problems(place, terms, check_model))
+    for line in problems:
+        click.echo(f"WRONG  {line}")
+    if problems:
+        raise CharterError(f"{place.charter}: {len(problems)} of the checks above failed")
+    click.echo(
+        "ok     terms, keys, starting weights and all signatures" + (" and the model" if check_model else "")
+    )
+
+
+def _problems(home: "Home", terms: "Charter", check_model: bool) -> Iterator[str]:
+    """What is wrong, one line each; all is looked at, so that all can be mended at once."""
+    from folkmoot.node import charter_draft, charter_files
+
+    checks: list[Callable[[], object]] = [
+        lambda: _my_name(home, terms),
+        lambda: charter_draft.check_weights(home.initial_model, terms.model),
+        lambda: _check_all_signed(home, terms),
+        lambda: charter_files.load_charter(home),
+    ]
+    if check_model:
+        checks.append(lambda: charter_draft.run_model(terms, _source_folder(home)))
+    for one in checks:
+        try:
+            one()
+        except FolkmootError as error:
+            yield str(error)
+
+
+def _source_folder(home: "Home") -> Path:
+    """Where the node will look for a custom model's source; its node.toml may still lack a ledger."""
+    from folkmoot.node.config import TrainerConfig
+
+    try:
+        tables = tomllib.loads(home.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{home.config}: cannot be read: {error}") from error
+    return home.resolve(str(tables.get("trainer", {}).get("path", TrainerConfig().path)))
+
+
+def _check_all_signed(home: "Home", terms: "Charter") -> None:
+    """Name all who have not signed yet, where the check of the signatures stops at the first."""
+    from folkmoot.node.charter_files import signature_path
+
+    waiting = [member.name for member in terms.members if not signature_path(home, member.name).is_file()]
+    if waiting:
+        raise CharterError(
+            f"not signed yet: {', '.join(waiting)}: their .sig files belong into {home.charter_signatures}"
+        )
+
+
+@charter.command()
+@click.option("--home", type=_HOME, help="A home; its charter is shown.")
+@click.argument("file", type=_FILE, required=False)
+def show(home: Path | None, file: Path | None) -> None:
+    """Show the terms of a charter (of HOME, or FILE) and what they mean."""
+    from folkmoot.node.charter_files import read_charter
+    from folkmoot.node.config import Home
+    from folkmoot.protocol.charter import parse_charter
+
+    if (home is None) == (file is None):
+        raise click.UsageError("give --home or a charter's FILE")
+    terms = read_charter(Home(home)) if home else parse_charter(_read(file), str(file))
+    _print(_describe(terms))
+
+
+def _describe(terms: "Charter") -> Iterator[tuple[str, str]]:
+    """The terms and what they mean, as (heading, sentence)."""
+    members, faults, needed = len(terms.members), terms.faults, terms.quorum
+    model, schedule = terms.model, terms.schedule
+    yield "charter", f"{terms.name!r}, digest {terms.digest.hex()}"
+    yield "members", ", ".join(member.name for member in terms.members)
+    yield "quorum", f"{needed} of {members} (Q) make a round; {members - needed} may be away"
+    yield (
+        "",
+        f"up to {faults} (f) may lie without the others ever deciding two things"
+        + ("" if faults else ": with fewer than 4 members nobody may"),
+    )
+    attesters = len(terms.attesters)
+    yield (
+        "ledger",
+        f"chain {terms.ledger.chain_id}; {terms.attester_quorum} of {attesters} attesters sign each round",
+    )
+    widths = " - ".join(map(str, model.layers))
+    yield (
+        "model",
+        f"{model.kind}, {widths}: {model.parameters:,} parameters, starting from {model.initial[:16]}",
+    )
+    yield from _describe_data(terms)
+    training = ", ".join(f"{key} {value}" for key, value in msgspec.structs.asdict(terms.training).items())
+    yield "training", training
+    averaging = terms.averaging
+    yield (
+        "averaging",
+        f"{averaging.rule}, {averaging.mode} mode: members see each other's updates; codec {averaging.codec}",
+    )
+    yield (
+        "schedule",
+        f"{schedule.rounds} rounds; an attempt takes at least {schedule.attempt_min:g} s to be given up",
+    )
+    if terms.auditors:
+        yield "auditors", ", ".join(auditor.name for auditor in terms.auditors) + " can open every update"
+
+
+def _describe_data(terms: "Charter") -> Iterator[tuple[str, str]]:
+    schema: Schema | None = getattr(terms, "data", None)
+    if schema is None:
+        yield "data", "x and y in safetensors files, as they are"
+        return
+    goal = f" ({', '.join(schema.classes)})" if schema.classes else ""
+    yield "data", f"{schema.task}: predict {schema.target!r}{goal} from {len(schema.columns)} columns"
+    for column in schema.columns:
+        detail = f"{len(column.categories)} categories" if column.kind == "category" else "number"
+        yield "", f"  {column.name}: {detail}, missing: {column.missing}"
+
+
+def _read(file: Path | None) -> str:
+    assert file is not None
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CharterError(f"{file}: cannot be read: {error}") from error
+
+
+def _print(rows: Iterator[tuple[str, str]]) -> None:
+    for heading, text in rows:
+        click.echo(f"{heading:<11}{text}")
