@@ -67,12 +67,13 @@ from folkmoot.protocol.messages import (
     Frame,
     KeyShared,
     KeyWanted,
+    Signed,
     body_digest,
     decode_frame,
     encode,
 )
 from folkmoot.protocol.metrics import Metrics, select_metrics
-from folkmoot.protocol.record import encode_record
+from folkmoot.protocol.record import decode_record, encode_record
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.types import Digest, MemberId, Round
 
@@ -166,18 +167,39 @@ class Engine:
         """Restore from the journal and go on, until cancelled."""
         entries = await trio.to_thread.run_sync(self._read_journal)
         self.machine.restore(entries, trio.current_time())
+        attestations = await trio.to_thread.run_sync(self._read_attestations)
         async with trio.open_nursery() as nursery:
             await self._handle(Started(), nursery)
+            for signed in attestations:
+                await self._handle(FrameReceived(None, signed), nursery)
             nursery.start_soon(self._listen)
             async for event in self._receive:
                 await self._handle(event, nursery)
 
     def _read_journal(self) -> list[Entry]:
         """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind."""
-        journal = self._rooms.journal
-        recorded = int(journal.meta(RECORDED) or 0)
-        rows = journal.entries(first_round=max(1, recorded + 1 - ROUNDS_REREAD))
+        rows = self._rooms.journal.entries(first_round=self._first_reread())
         return [decode_entry(body) for _, _, kind, body in rows if kind != DISCLOSURE]
+
+    def _first_reread(self) -> Round:
+        recorded = int(self._rooms.journal.meta(RECORDED) or 0)
+        return max(1, recorded + 1 - ROUNDS_REREAD)
+
+    def _read_attestations(self) -> list[Signed]:
+        """The quorums under the statements of those rounds, as archived.
+
+        The journal has my own attestation only. Peers forget the others' after some rounds: without these, rounds that
+        wait for the ledger while everybody restarts could never be recorded.
+        """
+        archive, first = self._rooms.archive, self._first_reread()
+        records = [archive.record(round_) for round_ in archive.rounds() if round_ >= first]
+        attestations: list[Signed] = []
+        for record in filter(None, records):
+            try:
+                attestations += decode_record(record).attestations
+            except RemoteProtocolError as error:
+                self._rooms.log.error("archived record damaged", error=str(error))
+        return attestations
 
     async def _handle(self, event: Event, nursery: trio.Nursery) -> None:
         for effect in self.machine.handle(event, trio.current_time()):

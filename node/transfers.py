@@ -18,6 +18,9 @@ from folkmoot.protocol.types import Digest, MemberId, Round
 KEY_SECONDS = 3.0
 """How long to wait for a roster member to share a content key."""
 
+ASK_SECONDS = 0.5
+"""How often to ask: who has no key to share yet says nothing, and may have it a moment later."""
+
 ROUNDS_KEPT = 3
 """Rounds behind mine for which keys are still shared: a slow member may have to finish one."""
 
@@ -109,11 +112,13 @@ class Transfers:
         Nor can being outside the roster, when a quorum has decided on it and I have to finish the round.
         """
         arrived = self._keys.setdefault(name, trio.Event())
-        for source in sources:
-            if source != commitment.member and source in self._network.peers():
-                await self._network.send(source, encode(KeyWanted(name)))
         with trio.move_on_after(KEY_SECONDS):
-            await arrived.wait()
+            while not arrived.is_set():
+                for source in sources:
+                    if source != commitment.member and source in self._network.peers():
+                        await self._network.send(source, encode(KeyWanted(name)))
+                with trio.move_on_after(ASK_SECONDS):
+                    await arrived.wait()
         self._keys.pop(name, None)
         return None if self._payloads.key(commitment) is not None else "its content key does not open here"
 

@@ -32,7 +32,7 @@ from folkmoot.node.payloads import Payloads
 from folkmoot.node.store import Journal
 from folkmoot.node.trainer import FakeTrainer, Trainer
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Charter, Schedule
+from folkmoot.protocol.charter import Averaging, Charter, Schedule
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.journal import decode_entry
@@ -111,6 +111,11 @@ class House:
         self.crashes = 0
         Journal.create(self.store)
         self.models.add_bytes(federation.initial)
+
+    @property
+    def latest(self) -> Round:
+        """The latest round that was finished here, or learnt from others."""
+        return max(self.watched.rounds, default=0)
 
     # --- one life ---------------------------------------------------------------------------------------------------
 
@@ -214,9 +219,19 @@ class House:
 class LivingFederation:
     """Four houses, the wires between them and their ledger. Make it inside `trio.run`, see `in_virtual_time`."""
 
-    def __init__(self, path: Path, *, rounds: int = 2, seed: int = 0, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rounds: int = 2,
+        seed: int = 0,
+        faults: Faults | None = None,
+        averaging: Averaging | None = None,
+    ) -> None:
         self.made = AuditedFederation()
-        self.made.charter = msgspec.structs.replace(self.made.charter, schedule=Schedule(rounds=rounds))
+        self.made.charter = msgspec.structs.replace(
+            self.made.charter, schedule=Schedule(rounds=rounds), averaging=averaging or Averaging()
+        )
         self.made.settle(self.made.contract, self.made.domain.chain_id)
         self.initial = self.made.base.astype("<f4").tobytes()
         self.chain = MemoryChain(self.made.identity)
