@@ -137,8 +137,12 @@ class BlobStore:
             return False
 
     @contextmanager
-    def open(self, ref: BlobRef) -> Iterator[BinaryIO]:
-        """The blob's file, open for reading; raises `ArchiveError` if it is absent or has the wrong size."""
+    def open(self, ref: BlobRef, *, for_the_last_time: bool = False) -> Iterator[BinaryIO]:
+        """The blob's file, open for reading; raises `ArchiveError` if it is absent or has the wrong size.
+
+        `for_the_last_time`: afterwards the system need not keep it in memory. Payloads are read once; left alone, they
+        would drive everything else out of the page cache, and each write would need fresh pages.
+        """
         path = self.place(ref.root)
         with _explained(path):
             file = path.open("rb")
@@ -148,7 +152,11 @@ class BlobStore:
                 raise ArchiveError(
                     f"{path}: {size} bytes, expected {ref.size}: the file is damaged, remove it"
                 )
-            yield file
+            try:
+                yield file
+            finally:
+                if for_the_last_time and hasattr(os, "posix_fadvise"):  # not on macOS
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def read(self, ref: BlobRef, verify: bool = True) -> bytes:
         """The whole blob; `ArchiveError` if absent, of wrong size or (with `verify`) of other contents."""

@@ -156,7 +156,7 @@ class Payloads:
         context = self._context(commitment.round, commitment.roster, commitment.member)
         size = self._codec().encoded_size(self._charter.model.parameters)
         skip = frames_offset(recipients + len(self._charter.auditors))
-        with self._archive.open(_ref(commitment)) as file:
+        with self._archive.open(_ref(commitment), for_the_last_time=True) as file:
             file.seek(skip)
             yield from open_frames(context, key, iter(partial(file.read, _WHOLE_FRAMES), b""), size)
 

@@ -52,6 +52,13 @@ def test_a_blob_is_found_under_its_root(archive: Archive, size: int) -> None:
     assert files(archive) == [archive.path(ref.root)]
 
 
+def test_a_blob_that_was_read_for_the_last_time_is_still_there(archive: Archive) -> None:
+    ref = archive.add_bytes(DATA)
+    for _ in range(2):
+        with archive.open(ref, for_the_last_time=True) as file:
+            assert file.read() == DATA
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(cuts=st.lists(st.integers(0, len(DATA)), max_size=6))
 def test_how_a_stream_is_cut_does_not_matter(archive: Archive, cuts: list[int]) -> None:
