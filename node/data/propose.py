@@ -165,7 +165,8 @@ class _Proposal:
             return Column(name=seen.name, kind="category", categories=categories, missing=missing)
         if seen.whole and seen.distinct in _CODES:
             self.notes.append(
-                f"{seen.name}: {seen.distinct} different whole numbers: taken as a number; codes should be categories"
+                f"{seen.name}: {seen.distinct} different whole numbers: taken as a number; "
+                "if they are codes, make it a category"
             )
         center, scale = _constants(seen)
         return Column(name=seen.name, kind="number", center=center, scale=scale, missing=missing)

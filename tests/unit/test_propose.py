@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import sklearn
 
-from folkmoot.node.data.propose import Task, propose_schema
+from folkmoot.node.data.propose import propose_schema
 from folkmoot.node.data.source import Source
 from folkmoot.protocol.rows import encode
-from folkmoot.protocol.schema import Column, DataError, Schema
+from folkmoot.protocol.schema import Column, DataError, Schema, Task
 
 HEADER = "id,plan,partner,senior,charge,when,empty,same,left"
 PLANS = ("Monthly", "Yearly", '"No, thanks"')
@@ -166,7 +166,10 @@ def test_text_with_too_many_values_is_left_out(tmp_path: Path) -> None:
     rows = [f"{'x' if n % 3 else n}{n % 150},{n % 2},{n % 4}" for n in range(400)]
     _, notes = propose_schema(table(tmp_path, rows, "word,y,code"), "y")
     assert notes[0].startswith("word: is text with ")
-    assert notes[1] == "code: 4 different whole numbers: taken as a number; codes should be categories"
+    assert (
+        notes[1]
+        == "code: 4 different whole numbers: taken as a number; if they are codes, make it a category"
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
