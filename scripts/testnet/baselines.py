@@ -95,17 +95,17 @@ def compute(example: Taught, members: Sequence[str], rounds: int, seed: int) -> 
 
 
 def central_fedavg(
-    example: Taught, members: Sequence[str], rounds: int, training: Training, base: Vector
+    example: Taught, members: Sequence[str], rounds: int, training: Training, base: Vector, first: int = 1
 ) -> Iterator[Vector]:
     """FedAvg without a federation: the model after each round, flat float32 (P,), from the same starts and
-    seeds.
+    seeds. `base` is the model before round `first`.
 
     Updates are weighted by their rows and averaged in float64; the only roundings are that of the mean to
     float32 and that of the sum with the base. A federation differs by no more than its fixed-point unit.
     """
     shares = example.deal(len(members))
     weights = [len(rows) for rows in shares]
-    for round in range(1, rounds + 1):
+    for round in range(first, first + rounds):
         total = np.zeros(len(base))
         for member, rows, weight in zip(members, shares, weights, strict=True):
             trained = _fit(example, rows, training, member, round, base)

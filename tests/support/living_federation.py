@@ -32,7 +32,7 @@ from folkmoot.node.payloads import Payloads
 from folkmoot.node.store import Journal
 from folkmoot.node.trainer import FakeTrainer, Trainer
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Averaging, Charter, Schedule
+from folkmoot.protocol.charter import Charter, Schedule
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.journal import decode_entry
@@ -226,14 +226,15 @@ class LivingFederation:
         rounds: int = 2,
         seed: int = 0,
         faults: Faults | None = None,
-        averaging: Averaging | None = None,
+        initial: bytes | None = None,
+        **terms: object,
     ) -> None:
+        """`initial`: the starting weights, flat; `terms`: fields of the charter."""
         self.made = AuditedFederation()
-        self.made.charter = msgspec.structs.replace(
-            self.made.charter, schedule=Schedule(rounds=rounds), averaging=averaging or Averaging()
-        )
+        terms = {"schedule": Schedule(rounds=rounds), **terms}
+        self.made.charter = msgspec.structs.replace(self.made.charter, **terms)
         self.made.settle(self.made.contract, self.made.domain.chain_id)
-        self.initial = self.made.base.astype("<f4").tobytes()
+        self.initial = initial or self.made.base.astype("<f4").tobytes()
         self.chain = MemoryChain(self.made.identity)
         self.hub = MemoryHub(len(NAMES), seed, faults)
         self.houses = [House(self, me, path / name) for me, name in enumerate(NAMES)]
