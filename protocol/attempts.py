@@ -52,7 +52,6 @@ class Attempts:
             context.broadcast(certificate)
         context.announce(context.sign(Enter(state.round, attempt)))
         self._later = {later: frames for later, frames in self._later.items() if later >= attempt}
-        self._time()
 
     # --- deadlines ------------------------------------------------------------------------------------------
 
@@ -74,18 +73,31 @@ class Attempts:
         self._context.start_timer(kind, self._state.round, self._state.attempt, delay)
 
     def advance(self) -> None:
-        """Start the deadlines when they are due, and act on those that have passed."""
+        """Act on the deadlines that have passed, and start those of this attempt when they are due."""
         state = self._state
         if state.quorum_ready_at is None and len(state.readies) >= state.quorum:
             state.quorum_ready_at = self._context.now
-        if self._timed != state.attempt and (state.attempt or state.quorum_ready_at is not None):
-            self._time()
         self._skip_dead_proposer()
         self._skip_late_proposer()
         self._give_up_if_stuck()
+        if self._timed != state.attempt and self._quorum_is_here:
+            self._time()
+
+    @property
+    def _quorum_is_here(self) -> bool:
+        """Whether a quorum is ready, or (later) in this attempt.
+
+        Before that nothing can be decided in it, so its deadlines have no business to run: members whose clocks and
+        time-outs differ would chase each other from attempt to attempt and never meet in one. (PBFT waits for 2f+1
+        view-changes before it starts a view's timer, for the same reason.)
+        """
+        if self._state.attempt == 0:
+            return self._state.quorum_ready_at is not None
+        here = sum(attempt >= self._state.attempt for attempt in self._entered.values())
+        return here >= self._state.quorum
 
     def _time(self) -> None:
-        """Deadlines of this attempt: how long READYs (later: ENTERs) are waited for, and the whole."""
+        """Deadlines of this attempt: how long READYs (later: the proposer's) are waited for, and the whole."""
         context, state = self._context, self._state
         self._timed, state.attempt_began = state.attempt, context.now
         elapsed = context.now - state.began if state.attempt == 0 else 0.0
@@ -130,14 +142,12 @@ class Attempts:
     def gathered(self) -> bool:
         """Whether the proposer need not wait any longer.
 
-        First attempt: every member not known to be away is ready. Later: a quorum has entered it. Or the grace is over.
+        First attempt: every member not known to be away is ready, or the grace is over. Later: a quorum has entered it.
         """
         context, state = self._context, self._state
-        if self.is_over("grace"):
-            return True
-        if state.attempt == 0:
-            return set(context.members) - context.down <= set(state.readies)
-        return sum(attempt >= state.attempt for attempt in self._entered.values()) >= state.quorum
+        if state.attempt:
+            return self._quorum_is_here
+        return self.is_over("grace") or set(context.members) - context.down <= set(state.readies)
 
     # --- early frames ---------------------------------------------------------------------------------------
 

@@ -188,16 +188,16 @@ class CurrentRound:
         frames: list[Frame] = [state.ready] if state.ready else []
         if state.attempt:
             frames.append(self._context.sign(Enter(state.round, state.attempt)))
-        if state.exchange is not None:
-            frames.append(state.exchange.signed)
+        if (certificate := state.highest_certificate()) is not None:
+            frames.append(certificate)  # before its roster, which is of use only with it
         for exchange in state.exchanges.values():
-            frames.extend(exchange.commitments[member] for member in sorted(exchange.commitments))
+            if exchange is state.exchange or state.is_vouched(exchange.digest):
+                frames.append(exchange.signed)
+                frames.extend(exchange.commitments[member] for member in sorted(exchange.commitments))
             if self._is_due_a_receipt(exchange):
                 frames.append(self._context.sign(exchange.receipt()))
         if state.proposal is not None:
             frames.append(state.proposal)
-        if (certificate := state.highest_certificate()) is not None:
-            frames.append(certificate)
         frames.extend(state.ballot.mine())
         if (opening := state.ballot.opening()) is not None:
             frames.append(opening)

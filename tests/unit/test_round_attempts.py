@@ -100,6 +100,17 @@ def test_a_proposer_that_is_not_ready_after_the_grace_is_skipped() -> None:
     assert node.machine.current.attempt == 1
 
 
+def test_the_deadlines_of_an_attempt_run_only_once_a_quorum_is_in_it() -> None:
+    """Members with other clocks and time-outs would chase each other through the attempts and never meet in one."""
+    node = in_exchange()
+    effects = fire(node, "attempt", after=60.0)
+    assert node.machine.current.attempt == 1
+    assert not of_kind(effects, StartTimer)
+    assert not of_kind(node.hear(town.enter(OTHER, 1)), StartTimer)
+    timers = [one.timer for one in of_kind(node.hear(town.enter(LAST, 1)), StartTimer)]
+    assert timers == [Timer("grace", 1, 1), Timer("attempt", 1, 1)]
+
+
 def test_a_later_attempts_roster_and_proposal_wait_one_of_each_and_only_from_its_proposer() -> None:
     node = in_exchange()
     later = town.roster(attempt=1)
