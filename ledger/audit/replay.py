@@ -45,6 +45,11 @@ class Replay:
         self._done: set[_What] = set()
         self.notes: list[str] = []
 
+    @property
+    def model(self) -> Float32s | None:
+        """The model of the last round that passed `check`; None before the first."""
+        return self._last[1] if self._last is not None else None
+
     def check(self, case: Case) -> None:
         """(19) Aggregate again a round that passed the checks before this one.
 

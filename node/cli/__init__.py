@@ -35,9 +35,12 @@ COMMANDS = {
     "charter": Entry(
         "folkmoot.node.cli.charter:charter", "Draft, sign, check and show the members' agreement."
     ),
-    "data": Entry("folkmoot.node.cli.data:data", "Look at this member's own rows.", "node"),
     "init": Entry("folkmoot.node.cli.init:init", "Make a new node's home, with its keys.", "node"),
     "ledger": Entry("folkmoot.node.cli.ledger:ledger", "Deploy the federation's contract, or look at it."),
+    "data": Entry("folkmoot.node.cli.data:data", "Look at this member's own rows.", "node"),
+    "export": Entry("folkmoot.node.cli.model:export", "Write a round's model to a file.", "node"),
+    "model": Entry("folkmoot.node.cli.model:model", "Look at a model.", "node"),
+    "predict": Entry("folkmoot.node.cli.model:predict", "Predict the rows of a file.", "node"),
     "run": Entry("folkmoot.node.cli.run:run", "Run this node until it is stopped.", "node"),
     "status": Entry("folkmoot.node.cli.status:status", "Show what this node is doing."),
     "testnet": Entry("folkmoot.testnet.cli:testnet", "Run a whole federation on this machine.", "testnet"),

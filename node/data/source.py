@@ -8,7 +8,7 @@ FROM "shop.sqlite".orders.
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, closing
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 
 from folkmoot.protocol.schema import DataError
 
@@ -66,6 +67,10 @@ class Source:
             return self._connection.execute(query).fetchall()
         except duckdb.Error as error:
             raise DataError(_explain(error)) from error
+
+    def register(self, name: str, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Make arrays of one length the columns of a table of our own."""
+        self._connection.register(name, dict(columns))
 
     def types(self, relation: str) -> dict[str, str]:
         """Columns of `relation` (what may stand after FROM) and their SQL types."""

@@ -1,0 +1,127 @@
+"""A model taken out of its federation: safetensors, with everything in the metadata that using and checking it needs.
+
+The tensors bear the charter's names. The metadata is text: `architecture`, `schema`, `classes` and `scaling` are JSON,
+digests are hex. `classes` and `scaling` repeat parts of the schema for those who read nothing else.
+"""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.charter import Model, Tensor
+from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.schema import Schema
+
+FORMAT = "folkmoot/v1/model"
+
+
+class ModelFileError(FolkmootError):
+    """A model file that cannot be written or read, or is not one; the message names it."""
+
+    exit_code = 2
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model file says of itself. Digests in hex; `statement` is what the ledger records of the round."""
+
+    name: str
+    federation: str
+    charter: str
+    round: int
+    model: str
+    statement: str
+    architecture: Model
+    data: Schema | None = None
+
+
+def write_model(path: Path, card: ModelCard, vector: Float32s) -> None:
+    """Replace the file at `path`, whole, by the model in the flat `vector`; raises `ModelFileError`."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_bytes(safetensors.numpy.save(name_tensors(vector, card.architecture), _metadata(card)))
+        partial.replace(path)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_model(path: Path) -> tuple[ModelCard, Float32s]:
+    """The card and the flat vector of a model file; raises `ModelFileError` unless they fit each other."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{path}: cannot be read as a model: {error}") from error
+    card = _card(path, metadata)
+    vector = _flatten(path, tensors, card.architecture.tensors)
+    found = ref_of(vector.astype("<f4", copy=False).data).root.hex()
+    if found != card.model:
+        raise ModelFileError(
+            f"{path}: its weights are {found}, its metadata says {card.model}: the file was changed; export it again"
+        )
+    return card, vector
+
+
+def name_tensors(vector: Float32s, model: Model) -> dict[str, npt.NDArray[np.float32]]:
+    """The pieces of a flat vector, shaped and by name."""
+    pieces = np.split(vector, np.cumsum(model.sizes)[:-1])
+    return {
+        tensor.name: np.ascontiguousarray(piece).reshape(tensor.shape)
+        for tensor, piece in zip(model.tensors, pieces, strict=True)
+    }
+
+
+def _metadata(card: ModelCard) -> dict[str, str]:
+    texts = {
+        "format": FORMAT,
+        "name": card.name,
+        "federation": card.federation,
+        "charter": card.charter,
+        "round": str(card.round),
+        "model": card.model,
+        "statement": card.statement,
+        "architecture": _json(card.architecture),
+    }
+    if card.architecture.source_digest:
+        texts["source_digest"] = card.architecture.source_digest
+    if card.data is not None:
+        numbers = {column.name: column for column in card.data.columns if column.kind == "number"}
+        scaling = {name: {"center": one.center, "scale": one.scale} for name, one in numbers.items()}
+        texts |= {
+            "schema": _json(card.data),
+            "classes": _json(card.data.classes),
+            "scaling": _json(scaling),
+        }
+    return texts
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _card(path: Path, metadata: dict[str, str]) -> ModelCard:
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(f"{path}: not a model that 'folkmoot export' wrote")
+    table: dict[str, object] = {key: metadata.get(key) for key in ModelCard.__struct_fields__}
+    try:
+        table["architecture"] = msgspec.json.decode(metadata.get("architecture", ""))
+        table["data"] = msgspec.json.decode(metadata["schema"]) if "schema" in metadata else None
+        return msgspec.convert(table, ModelCard, strict=False)
+    except msgspec.MsgspecError as error:
+        raise ModelFileError(f"{path}: its metadata cannot be read: {error}") from error
+
+
+def _flatten(path: Path, tensors: dict[str, npt.NDArray[np.float32]], layout: tuple[Tensor, ...]) -> Float32s:
+    wanted = {tensor.name: tensor.shape for tensor in layout}
+    for name in [*wanted, *tensors]:
+        found = tensors.get(name)
+        if found is None or found.dtype != np.float32 or found.shape != wanted.get(name):
+            here = "missing" if found is None else f"{found.dtype} {list(found.shape)}"
+            raise ModelFileError(f"{path}: tensor {name!r} is {here}, not as its metadata says")
+    return np.concatenate([tensors[name].reshape(-1) for name in wanted])
