@@ -40,6 +40,12 @@ FAMILIES = [
     Family("partitions", 4, 30, lambda seed: Faults(latency=USUAL, partitions=4, fit_failure=0.2)),
     Family("two-faced", 4, 40, lambda seed: Faults(loss=0.05, latency=USUAL, two_faced=(seed % 4,))),
     Family("dead", 4, 40, lambda seed: Faults(loss=0.1, latency=(0.005, 0.5), dead=(seed % 4,))),
+    Family(
+        "liar-goes-silent",
+        4,
+        40,
+        lambda seed: Faults(loss=0.1, latency=(0.005, 0.5), two_faced=(seed % 4,), dead=(seed % 4,)),
+    ),
     Family("slow-ledger", 4, 10, lambda seed: Faults(loss=0.1, crashes=2, ledger=7.0), max_ahead=1),
     Family("three", 3, 30, lambda seed: Faults(loss=0.05, latency=USUAL, crashes=4, broken_off=3)),
     Family(
