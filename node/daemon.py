@@ -239,7 +239,6 @@ class _Daemon:
             await trio.to_thread.run_sync(store.clean)
         async with trio.open_nursery() as nursery:
             following = await nursery.start(self._follow_ledger)
-            nursery.start_soon(self._trainer.check_start)
             async with self._connected() as network:
                 await self._work(network, stop)
             following.cancel()
@@ -294,6 +293,7 @@ class _Daemon:
     async def _work(self, network: Network, stop: _Stop) -> None:
         engine = self._engine = Engine(self._machine(), self._rooms(network))
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._trainer.check_start)
             nursery.start_soon(engine.run)
             nursery.start_soon(
                 self._watch.run, engine.machine, network, self._outbox, self._trainer, self._once

@@ -25,10 +25,13 @@ LIMIT = 90.0
 class Daemons:
     """The homes of a founded federation, its chain and its trainers; `start` runs nodes on them."""
 
-    def __init__(self, home: TestnetHome, plan: Plan, testnet: Testnet, children: list[Child]) -> None:
+    def __init__(
+        self, home: TestnetHome, plan: Plan, testnet: Testnet, chain: Child, children: list[Child]
+    ) -> None:
         self.home = home
         self.plan = plan
         self.testnet = testnet
+        self.chain = chain
         self._children = children
         self._nodes: dict[str, Child] = {}
 
@@ -108,6 +111,6 @@ def founded(path: Path, plan: Plan) -> Iterator[Daemons]:
         children.append(chain := start_embedded(home, [keys.gas_key for keys in publics]))
         tensors = learning.founding_tensors(drawing)
         testnet = found(home, plan, example, publics, tensors, await_url(home, chain))
-        yield Daemons(home, plan, testnet, children)
+        yield Daemons(home, plan, testnet, chain, children)
     finally:
         stop_children(list(reversed(children)))
