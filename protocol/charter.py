@@ -12,11 +12,16 @@ from msgspec import Meta
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.errors import CharterError, LocalProtocolError
 from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.messages import MAX_FRAME
+from folkmoot.protocol.ring import check_headroom
 from folkmoot.protocol.schema import Schema, check_schema
 from folkmoot.protocol.toml import decode_toml
 from folkmoot.protocol.types import Digest, MemberId
+
+READY_SIZE = 640
+"""Bytes that a signed READY takes at most, besides one per tensor."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -238,6 +243,24 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
         raise CharterError(f"{source}: schedule.grace_min is above grace_max")
     if charter.schedule.attempt_min > charter.schedule.attempt_max:
         raise CharterError(f"{source}: schedule.attempt_min is above attempt_max")
+    _check_sizes(charter, source)
+
+
+def _check_sizes(charter: Charter, source: str) -> None:
+    """Sums must fit the ring, and a roster with everybody's READY one frame."""
+    members, tensors = len(charter.members), len(charter.model.tensors)
+    try:
+        check_headroom(members)
+    except LocalProtocolError as error:
+        raise CharterError(
+            f"{source}: {members} members are too many for exact sums in open mode, which has room for 32"
+        ) from error
+    roster = members * (READY_SIZE + tensors) + tensors
+    if roster > MAX_FRAME:
+        raise CharterError(
+            f"{source}: a roster of {members} members and {tensors} tensors takes up to {roster} bytes, the limit of a "
+            f"message is {MAX_FRAME}: join small tensors, or found smaller federations"
+        )
 
 
 def _check_model(model: Model, source: str) -> None:

@@ -156,7 +156,20 @@ def test_a_charter_that_contradicts_itself_is_refused(charter: Charter, why: str
 @pytest.mark.parametrize("members", [1, 2, 31])
 def test_charters_of_other_sizes_are_good(members: int) -> None:
     check_charter(simulated_charter(members, 1))
-    check_charter(attesters(31, 256))
+    check_charter(attesters(31, 32))
+
+
+def test_a_charter_whose_sums_would_not_be_exact_is_refused() -> None:
+    with pytest.raises(CharterError, match="33 members are too many"):
+        check_charter(attesters(31, 33))
+
+
+def test_a_charter_whose_roster_would_not_fit_a_message_is_refused() -> None:
+    charter = simulated_charter(32, 1)
+    tensors = tuple(Tensor(name=f"t{index}", shape=(1,)) for index in range(10_000))
+    model = replace(charter.model, tensors=tensors)
+    with pytest.raises(CharterError, match="a roster of 32 members and 10000 tensors"):
+        check_charter(replace(charter, model=model))
 
 
 # --- signatures ---------------------------------------------------------------------------------------------------
