@@ -165,10 +165,10 @@ def test_a_charter_whose_sums_would_not_be_exact_is_refused() -> None:
 
 
 def test_a_charter_whose_roster_would_not_fit_a_message_is_refused() -> None:
-    charter = simulated_charter(32, 1)
+    charter = simulated_charter(31, 1)
     tensors = tuple(Tensor(name=f"t{index}", shape=(1,)) for index in range(10_000))
     model = replace(charter.model, tensors=tensors)
-    with pytest.raises(CharterError, match="a roster of 32 members and 10000 tensors"):
+    with pytest.raises(CharterError, match="a roster of 31 members and 10000 tensors"):
         check_charter(replace(charter, model=model))
 
 
