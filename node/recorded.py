@@ -1,4 +1,4 @@
-"""The rounds in a home's archive and their models: those that are kept, and older ones computed again.
+"""The finished rounds of a home and their models: those that are kept, and older ones computed again.
 
 Nothing is taken on trust: a round's statement must stand under the quorum's signatures, and a model's bytes must be
 those that the statement names.
@@ -14,22 +14,40 @@ from folkmoot.node.archive import Archive
 from folkmoot.node.charter_files import load_charter
 from folkmoot.node.config import Home, load_config
 from folkmoot.node.model_file import ModelCard
+from folkmoot.node.store import Journal
 from folkmoot.protocol.certificates import Federation, verify_final
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.errors import FolkmootError
-from folkmoot.protocol.messages import Final
+from folkmoot.protocol.journal import Adopted, decode_entry
+from folkmoot.protocol.messages import Final, round_of
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.typed_data import Domain, struct_hash
-from folkmoot.protocol.types import Round
+from folkmoot.protocol.types import Digest, Round
+
+_ADOPTED = str(Adopted.__struct_config__.tag)
 
 
 class RecordedError(FolkmootError):
     """A round that is not in the archive, or whose model cannot be had; the message says why."""
 
 
+def _adopted_rounds(home: Home) -> dict[Round, Final]:
+    """Rounds that the node learnt from others, from its journal."""
+    if not home.store.is_file():
+        return {}
+    with Journal.open(home.store, read_only=True) as journal:
+        bodies = [body for _, _, kind, body in journal.entries() if kind == _ADOPTED]
+    entries = (decode_entry(body) for body in bodies)
+    return {round_of(entry.final): entry.final for entry in entries if isinstance(entry, Adopted)}
+
+
 class RecordedModels:
-    """Reads a home beside the running node; writes nothing."""
+    """Reads a home beside the running node; writes nothing.
+
+    Of a round that the node finished itself the archive has a record; of one that it learnt from others the journal has
+    the attested statement.
+    """
 
     def __init__(self, home: Home) -> None:
         """Raises `FolkmootError` where charter or node.toml are not in order."""
@@ -41,20 +59,20 @@ class RecordedModels:
         self._source = Source.of_home(home.path)
         verifier = KeyVerifier(self._federation, Domain(chain, contract))
         self._frame = Frame(self._federation, verifier, [self._source], {})
+        self._adopted = _adopted_rounds(home)
 
     def rounds(self) -> list[Round]:
-        """The rounds that have a record, ascending."""
-        return self._archive.rounds()
+        """The finished rounds, ascending."""
+        return sorted({*self._archive.rounds(), *self._adopted})
 
     def is_kept(self, number: Round) -> bool:
-        """Whether the model of a recorded round lies in the home."""
-        return self._kept(self._case(number)) is not None
+        """Whether the model of a finished round lies in the home."""
+        return self._kept(self._final(number).model.root) is not None
 
     def card(self, number: Round) -> ModelCard:
-        """What is known of the model of a recorded round; raises `RecordedError`."""
-        charter, record = self._federation.charter, self._case(number).record
+        """What is known of the model of a finished round; raises `RecordedError`."""
+        charter, final = self._federation.charter, self._final(number)
         try:
-            final = Final(record.attestations, record.model)
             statement = verify_final(final, self._federation, self._frame.verifier)
         except FolkmootError as error:
             raise RecordedError(f"round {number}: its record does not hold: {error}") from error
@@ -72,17 +90,17 @@ class RecordedModels:
         )
 
     def vector(self, number: Round, say: Callable[[str], None]) -> Float32s:
-        """The model of a recorded round, flat; `say` is told when it has to be computed again.
+        """The model of a finished round, flat; `say` is told when it has to be computed again.
 
         Raises `RecordedError` where neither it nor what it was made of is there.
         """
-        lost = [self._case(number)]
-        vector = self._kept(lost[0])
+        vector = self._kept(self._final(number).model.root)
         if vector is not None:
             return vector
-        # Back to a round whose model is kept; the first starts from the charter's weights.
-        while lost[-1].round > 1 and self._kept(before := self._case(lost[-1].round - 1)) is None:
-            lost.append(before)
+        lost = [self._case(number)]
+        # Back to a round whose base is kept; the first starts from the charter's weights.
+        while lost[-1].round > 1 and self._kept(lost[-1].survivors.base) is None:
+            lost.append(self._case(lost[-1].round - 1))
         say(f"the model of round {number} is no longer kept: computing {len(lost)} rounds again")
         return self._replay(lost[::-1])
 
@@ -102,16 +120,23 @@ class RecordedModels:
         assert replay.model is not None
         return replay.model
 
-    def _kept(self, case: Case) -> Float32s | None:
-        return self._source.vector(case.record.model.root, self._federation.charter.model.tensors)
+    def _kept(self, model: Digest) -> Float32s | None:
+        return self._source.vector(model, self._federation.charter.model.tensors)
+
+    def _final(self, number: Round) -> Final:
+        """The statement of a finished round, with its attestations, unchecked."""
+        if number in self._archive.rounds() or number not in self._adopted:
+            record = self._case(number).record
+            return Final(record.attestations, record.model)
+        return self._adopted[number]
 
     def _case(self, number: Round) -> Case:
         data = self._archive.record(number)
         if data is None:
             known = self.rounds()
-            there = f"it has rounds {known[0]} to {known[-1]}" if known else "it has none"
+            there = f"it knows rounds {known[0]} to {known[-1]}" if known else "it knows none"
             raise RecordedError(
-                f"round {number}: no record in the archive ({there}): was this node part of the round?"
+                f"round {number}: no record in this home's archive ({there}): ask a member that took part in it"
             )
         try:
             return Case(number, self._source.name, decode_record(data))

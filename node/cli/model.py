@@ -27,7 +27,7 @@ _SHOWN_TENSORS = 20
 )
 @click.option("--out", type=_OUT, required=True, metavar="FILE", help="The safetensors file to write.")
 def export(home: Path, number: int | None, out: Path) -> None:
-    """Write the model of a recorded round to a safetensors file.
+    """Write the model of a finished round to a safetensors file.
 
     Its metadata name the federation, the round, the statement that the ledger records, and the data schema. A model
     that is no longer kept is computed again from the archive.

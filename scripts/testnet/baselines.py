@@ -15,12 +15,14 @@ import numpy as np
 import safetensors.numpy
 
 from folkmoot.node.charter_files import read_charter
-from folkmoot.node.config import load_config
+from folkmoot.node.config import Home, load_config
 from folkmoot.node.train import local, models
+from folkmoot.node.train.custom import CustomSource
 from folkmoot.node.train.objectives import Objective, make_objective
+from folkmoot.node.train.source import locate_source
 from folkmoot.node.train.vectors import Vector
-from folkmoot.node.train.wire import Metrics
-from folkmoot.protocol.charter import Training
+from folkmoot.node.train.wire import Metrics, TrainerError
+from folkmoot.protocol.charter import Model, Training
 from folkmoot.protocol.schema import Schema
 from folkmoot.testnet.examples import Example, Rows
 from folkmoot.testnet.home import TestnetHome
@@ -41,6 +43,7 @@ class Founded:
     layers: tuple[int, ...]
     training: Training
     data: Schema | None
+    source: CustomSource | None
     shares: tuple[Rows, ...]
     test: Rows
 
@@ -69,9 +72,16 @@ def load_founded(home: TestnetHome, members: Sequence[str]) -> Founded:
         layers=charter.model.layers,
         training=charter.training,
         data=charter.data,
+        source=_source(home.node(members[0]), charter.model),
         shares=tuple(train for train, _ in shares),
         test=shares[0][1],
     )
+
+
+def _source(node: Home, model: Model) -> CustomSource | None:
+    """A custom model's source, as the node has it."""
+    file = locate_source(model, node.resolve(load_config(node).trainer.path))
+    return CustomSource(model.source, Path(file), model.source_digest) if file else None
 
 
 def _prepared(home: TestnetHome, name: str) -> tuple[Rows, Rows]:
@@ -85,7 +95,7 @@ def _prepared(home: TestnetHome, name: str) -> tuple[Rows, Rows]:
 def compute(example: Taught, members: Sequence[str], rounds: int, seed: int) -> Baselines:
     """Train each member's share alone, and all shares together, for as many epochs as the federation does."""
     training = msgspec.structs.replace(example.training, seed=seed)
-    start = models.initial_vector(example.kind, example.layers, seed)
+    start = models.to_vector(models.build_seeded(example.kind, example.layers, seed, _source_of(example)))
     alone = [
         measure(example, _train_on(example, rows, training, member, rounds, start))
         for member, rows in zip(members, example.deal(len(members)), strict=True)
@@ -118,13 +128,17 @@ def _train_on(
     example: Taught, rows: Rows, training: Training, member: str, rounds: int, vector: Vector
 ) -> Vector:
     for round in range(1, rounds + 1):
-        vector = _fit(example, rows, training, member, round, vector)
+        try:
+            vector = _fit(example, rows, training, member, round, vector)
+        except TrainerError as error:
+            if error.kind != "non_finite":  # a node withholds such an update too, and goes on
+                raise
     return vector
 
 
 def _fit(example: Taught, rows: Rows, training: Training, member: str, round: int, base: Vector) -> Vector:
     """One round of local training from `base`; the trained vector."""
-    module = models.build(example.kind, example.layers)
+    module = models.build(example.kind, example.layers, _source_of(example))
     models.load_vector(module, base)
     local.train(module, _objective(example), _tensors(rows), training, member, round, _unwatched)
     return models.to_vector(module)
@@ -132,9 +146,13 @@ def _fit(example: Taught, rows: Rows, training: Training, member: str, round: in
 
 def measure(example: Taught, vector: Vector) -> Metrics:
     """How the model in `vector` does on the held-out rows."""
-    module = models.build(example.kind, example.layers)
+    module = models.build(example.kind, example.layers, _source_of(example))
     models.load_vector(module, vector)
     return local.evaluate(module, _objective(example), _tensors(example.test), _unwatched)
+
+
+def _source_of(example: Taught) -> CustomSource | None:
+    return example.source if isinstance(example, Founded) else None
 
 
 def _objective(example: Taught) -> Objective:

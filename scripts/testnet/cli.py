@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from folkmoot.protocol.schema import Task
-from folkmoot.testnet.home import MAX_NODES, OwnData, Plan, TestnetHome
+from folkmoot.testnet.home import MAX_NODES, OwnData, OwnModel, Plan, TestnetHome
 
 DEFAULT_HOME = Path(".folkmoot/testnet")
 
@@ -67,6 +67,11 @@ def _takes_plan(command: Command) -> Command:
     )
     @click.option("--leave-out", metavar="COL", multiple=True, help="A column not to learn from.")
     @click.option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="Your own model instead: a function that gives a torch.nn.Module, in this folder or on PYTHONPATH.",
+    )
+    @click.option(
         "--chain",
         default="embedded",
         show_default=True,
@@ -98,12 +103,16 @@ def _takes_plan(command: Command) -> Command:
         split_by: str | None,
         task: Task | None,
         leave_out: tuple[str, ...],
+        model: str | None,
         **fields: Any,
     ) -> None:
         if chain != "embedded" and not chain.startswith(("http://", "https://")):
             raise click.BadParameter(f"{chain!r} is neither 'embedded' nor an http URL", param_hint="--chain")
         data = _own_data(file, target, split_by, task, leave_out)
-        plan = msgspec.structs.replace(msgspec.convert({"chain": chain, **fields}, Plan), data=data)
+        own_model = _own_model(model)
+        plan = msgspec.structs.replace(
+            msgspec.convert({"chain": chain, **fields}, Plan), data=data, model=own_model
+        )
         command(home=home, plan=plan, fresh=fresh)
 
     return with_plan
@@ -121,6 +130,14 @@ def _own_data(
     if target is None:
         raise click.UsageError("--data needs --target: which column is to be predicted?")
     return OwnData(file=str(file), target=target, split_by=split_by or "iid", task=task, leave_out=leave_out)
+
+
+def _own_model(source: str | None) -> OwnModel | None:
+    if source is None:
+        return None
+    from folkmoot.testnet.own_model import find_model
+
+    return find_model(source, Path.cwd())
 
 
 @testnet.command()

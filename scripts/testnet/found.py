@@ -41,6 +41,7 @@ from folkmoot.testnet.chains import read_chain_id
 from folkmoot.testnet.examples import Floats, Learnable
 from folkmoot.testnet.home import HELD_OUT_ROWS, MAX_ATTESTERS, OWN_ROWS, Plan, Testnet, TestnetHome
 from folkmoot.testnet.learning import trainer_command
+from folkmoot.testnet.own_model import architecture, place_source
 
 _OWN_DATA = DataConfig(
     query=f"SELECT * FROM 'data/{OWN_ROWS}'", test_query=f"SELECT * FROM 'data/{HELD_OUT_ROWS}'"
@@ -56,6 +57,8 @@ def make_homes(home: TestnetHome, plan: Plan, example: Learnable) -> list[Public
         node.path.mkdir(parents=True)
         passphrase = create_passphrase_file(home.passphrase(name))
         publics.append(create_keys(node.keys, passphrase, cheap=True))
+        if plan.model is not None:
+            place_source(plan.model, node.resolve(TrainerConfig().path))
     example.write_data([node.path / "data" for node in homes])
     return publics
 
@@ -116,7 +119,7 @@ def make_charter(
         )
         for index, (name, keys) in enumerate(zip(plan.names, publics, strict=True))
     ]
-    table = {"kind": example.kind, "layers": example.layers, "initial": initial.root.hex()}
+    table = {**architecture(plan, example), "initial": initial.root.hex()}
     charter = Charter(
         name=example.name,
         model=msgspec.convert({**table, "tensors": msgspec.to_builtins(tensors)}, Model),

@@ -38,16 +38,24 @@ class OwnData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     leave_out: tuple[str, ...] = ()
 
 
+class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The user's own model: module:function, and the file that holds it."""
+
+    source: str
+    file: str
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point.
 
-    Where `data` is given, `example` is not used.
+    Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one.
     """
 
     nodes: int
     rounds: int
     example: Example
     data: OwnData | None = None
+    model: OwnModel | None = None
     chain: str = "embedded"
     seed: int = 0
     codec: Codec = "f32"

@@ -10,6 +10,7 @@ from folkmoot.protocol.charter import Tensor
 from folkmoot.testnet.examples import Learnable
 from folkmoot.testnet.forkserver import launch_command, server_command
 from folkmoot.testnet.home import Plan, TestnetHome
+from folkmoot.testnet.own_model import architecture
 from folkmoot.testnet.processes import Child, TestnetError, last_lines
 
 FOUNDING_SECONDS = 90.0
@@ -88,10 +89,13 @@ class Job:
             raise TestnetError(f"{self._entry} said {answer[:200]!r}: see {self._log}") from error
 
 
-def begin_founding(server: Child, home: TestnetHome, example: Learnable, seed: int) -> Job:
+def begin_founding(server: Child, home: TestnetHome, example: Learnable, plan: Plan) -> Job:
     """Draw the starting weights into `home.initial_vector`; `founding_tensors` waits for their layout."""
-    layers = ",".join(map(str, example.layers))
-    return Job(server, home, "founding", example.kind, layers, str(seed), str(home.initial_vector))
+    terms = architecture(plan, example)
+    layers = ",".join(map(str, terms["layers"]))
+    custom = (plan.model.source, plan.model.file) if plan.model is not None else ()
+    words = (terms["kind"], layers, str(plan.seed), str(home.initial_vector), *custom)
+    return Job(server, home, "founding", *words)
 
 
 def founding_tensors(job: Job) -> tuple[Tensor, ...]:

@@ -138,7 +138,7 @@ class Supervisor:
         example = self._read_rows()
         self.trainers = learning.start_server(self.home)
         self._save()
-        drawing = self._keep(learning.begin_founding(self.trainers, self.home, example, self.plan.seed))
+        drawing = self._keep(learning.begin_founding(self.trainers, self.home, example, self.plan))
         publics = found.make_homes(self.home, self.plan, example)
         rpc = self._start_chain([keys.gas_key for keys in publics])
         tensors = learning.founding_tensors(drawing)

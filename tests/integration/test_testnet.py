@@ -120,7 +120,7 @@ def test_founding_makes_homes_that_a_node_can_start_from(tmp_path: Path) -> None
     children = [server := learning.start_server(home)]
     try:
         example = load(plan.example)
-        drawing = learning.begin_founding(server, home, example, plan.seed)
+        drawing = learning.begin_founding(server, home, example, plan)
         publics = make_homes(home, plan, example)
         children.append(chain := start_embedded(home, [keys.gas_key for keys in publics]))
         testnet = found(

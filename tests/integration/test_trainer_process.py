@@ -16,8 +16,12 @@ import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 import trio
+from audited_federation import AuditedFederation
 
+from folkmoot.node.charter_files import write_charter
+from folkmoot.node.config import LedgerConfig, NodeConfig, render_config
 from folkmoot.node.train import wire
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.models import build, initial_vector, layout
@@ -27,6 +31,7 @@ from folkmoot.node.trainer import Task, TrainerError, TrainerProcess, read_vecto
 from folkmoot.protocol.charter import Model, Training
 from folkmoot.testnet import baselines, examples
 from folkmoot.testnet.forkserver import launch_command, server_command
+from folkmoot.testnet.home import TestnetHome
 
 pytestmark = pytest.mark.integration
 
@@ -194,6 +199,49 @@ async def test_a_cancelled_fit_leaves_the_process_ready_for_the_next(
     assert not (tmp_path / "update").exists()
 
 
+async def test_training_that_runs_off_costs_its_round_and_says_at_which_step(
+    task: Task, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    wild = with_training(task, Training(lr="1e38"))
+    async with TrainerProcess(wild, tmp_path / "trainer.log", command) as trainer:
+        error = await fails(trainer, tmp_path)
+        assert error.kind == "non_finite"
+        assert "the loss of round 1 is" in str(error)
+        assert "at step 2 of 3" in str(error)
+        assert not (tmp_path / "update").exists()
+        with trio.fail_after(DEADLINE):
+            assert (await trainer.evaluate(tmp_path / "base"))["examples"] == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [({"train": "/nowhere"}, "data"), ({"source": "/nowhere"}, "model"), ({"device": "cuda"}, "device")],
+)
+async def test_a_trainer_that_can_never_work_is_refused_at_the_start(
+    task: Task, tmp_path: Path, command: tuple[str, ...], change: dict[str, str], kind: str
+) -> None:
+    if "source" in change:
+        custom = {"kind": "custom", "layers": (4, 3), "source": "acme:build", "source_digest": "0" * 64}
+        change = {**change, "model": msgspec.structs.replace(task.model, **custom)}
+    if kind == "device" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    broken = msgspec.structs.replace(task, **change)
+    with trio.fail_after(DEADLINE):
+        async with TrainerProcess(broken, tmp_path / "trainer.log", command) as trainer:
+            with pytest.raises(TrainerError) as caught:
+                await trainer.check_start()
+    assert caught.value.kind == kind
+
+
+async def test_a_trainer_that_dies_at_the_start_is_left_to_the_next_request(
+    task: Task, tmp_path: Path
+) -> None:
+    with trio.fail_after(DEADLINE):
+        async with TrainerProcess(task, tmp_path / "trainer.log", script("sys.exit(3)")) as trainer:
+            await trainer.check_start()
+            assert (await fails(trainer, tmp_path)).kind == "crash"
+
+
 async def test_silence_ends_a_trainer_but_progress_does_not(task: Task, tmp_path: Path) -> None:
     hang = "wire.write_reply(1, wire.Ready(1, 40)); time.sleep(600)"
     async with TrainerProcess(task, tmp_path / "log", script(hang), stall_timeout=0.2) as trainer:
@@ -335,9 +383,25 @@ def test_forks_found_a_model_and_compute_baselines(server: Path, tmp_path: Path)
     ]
     assert np.array_equal(read_vector(tmp_path / "initial", PARAMETERS), initial_vector("mlp", LAYERS, 0))
 
-    answer = forked("baselines", "breast-cancer", "alice,bob", "2", "0")
-    expected = baselines.compute(examples.breast_cancer(), ("alice", "bob"), 2, 0)
+    names = ("alice", "bob")
+    home = write_founded(tmp_path, names)
+    answer = forked("baselines", str(home.path), ",".join(names), "2")
+    expected = baselines.compute(baselines.load_founded(home, names), names, 2, 0)
     assert msgspec.json.decode(answer, type=baselines.Baselines) == expected
+
+
+def write_founded(path: Path, names: tuple[str, ...]) -> TestnetHome:
+    """As much of a testnet's home as its baselines read."""
+    home, example = TestnetHome(path / "testnet"), examples.breast_cancer()
+    tensors = layout(build(example.kind, example.layers))
+    model = Model(kind=example.kind, layers=example.layers, initial="0" * 64, tensors=tensors)
+    charter = msgspec.structs.replace(AuditedFederation().charter, model=model, training=example.training)
+    ledger = LedgerConfig(rpc=("http://127.0.0.1:1",), contract="0x" + "00" * 20)
+    example.write_data([home.node(name).path / "data" for name in names])
+    for name in names:
+        write_charter(home.node(name), charter, {})
+        home.node(name).config.write_text(render_config(NodeConfig(name=name, ledger=ledger)))
+    return home
 
 
 def test_a_fork_server_that_nobody_started_is_a_failed_launch(tmp_path: Path) -> None:

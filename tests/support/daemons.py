@@ -106,7 +106,7 @@ def founded(path: Path, plan: Plan) -> Iterator[Daemons]:
     children = [server := learning.start_server(home)]
     try:
         example = load(plan.example)
-        drawing = learning.begin_founding(server, home, example, plan.seed)
+        drawing = learning.begin_founding(server, home, example, plan)
         publics = make_homes(home, plan, example)
         children.append(chain := start_embedded(home, [keys.gas_key for keys in publics]))
         tensors = learning.founding_tensors(drawing)

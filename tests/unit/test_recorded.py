@@ -15,8 +15,11 @@ from folkmoot.node.cli.model import export, show
 from folkmoot.node.config import Home, LedgerConfig, NodeConfig, render_config
 from folkmoot.node.model_file import ModelFileError, read_model
 from folkmoot.node.recorded import RecordedError, RecordedModels
+from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.journal import Adopted, encode_entry, entry_kind
+from folkmoot.protocol.messages import Final
 from folkmoot.protocol.typed_data import struct_hash
 
 
@@ -82,8 +85,24 @@ def test_without_the_payloads_it_says_which_round_is_lacking(home: Home) -> None
     assert take(home, 3)
 
 
+def test_a_round_learnt_from_others_comes_from_the_journal(home: Home, federation: AuditedFederation) -> None:
+    record = federation.rounds[2].record
+    shutil.rmtree(home.archive)
+    Journal.create(home.store)
+    with Journal.open(home.store) as journal:
+        entry = Adopted(Final(record.attestations, record.model))
+        journal.append([(3, entry_kind(entry), encode_entry(entry)), (3, "disclosure", b"\x00")])
+    out, _ = take(home)
+    assert read_model(out)[0].statement == struct_hash(federation.rounds[2].statement).hex()
+    Models(home.models).remove(record.model.root)
+    with pytest.raises(RecordedError, match=r"round 3: no record in this home's archive .* ask a member"):
+        take(home)
+
+
 def test_a_round_without_a_record_is_told_with_those_there_are(home: Home) -> None:
-    with pytest.raises(RecordedError, match=r"round 9: no record in the archive \(it has rounds 1 to 3\)"):
+    with pytest.raises(
+        RecordedError, match=r"round 9: no record in this home's archive \(it knows rounds 1 to 3\)"
+    ):
         take(home, 9)
     shutil.rmtree(home.archive)
     with pytest.raises(RecordedError, match="no round is finished"):
