@@ -6,15 +6,15 @@ network, the ledger and its own data.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from folkmoot.node.toml import load
-from folkmoot.node.train.wire import Device
 from folkmoot.protocol.toml import ConfigError, toml_value
 
+Device: TypeAlias = Literal["cpu", "cuda", "auto"]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Multiaddr = Annotated[str, Meta(pattern=r"^/(ip4|ip6|dns|dns4|dns6)/")]
 Url = Annotated[str, Meta(pattern=r"^https?://")]

@@ -110,7 +110,7 @@ def format_size(size: float) -> str:
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
     """What people ask for first, with its names, or a dash where nothing was measured."""
-    shown = [f"{name} {metrics[name]:.4f}" for name in _SHOWN_METRICS if name in metrics]
+    shown = [f"{name} {_number(metrics[name])}" for name in _SHOWN_METRICS if name in metrics]
     return ", ".join(shown) or "-"
 
 
@@ -122,4 +122,9 @@ def metric_names(rows: Iterable[Mapping[str, float]]) -> list[str]:
 
 def format_values(metrics: Mapping[str, float], names: Iterable[str]) -> str:
     """The measures called `names` without their names, or a dash where nothing was measured."""
-    return " / ".join(f"{metrics[name]:.4f}" for name in names if name in metrics) or "-"
+    return " / ".join(_number(metrics[name]) for name in names if name in metrics) or "-"
+
+
+def _number(value: float) -> str:
+    """Four decimals; of a large one, as an error in the target's own units may be, six digits."""
+    return f"{value:.4f}" if value < 100 else f"{value:.6g}"

@@ -2,7 +2,8 @@
 
 import torch
 
-from folkmoot.node.train.wire import Device, TrainerError
+from folkmoot.node.config import Device
+from folkmoot.node.train.wire import TrainerError
 
 
 def choose_device(wanted: Device) -> torch.device:

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from folkmoot.node.config import Device
 from folkmoot.protocol.charter import Model, Training
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.schema import Schema
@@ -26,8 +27,6 @@ FailureKind: TypeAlias = Literal[
 """Why training failed: the process died or fell silent, had no memory, could not use the member's data, was
 given a model that is not the charter's or a device that is not there, produced NaN or infinity, spoke nonsense
 on its pipe, or raised anything else."""
-
-Device: TypeAlias = Literal["cpu", "cuda", "auto"]
 
 Metrics: TypeAlias = dict[str, float]
 """Measures of a model on the member's held-out data (`protocol/metrics.py`); empty where it holds none out."""

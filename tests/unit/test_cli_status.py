@@ -94,6 +94,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
     assert format_metrics({}) == "-"
     assert format_metrics({"auc": 0.8, "accuracy": 0.9, "log_loss": 0.3}) == "accuracy 0.9000, auc 0.8000"
     assert format_metrics({"mae": 2.5, "rmse": 3.25}) == "rmse 3.2500, mae 2.5000"
+    assert format_metrics({"mae": 7781.65264, "rmse": 9724.1068}) == "rmse 9724.11, mae 7781.65"
 
 
 def test_a_column_of_measures_is_headed_by_their_names() -> None:
