@@ -17,7 +17,7 @@ import urllib3
 
 from folkmoot.ledger.answers import to_int
 from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
-from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.errors import FolkmootError, RemoteProtocolError
 
 MAX_REPLY = 32 * 1024 * 1024
 """Bytes of the largest reply that is read."""
@@ -53,20 +53,34 @@ class _Failed(Exception):
     """No usable answer from one URL; the text says why."""
 
 
+class BadRpcUrl(FolkmootError):
+    """What was given as an RPC end point is no URL of one."""
+
+    exit_code = 2
+
+
+def _split(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an RPC URL; raises `BadRpcUrl`."""
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:  # a bracket left open, a port beyond 65535
+        scheme, host, port = "", None, None
+    if scheme not in ("http", "https") or not host:
+        raise BadRpcUrl(f"not an RPC URL: {url!r}; expected http://host:port or https://host/path")
+    return scheme, host, port
+
+
 class _Endpoint:
     """One URL with its kept connections."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise LedgerUnavailable(
-                f"not an RPC URL: {url!r}; expected http://host:port or https://host/path"
-            )
+        scheme, host, port = _split(url)
         self._url = url
         # A path or a user part often holds the operator's API key: never shown.
-        self.name = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        self.name = f"{scheme}://{host}" + (f":{port}" if port else "")
         self.chain_checked = False
-        proxy = None if _direct(parts.hostname) else getproxies().get(parts.scheme)
+        proxy = None if _direct(host) else getproxies().get(scheme)
         options: dict[str, Any] = {"maxsize": 4, "headers": _HEADERS}
         self._pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
 

@@ -23,6 +23,7 @@ from folkmoot.node.payloads import Payloads
 from folkmoot.node.store import Journal
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.node.transfers import Transfers
+from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import (
     Aggregate,
@@ -83,6 +84,9 @@ EVENTS = 512
 PROGRESS_SECONDS = 1.0
 """Least time between two words to the machine that payloads are arriving."""
 
+
+RETRY_SECONDS = 2.0
+"""Pause between two tries to get a base model that is gone from the disk."""
 
 RECORDED = "recorded"
 """Journal meta: the round up to which this node is done and the ledger's record is final."""
@@ -153,7 +157,7 @@ class Engine:
         try:
             self._send.send_nowait(PayloadServed(root, member))
         except trio.WouldBlock:
-            self._rooms.once.note("event dropped", "self", event="payload served")
+            self._rooms.once.note("event dropped", "self", what="payload served")
 
     def _progress(self, round_: Round) -> None:
         """A chunk has arrived: a slow link is no reason for a new attempt. Told now and then, and not at all costs."""
@@ -308,6 +312,7 @@ class Engine:
 
     async def _fit(self, effect: Fit, scope: trio.CancelScope) -> None:
         with scope:
+            await self._bring_base(effect.base, effect.round)
             try:
                 trained = await self._rooms.learning.fit(
                     effect.round, effect.base, self._rooms.models.place(effect.base.root)
@@ -353,18 +358,39 @@ class Engine:
         )
 
     async def _aggregate(self, effect: Aggregate) -> None:
-        rooms = self._rooms
+        rooms, round_ = self._rooms, effect.survivors.round
+        await self._bring_base(effect.base, round_)
         try:
             done, ill_formed = await trio.to_thread.run_sync(
                 rooms.payloads.aggregate, effect.base, effect.survivors, effect.roster, effect.commitments
             )
         except ArchiveError as error:
-            # The round goes on without me; a later snapshot brings the model.
-            rooms.log.error("cannot sum", round=effect.survivors.round, error=str(error))
+            rooms.log.error("cannot sum", round=round_, error=str(error))
+            if await trio.to_thread.run_sync(self._drop_damaged, effect.base):
+                await self._aggregate(effect)
+            # Else a payload is damaged: the round goes on without me, and a later snapshot brings the model.
             return
         for member in ill_formed:
             rooms.once.note("ill-formed payload", self._name(member), round=effect.survivors.round)
         await self.put(done)
+
+    def _drop_damaged(self, model: BlobRef) -> bool:
+        """Remove a model whose file is not what its name says; whether it was."""
+        try:
+            self._rooms.models.leaves(model)
+        except ArchiveError:
+            self._rooms.models.remove(model.root)
+            return True
+        return False
+
+    async def _bring_base(self, base: BlobRef, round_: Round) -> None:
+        """A base model that is gone from the disk is fetched by its digest, again and again while the round lasts."""
+        rooms, everyone = self._rooms, tuple(range(len(self._rooms.charter.members)))
+        while not rooms.models.has(base) and self.machine.current.round == round_:
+            reason = await self._transfers.fetch_model(base, everyone, round_)
+            if reason is not None:
+                rooms.once.note("base model missing", "self", round=round_, reason=reason)
+                await trio.sleep(RETRY_SECONDS)
 
     async def _promote(self, effect: Promote) -> None:
         names = [self._name(member) for member in effect.participants]

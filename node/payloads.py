@@ -106,8 +106,10 @@ class Payloads:
     ) -> tuple[Aggregated, tuple[MemberId, ...]]:
         """Sum the survivors' updates onto `base`; the new model lies in the models when this returns.
 
-        Also returns whose payloads were ill-formed (they counted as zero). Raises `ArchiveError`.
+        Also returns whose payloads were ill-formed (they counted as zero). Raises `ArchiveError`, also for a base that
+        is not what its name says: nobody may attest a model that follows from a damaged file.
         """
+        self._models.leaves(base)
         examples = {
             one.member: one.body.num_examples for one in roster.readies if isinstance(one.body, Ready)
         }

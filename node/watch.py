@@ -29,6 +29,9 @@ from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId
 
+HISTORY = 500
+"""Rounds that the status tells of; the archive has them all."""
+
 WRITE_SECONDS = 0.5
 
 
@@ -73,13 +76,15 @@ class Watch:
             bytes=total - self._bytes,
         )
         self._round_began, self._bytes = now, total
-        known = [one for one in self._status.history if one.round < effect.round]
+        known = [one for one in self._status.history if one.round < effect.round][-HISTORY:]
         repeated = [one for one in self._status.history if one.round == effect.round]
         self._status.history = [*known, *(repeated or [row])]
         for one in known:
             if one.model_digest == effect.statement.base.hex():
                 one.members_metrics = dict(effect.base_metrics)
         self._status.model_digest = row.model_digest
+        shown = {one.model_digest for one in self._status.history}
+        self._metrics = {model: found for model, found in self._metrics.items() if model in shown}
 
     def measured(self, model: Digest, metrics: Metrics) -> None:
         """A model was measured on this node's held-out data."""

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from nacl.signing import SigningKey
 
 from folkmoot.protocol.charter import (
+    MAX_SUMMED,
     Charter,
     Member,
     Tensor,
@@ -16,7 +17,8 @@ from folkmoot.protocol.charter import (
     sign_charter,
     verify_charter,
 )
-from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.errors import CharterError, LocalProtocolError
+from folkmoot.protocol.ring import check_headroom
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.testnet.simulated import simulated_charter
 
@@ -160,6 +162,9 @@ def test_charters_of_other_sizes_are_good(members: int) -> None:
 
 
 def test_a_charter_whose_sums_would_not_be_exact_is_refused() -> None:
+    check_headroom(MAX_SUMMED)
+    with pytest.raises(LocalProtocolError):
+        check_headroom(MAX_SUMMED + 1)
     with pytest.raises(CharterError, match="33 members are too many"):
         check_charter(attesters(31, 33))
 

@@ -18,7 +18,7 @@ from folkmoot.ledger import evm
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
 from folkmoot.ledger.reader import LedgerReader
-from folkmoot.ledger.rpc import RpcClient, RpcError
+from folkmoot.ledger.rpc import BadRpcUrl, RpcClient, RpcError
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest, struct_hash
@@ -383,9 +383,11 @@ def test_the_timeout_holds_for_the_whole_call(front: Front) -> None:
     done.set()
 
 
-@pytest.mark.parametrize("url", ["", "chain", "ftp://host", "http://", "ws://host:1"])
+@pytest.mark.parametrize(
+    "url", ["", "chain", "ftp://host", "http://", "ws://host:1", "http://127.0.0.1:99999", "http://[::1"]
+)
 def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(LedgerUnavailable, match="not an RPC URL"):
+    with pytest.raises(BadRpcUrl, match="not an RPC URL"):
         RpcClient([url], 1.0)
 
 
