@@ -5,6 +5,7 @@ Real engines, journals, archives and payloads; network, ledger and training in m
 
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,26 @@ def test_a_member_that_was_away_for_rounds_catches_up_by_snapshot(tmp_path: Path
         assert dave.models.has(dave.watched.rounds[8].model)
 
     tell(tmp_path, story, rounds=8)
+
+
+def test_lost_and_damaged_models_are_fetched_again(tmp_path: Path) -> None:
+    async def story(federation: LivingFederation) -> None:
+        alice, bob = federation.houses[ALICE], federation.houses[BOB]
+
+        async def lose(house: House, how: Callable[[Path], None]) -> None:
+            await house.live_until(lambda: house.latest >= 2)
+            for path in house.models.root.glob("*.f32"):
+                how(path)
+            await house.live()
+
+        def damage(path: Path) -> None:
+            path.write_bytes(bytes(path.stat().st_size))
+
+        await federation.run({ALICE: partial(lose, how=Path.unlink), BOB: partial(lose, how=damage)})
+        federation.check()
+        assert alice.watched.rounds[6].included and bob.watched.rounds[6].included
+
+    tell(tmp_path, story, rounds=6)
 
 
 def test_without_a_quorum_the_rounds_wait_and_then_go_on(tmp_path: Path) -> None:
