@@ -18,6 +18,10 @@ def run(home: Path) -> None:
     Checks the charter and the ledger before it talks to any peer. Goes on where it stopped. The passphrase of the keys
     comes from FOLKMOOT_PASSPHRASE_FILE, FOLKMOOT_PASSPHRASE or a prompt.
     """
+    from folkmoot.node.heap import share_one_heap
+
+    share_one_heap()  # before anything that is imported starts a thread
+
     import trio
 
     from folkmoot.node import daemon
