@@ -1,5 +1,6 @@
 """The guide to founding a federation, run word for word: every `sh` block of docs/founding.md, in order."""
 
+import csv
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from folkmoot.node.model_file import read_model
 
 pytestmark = pytest.mark.integration
 
@@ -53,3 +56,9 @@ def test_the_guide_founds_a_federation_that_learns_and_passes_its_audit(tmp_path
     statuses = [json.loads((tmp_path / name / "status.json").read_bytes()) for name in NAMES]
     assert [status["rounds"] for status in statuses] == [ROUNDS] * len(NAMES)
     assert len({status["model_digest"] for status in statuses}) == 1
+    card, _ = read_model(tmp_path / "hospitals.safetensors")
+    assert (card.round, card.model) == (ROUNDS, statuses[0]["model_digest"])
+    with (tmp_path / "predicted.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(row["prediction"] == row["diagnosis"] for row in rows)
+    assert right > 0.8 * len(rows) > 0
