@@ -18,7 +18,7 @@ SIZES = (1_000_000, 10_000_000, 25_000_000, 100_000_000)
 CODECS = ("int4", "f32")
 COLOURS = {"int4": "#0b6e4f", "int8": "#8a6d00", "f32": "#7a1f5c"}
 WIDTH, HEIGHT, MARGIN = 560, 340, 60
-HEADINGS = ("parameters", "codec", "seconds", "CPU s", "plain TCP s", "sent MB", "memory MB")
+HEADINGS = ("parameters", "codec", "seconds", "CPU s", "plain TCP s", "sent MB per node", "memory MB")
 
 
 def measure(parameters: int, codec: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             row["codec"],
             f"{row['median_seconds']:.2f}",
             f"{cpu:.1f}",
-            f"{row['trio_tcp_seconds']:.2f}",
+            f"{row['trio_tcp_seconds']:.2g}",
             f"{row['sent_mb_per_node']:.1f}",
             f"{row['peak_rss_mb']:.0f}",
         )
@@ -72,7 +72,8 @@ def plot(rows: list[dict[str, Any]]) -> str:
         return round(x, 1), round(y, 1)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{MARGIN}" y="24">seconds a round, {NODES} nodes (dotted: plain TCP)</text>',
     ]
@@ -83,6 +84,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
     for size in SIZES:
         x, y = at(size, 10.0**low)
         parts.append(f'<text x="{x}" y="{y + 20}" text-anchor="middle">{size // 1_000_000} M</text>')
+    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 14}" text-anchor="middle">parameters</text>')
     for codec in dict.fromkeys(row["codec"] for row in rows):
         own = [row for row in rows if row["codec"] == codec]
         for key, dash in (("median_seconds", ""), ("trio_tcp_seconds", ' stroke-dasharray="2 4"')):
@@ -91,6 +93,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
             parts.append(
                 f'<polyline points="{line}" fill="none" stroke="{COLOURS[codec]}" stroke-width="2"{dash}/>'
             )
+            parts += [f'<circle cx="{x}" cy="{y}" r="2.5" fill="{COLOURS[codec]}"/>' for x, y in points]
         x, y = at(own[-1]["params"], own[-1]["median_seconds"])
         parts.append(f'<text x="{x + 6}" y="{y + 4}" fill="{COLOURS[codec]}">{codec}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
