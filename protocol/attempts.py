@@ -43,6 +43,10 @@ class Attempts:
         if len(ahead) > faults and ahead[faults] > self._state.attempt:
             self._enter(ahead[faults])
 
+    def give_up(self) -> None:
+        """This attempt cannot come to its end any more (a lie was found in what it signed): do not wait."""
+        self._enter(self._state.attempt + 1)
+
     def _enter(self, attempt: Attempt) -> None:
         """Give the attempts before `attempt` up and tell everybody, with the highest certificate known."""
         context, state = self._context, self._state
