@@ -61,6 +61,13 @@ def _layers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
 @click.option(
     "--task", type=click.Choice(["binary", "multiclass", "regression"]), help="Instead of the proposed one."
 )
+@click.option(
+    "--category",
+    "categories",
+    metavar="COL",
+    multiple=True,
+    help="A column whose numbers are codes, not amounts; may be repeated.",
+)
 @click.option("--allow-missing", is_flag=True, help="Let every column have missing values at some members.")
 @click.option(
     "--model",
@@ -93,6 +100,7 @@ def new(
     schema_from: Path | None,
     target: str | None,
     task: str | None,
+    categories: tuple[str, ...],
     allow_missing: bool,
     model: str,
     layers: list[int],
@@ -117,7 +125,7 @@ def new(
     known = [load(path, Member) for path in members]
     chosen = charter_draft.parse_assignments(assignments)
     chain = _chain_id(chain_id, rpc)
-    schema = _schema(schema_from, target, task, allow_missing)
+    schema = _schema(schema_from, target, task, categories, allow_missing)
     widths = charter_draft.layers_of(layers or _default_layers(model, schema), schema)
     table = charter_draft.model_table(model, widths, Path.cwd())
     weights = out.with_name(charter_draft.MODEL_FILE)
@@ -150,17 +158,25 @@ def _chain_id(chain_id: int | None, rpc: str | None) -> int:
         return to_int(client.call("eth_chainId"))
 
 
-def _schema(file: Path | None, target: str | None, task: str | None, allow_missing: bool) -> "Schema | None":
+def _schema(
+    file: Path | None, target: str | None, task: str | None, categories: tuple[str, ...], allow_missing: bool
+) -> "Schema | None":
     """The proposed schema, its notes said aloud; None where no file is given."""
     if file is None:
-        if target is not None or task is not None or allow_missing:
-            raise click.UsageError("--target, --task and --allow-missing need --schema-from")
+        if target is not None or task is not None or categories or allow_missing:
+            raise click.UsageError("--target, --task, --category and --allow-missing need --schema-from")
         return None
     if target is None:
         raise click.UsageError("--schema-from needs --target, the column to predict")
     from folkmoot.node.data.propose import propose_schema
 
-    schema, notes = propose_schema(file, target, task, allow_missing=allow_missing)  # type: ignore[arg-type]
+    schema, notes = propose_schema(
+        file,
+        target,
+        task,  # type: ignore[arg-type]
+        allow_missing=allow_missing,
+        categories=categories,
+    )
     for note in notes:
         click.echo(f"note: {note}", err=True)
     return schema

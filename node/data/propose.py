@@ -29,17 +29,30 @@ _CODES = range(3, 11)
 
 
 def propose_schema(
-    file: Path, target: str, task: Task | None = None, *, allow_missing: bool = False
+    file: Path,
+    target: str,
+    task: Task | None = None,
+    *,
+    allow_missing: bool = False,
+    categories: Sequence[str] = (),
 ) -> tuple[Schema, list[str]]:
     """A schema for the rows of `file` (CSV, Parquet, JSON or SQLite), and notes on what was decided.
 
     `task` overrides what the target looks like; `allow_missing` lets every column have missing values, for members
-    whose rows have more gaps than these. Raises `DataError`.
+    whose rows have more gaps than these; `categories` names columns whose numbers are codes. Raises `DataError`.
     """
     file = file.resolve()
     with Source(file.parent) as source:
         rows = source.table_of(file)
-        return propose(source, rows, target, task, spelled=spelled(file), allow_missing=allow_missing)
+        return propose(
+            source,
+            rows,
+            target,
+            task,
+            spelled=spelled(file),
+            allow_missing=allow_missing,
+            categories=categories,
+        )
 
 
 def propose(
@@ -51,18 +64,21 @@ def propose(
     spelled: str | None = None,
     leave_out: Sequence[str] = (),
     allow_missing: bool = False,
+    categories: Sequence[str] = (),
 ) -> tuple[Schema, list[str]]:
     """As `propose_schema`, of the relation `rows` (what may stand after FROM).
 
     `spelled` is the same with every column as text, where booleans have words of their own.
     """
     types = source.types(rows)
-    for name in (target, *leave_out):
+    for name in (target, *leave_out, *categories):
         if name not in types:
             raise DataError(f"no column {name!r}{_nearest(name, list(types))}")
+    if target in categories:
+        raise DataError(f"the target {target!r} is no column to learn from: say what it is with the task")
     if not is_readable(types[target]):
         raise DataError(f"the target {target!r} is of type {types[target]}: neither classes nor a number")
-    proposal = _Proposal(source, rows, spelled, allow_missing)
+    proposal = _Proposal(source, rows, spelled, allow_missing, categories)
     proposal.drop_rows_without(target, types[target])
     goal = proposal.target(target, types[target], task)
     columns = proposal.columns(
@@ -99,12 +115,20 @@ class _Target(NamedTuple):
 class _Proposal:
     """Asks the source what it must know, and notes what is not obvious."""
 
-    def __init__(self, source: Source, rows: str, spelled: str | None, allow_missing: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        rows: str,
+        spelled: str | None,
+        allow_missing: bool,
+        categories: Sequence[str],
+    ) -> None:
         self.notes: list[str] = []
         self._source = source
         self._rows = rows
         self._spelled = spelled
         self._allow_missing = allow_missing
+        self._categories = frozenset(categories)
 
     def drop_rows_without(self, target: str, kind: str) -> None:
         """Look only at rows that have a target from here on."""
@@ -151,7 +175,8 @@ class _Proposal:
         return found
 
     def _column(self, seen: Profile) -> Column | None:
-        if reason := _why_left_out(seen):
+        is_category = not seen.is_number or seen.name in self._categories
+        if reason := _why_left_out(seen, is_category):
             self.notes.append(f"{seen.name}: {reason}: left out")
             return None
         if seen.missing:
@@ -160,13 +185,13 @@ class _Proposal:
             )
         missing: Literal["refuse", "indicate"]
         missing = "indicate" if seen.missing or self._allow_missing else "refuse"
-        if not seen.is_number:
+        if is_category:
             categories = tuple(self._labels(seen))
             return Column(name=seen.name, kind="category", categories=categories, missing=missing)
         if seen.whole and seen.distinct in _CODES:
             self.notes.append(
                 f"{seen.name}: {seen.distinct} different whole numbers: taken as a number; "
-                "if they are codes, make it a category"
+                "if they are codes, declare it a category"
             )
         center, scale = _constants(seen)
         return Column(name=seen.name, kind="number", center=center, scale=scale, missing=missing)
@@ -194,25 +219,26 @@ class _Proposal:
         return [words[truth] for truth in truths] if len(words) == len(found) else plain
 
 
-def _why_left_out(seen: Profile) -> str:
+def _why_left_out(seen: Profile, is_category: bool) -> str:
     """A reason not to learn from a column, or nothing."""
     if not seen.values:
         return "has no value in any row"
     if seen.distinct == 1:
         return "has the same value in every row that has one"
     # Measures differ from row to row as well: only texts and whole numbers name something.
-    share = 1.0 if seen.is_number else IDENTIFIER_SHARE
-    if (
-        seen.values >= FEW_ROWS
-        and seen.distinct >= share * seen.values
-        and (not seen.is_number or seen.whole)
-    ):
+    share = IDENTIFIER_SHARE if is_category else 1.0
+    if seen.values >= FEW_ROWS and seen.distinct >= share * seen.values and (is_category or seen.whole):
         return f"differs in {seen.distinct} of {seen.values} rows, as an identifier does"
-    if not seen.is_number and seen.distinct > MAX_CATEGORIES:
+    if is_category and seen.distinct > MAX_CATEGORIES:
+        kind = "a category" if seen.is_number else "text"
         mixed = (
-            f", of which {seen.numbers} are numbers and others not ({seen.stray!r})" if seen.numbers else ""
+            f", of which {seen.numbers} are numbers and others not ({seen.stray!r})"
+            if seen.stray and seen.numbers
+            else ""
         )
-        return f"is text with {seen.distinct} different values{mixed}, more than {MAX_CATEGORIES} categories"
+        return (
+            f"is {kind} with {seen.distinct} different values{mixed}, more than {MAX_CATEGORIES} categories"
+        )
     return ""
 
 

@@ -116,6 +116,20 @@ def test_a_draft_is_never_overwritten(drafted: Path, capsys: pytest.CaptureFixtu
     assert "never overwritten" in capsys.readouterr().err and drafted.read_bytes() == before
 
 
+def test_a_draft_declares_codes_as_categories(
+    homes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{n % 3},{n * 1.5},{'ab'[n % 2]}" for n in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["code,size,y", *rows]) + "\n")
+    terms = ["--member", homes["alice"] / "member.toml", "--chain-id", 5, "--model", "logistic"]
+    given = ["--target", "y", "--category", "code"]
+    assert folkmoot("charter", "new", *terms, *given) == 2
+    assert "need --schema-from" in capsys.readouterr().err
+    assert folkmoot("charter", "new", *terms, *given, "--schema-from", "rows.csv") == 0
+    assert "code: 3 categories" in capsys.readouterr().out
+    assert parse_charter((tmp_path / "charter.toml").read_text()).model.layers == (4, 2)
+
+
 def test_check_names_all_who_have_not_signed_and_passes_when_they_have(
     homes: dict[str, Path], drafted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,8 +168,43 @@ def test_text_with_too_many_values_is_left_out(tmp_path: Path) -> None:
     assert notes[0].startswith("word: is text with ")
     assert (
         notes[1]
-        == "code: 4 different whole numbers: taken as a number; if they are codes, make it a category"
+        == "code: 4 different whole numbers: taken as a number; if they are codes, declare it a category"
     )
+
+
+def test_numbers_that_are_codes_are_declared_categories(tmp_path: Path) -> None:
+    rows = [f"{'?' if n == 9 else n % 3 + 1.0},{n * 1.5},{'ab'[n % 2]}" for n in range(60)]
+    path = table(tmp_path, rows, "code,size,y")
+    schema, notes = propose_schema(path, "y", categories=["code"])
+    code, size = schema.columns
+    assert code == Column(name="code", kind="category", categories=("1", "2", "3"), missing="indicate")
+    assert size.kind == "number"
+    assert notes == ["code: 1 of 60 values are missing; the model is told where"]
+    encoded = encode(schema, {"code": ["1.0", 2, 3.0, "?"], "size": [0, 0, 0, 0], "y": list("abab")})
+    assert encoded.x[:, :4].tolist() == np.eye(4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        ("cod", "no column 'cod'; did you mean 'code'"),
+        ("y", "the target 'y' is no column to learn from"),
+    ],
+)
+def test_a_category_must_be_a_column_to_learn_from(tmp_path: Path, column: str, what: str) -> None:
+    rows = [f"{n % 3},{n % 2}" for n in range(30)]
+    with pytest.raises(DataError, match=what):
+        propose_schema(table(tmp_path, rows, "code,y"), "y", categories=[column])
+
+
+def test_codes_with_too_many_values_are_left_out(tmp_path: Path) -> None:
+    rows = [f"{n % 150},{n},{n % 7 + 0.5},{n % 2}" for n in range(400)]
+    schema, notes = propose_schema(table(tmp_path, rows, "code,id,x,y"), "y", categories=["code", "id"])
+    assert [column.name for column in schema.columns] == ["x"]
+    assert notes == [
+        "code: is a category with 150 different values, more than 100 categories: left out",
+        "id: differs in 400 of 400 rows, as an identifier does: left out",
+    ]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
