@@ -125,7 +125,8 @@ class OpenMode:
 
     def committed(self, event: Encoded, exchange: Exchange) -> None:
         """I hold my own payload."""
-        self._work.hold(exchange, self._context.me)
+        if self._context.me not in exchange.held:
+            self._work.hold(exchange, self._context.me)
 
     def fetch_missing(self, exchange: Exchange) -> None:
         """Pull every payload that is committed to and not held: from its sender first, then from anyone.

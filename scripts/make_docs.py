@@ -302,6 +302,11 @@ def _example_frames(
         "statement": messages.Statement(
             federation, 1, federation, config, base, survivors.digest, b"\xaa" * 32, b"\xbb" * 32
         ),
+        "share": messages.Share(1, roster_name, 0, b"\xa1" * 32),
+        "sum": messages.Sum(federation, 1, survivors.digest, 0, b"\xa2" * 32, 288),
+        "fingerprint": messages.Fingerprint(
+            federation, 1, 0, survivors.digest, b"\xa3" * 32, bytes(range(16))
+        ),
         "enter": messages.Enter(1, 1),
     }
     signed = {name: sign(body) for name, body in bodies.items()}
@@ -312,6 +317,8 @@ def _example_frames(
         "certificate": certificate,
         "opening": messages.Opening(survivors, (signed["lock"],)),
         "propose": messages.Propose(signed["proposal"], survivors, (messages.Omission(1, 0),), None),
+        "seeds": messages.Seeds(1, survivors.digest, 0, ((1, bytes(range(16))),)),
+        "shares": messages.Shares(1, survivors.digest, 0, ((0, b"\xa1" * 32),)),
         "final": messages.Final((signed["statement"],), BlobRef(b"\xaa" * 32, 8)),
         "hello": messages.Hello(2, 0, 1),
         "recall": messages.Recall(),
