@@ -20,7 +20,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import Charter, Member, Model, Tensor, check_charter
+from folkmoot.protocol.charter import Charter, Member, Tensor, check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.schema import Schema
@@ -122,20 +122,6 @@ def draw_model(table: Table, seed: int, folder: Path, out: Path) -> tuple[BlobRe
     except (OSError, safetensors.SafetensorError) as error:
         raise CharterError(f"{out}: cannot be written: {error}") from error
     return ref_of(vector.data), tensors
-
-
-def check_weights(file: Path, model: Model) -> None:
-    """Raise `CharterError` unless the safetensors file holds the starting weights that the charter names."""
-    if not file.is_file():
-        raise CharterError(f"{file}: the starting weights are missing: copy them from another member")
-    try:
-        tensors = safetensors.numpy.load_file(file)
-        pieces = [np.asarray(tensors[one.name], dtype="<f4").reshape(one.size) for one in model.tensors]
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise CharterError(f"{file}: not the charter's model: {error}") from error
-    found = ref_of(np.concatenate(pieces).data).root.hex()
-    if found != model.initial:
-        raise CharterError(f"{file}: holds the weights {found[:16]}, the charter names {model.initial[:16]}")
 
 
 def run_model(charter: Charter, folder: Path) -> None:

@@ -17,10 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import safetensors.numpy
 import trio
-from safetensors import SafetensorError
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.evm import EvmLedger
@@ -35,6 +32,7 @@ from folkmoot.node.engine import Engine, Rooms
 from folkmoot.node.keys import NodeKeys, load_keys, public_keys
 from folkmoot.node.learning import Learning, check_data, data_manifest
 from folkmoot.node.logs import Once, logger
+from folkmoot.node.model_file import read_starting_weights
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
@@ -114,27 +112,7 @@ def _initial_model(home: Home, charter: Charter) -> BlobRef:
     models = Models(home.models)
     if models.has(ref):
         return ref
-    if not home.initial_model.is_file():
-        raise CharterError(
-            f"{home.initial_model}: the starting weights are missing: copy them from another member"
-        )
-    try:
-        tensors = safetensors.numpy.load_file(home.initial_model)
-        pieces = [
-            np.asarray(tensors[tensor.name], dtype="<f4").reshape(tensor.size)
-            for tensor in charter.model.tensors
-        ]
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CharterError(
-            f"{home.initial_model}: not the charter's model ({error}): copy another member's"
-        ) from error
-    found = models.add_bytes(np.concatenate(pieces).data.cast("B"))
-    if found != ref:
-        raise CharterError(
-            f"{home.initial_model}: not the weights that the charter names ({found} instead of {ref}): "
-            "copy them from another member"
-        )
-    return ref
+    return models.add_bytes(read_starting_weights(home.initial_model, charter.model).data.cast("B"))
 
 
 async def run(node: Node) -> None:

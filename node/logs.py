@@ -17,12 +17,21 @@ import structlog
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import Processor
 
+from folkmoot.protocol.errors import FolkmootError
+
 Level = Literal["debug", "info", "warning", "error"]
 
 FILE_NAME = "node.log"
 MAX_BYTES = 10_000_000
 """Size at which a log file is set aside; `KEPT_FILES` older ones stay."""
 KEPT_FILES = 5
+
+
+class LogError(FolkmootError):
+    """The log cannot be written where it belongs; the message names the place."""
+
+    exit_code = 2
+
 
 _OURS = logging.getLogger("folkmoot")
 _SHARED: Sequence[Processor] = (
@@ -51,12 +60,9 @@ def logger(**context: object) -> BoundLogger:
 def logging_to(directory: Path, level: Level = "info", stream: TextIO | None = None) -> Iterator[None]:
     """Within the block log to `directory`/node.log (made if needed) and, for people, to `stream` (stderr).
 
-    Raises `OSError` if the file cannot be opened.
+    Raises `LogError` if the file cannot be opened.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    file = RotatingFileHandler(
-        directory / FILE_NAME, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
-    )
+    file = _open_file(directory)
     human = logging.StreamHandler(stream or sys.stderr)
     file.setFormatter(_formatter(structlog.processors.JSONRenderer()))
     human.setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=human.stream.isatty())))
@@ -110,6 +116,19 @@ class Once:
         for (kind, peer), count in sorted(self._counts.items()):
             if count > 1:
                 self._log.info("total", kind=kind, peer=peer, count=count)
+
+
+def _open_file(directory: Path) -> RotatingFileHandler:
+    path = directory / FILE_NAME
+    try:
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+        return RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+    except OSError as error:
+        place = path if directory.is_dir() else directory
+        raise LogError(
+            f"{place}: the log cannot be written: {error.strerror}: {directory} must be a folder of this user"
+        ) from error
 
 
 def _formatter(renderer: Processor) -> logging.Formatter:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Model, Tensor
-from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.errors import CharterError, FolkmootError
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.schema import Schema
 
@@ -66,6 +66,24 @@ def read_model(path: Path) -> tuple[ModelCard, Float32s]:
             f"{path}: its weights are {found}, its metadata says {card.model}: the file was changed; export it again"
         )
     return card, vector
+
+
+def read_starting_weights(path: Path, model: Model) -> Float32s:
+    """The flat vector in `path`, model0.safetensors; raises `CharterError` unless it is what the charter names."""
+    if not path.is_file():
+        raise CharterError(f"{path}: the starting weights are missing: copy them from another member")
+    try:
+        tensors = safetensors.numpy.load_file(path)
+        pieces = [np.asarray(tensors[one.name], dtype="<f4").reshape(one.size) for one in model.tensors]
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise CharterError(f"{path}: not the charter's model ({error}): copy another member's") from error
+    vector = np.concatenate(pieces)
+    found = ref_of(vector.data).root.hex()
+    if found != model.initial:
+        raise CharterError(
+            f"{path}: holds the weights {found[:16]}, the charter names {model.initial[:16]}: copy another member's"
+        )
+    return vector
 
 
 def name_tensors(vector: Float32s, model: Model) -> dict[str, npt.NDArray[np.float32]]:

@@ -288,10 +288,11 @@ def check(home: Path, check_model: bool) -> None:
 def _problems(home: "Home", terms: "Charter", check_model: bool) -> Iterator[str]:
     """What is wrong, one line each; all is looked at, so that all can be mended at once."""
     from folkmoot.node import charter_draft, charter_files
+    from folkmoot.node.model_file import read_starting_weights
 
     checks: list[Callable[[], object]] = [
         lambda: _my_name(home, terms),
-        lambda: charter_draft.check_weights(home.initial_model, terms.model),
+        lambda: read_starting_weights(home.initial_model, terms.model),
         lambda: _check_all_signed(home, terms),
         lambda: charter_files.load_charter(home),
     ]

@@ -29,7 +29,10 @@ def status(home: Path, as_json: bool) -> None:
     """Show what this node is doing: round, phase, peers, ledger and the rounds behind it."""
     report = read_status(Home(home).status)
     if report is None:
-        raise StatusError(f"{Home(home).status}: no node has run in this home: start it with 'folkmoot run'")
+        raise StatusError(
+            f"{Home(home).status}: no node has said anything in this home yet: start it with 'folkmoot run', or wait "
+            "a few seconds if you just did"
+        )
     running = is_running(report)
     if as_json:
         click.echo(msgspec.json.encode({"running": running, **msgspec.to_builtins(report)}))
@@ -63,8 +66,8 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
     rows = {
         "state": describe_state(report, running, now),
         "peer id": report.peer_id,
-        "rounds": f"{report.rounds} completed, now {report.phase} in round {report.round} attempt {report.attempt}",
-        "peers": ", ".join(report.peers) or "none answers",
+        "rounds": _progress(report, running),
+        "peers": (", ".join(report.peers) or "none answers") if running else "-",
         "model": report.model_digest or "none yet",
         "measured": format_metrics(report.metrics),
         "traffic": f"{format_size(report.bytes_sent)} sent, {format_size(report.bytes_received)} received",
@@ -77,6 +80,16 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
     for key, value in rows.items():
         table.add_row(key, value)
     return table
+
+
+def _progress(report: NodeStatus, running: bool) -> str:
+    """How far it is, and what it does if it does anything."""
+    completed = f"{report.rounds} completed"
+    if not running or report.phase == "starting":
+        return completed
+    if report.phase == "done":
+        return f"{completed}, done: it goes on serving"
+    return f"{completed}, now {report.phase} in round {report.round} attempt {report.attempt}"
 
 
 def _history(rounds: list[RoundStatus]) -> object:

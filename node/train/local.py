@@ -6,7 +6,7 @@ Everything random comes from (charter seed, member name, round), so that a centr
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -110,10 +110,11 @@ def train(
     torch.manual_seed(seed)  # for layers that draw by themselves, as dropout does
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(training, parameters)
-    steps = training.steps or training.epochs * -(-len(rows) // training.batch)
+    least = _least_rows(module)
+    steps = training.steps or training.epochs * len(_starts(len(rows), training.batch, least))
     total, seen = 0.0, 0
     module.train()
-    for done, index in enumerate(islice(batches(len(rows), training.batch, order), steps)):
+    for done, index in enumerate(islice(batches(len(rows), training.batch, order, least), steps)):
         on_step(done, steps)
         loss = objective.loss(module(rows.x[index]), rows.y[index])
         value = loss.item()
@@ -129,11 +130,26 @@ def train(
     return total / seen
 
 
-def batches(examples: int, batch: int, order: torch.Generator) -> Iterator[Tensor]:
-    """Row numbers of each step, without end: every epoch a new permutation, its last batch as short as it falls."""
+def batches(examples: int, batch: int, order: torch.Generator, least: int = 1) -> Iterator[Tensor]:
+    """Row numbers of each step, without end: every epoch a new permutation, its last batch as short as it falls.
+
+    A last batch of fewer than `least` rows is joined to the one before.
+    """
+    starts = _starts(examples, batch, least)
     while True:
         shuffled = torch.randperm(examples, generator=order)
-        yield from (shuffled[at : at + batch] for at in range(0, examples, batch))
+        yield from (shuffled[at:end] for at, end in pairwise([*starts, examples]))
+
+
+def _starts(examples: int, batch: int, least: int) -> list[int]:
+    """Where the batches of one epoch begin."""
+    starts = list(range(0, examples, batch))
+    return starts[:-1] if len(starts) > 1 and examples - starts[-1] < least else starts
+
+
+def _least_rows(module: nn.Module) -> int:
+    """The fewest rows that `module` can train on at once: of a single one, batch normalisation has no variance."""
+    return 2 if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()) else 1
 
 
 @torch.no_grad()

@@ -76,6 +76,32 @@ def test_a_home_where_nothing_ran_says_what_to_do(tmp_path: Path) -> None:
     assert "start it with 'folkmoot run'" in str(failed.exception)
 
 
+def test_a_node_that_is_gone_has_no_peers_and_is_in_no_round(tmp_path: Path, report: NodeStatus) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    report.pid = gone.pid
+    write_status(tmp_path / "status.json", report)
+    shown = CliRunner().invoke(status, ["--home", str(tmp_path)]).output
+    assert "not running" in shown and "1 completed" in shown and "0.9125" in shown
+    assert "training" not in shown and "bob, carol" not in shown and "none answers" not in shown
+
+
+@pytest.mark.parametrize(
+    ("phase", "told"),
+    [
+        ("starting", "1 completed"),
+        ("voting", "1 completed, now voting in round 2 attempt 1"),
+        ("done", "1 completed, done: it goes on serving"),
+    ],
+)
+def test_what_a_running_node_does(tmp_path: Path, report: NodeStatus, phase: str, told: str) -> None:
+    report.phase, report.round, report.attempt = phase, 2, 1
+    write_status(tmp_path / "status.json", report)
+    shown = CliRunner().invoke(status, ["--home", str(tmp_path)]).output
+    (line,) = [line for line in shown.splitlines() if "completed" in line]
+    assert line.strip("│ ").split(maxsplit=2)[2].strip() == told
+
+
 def test_a_silent_or_dead_node_is_told(report: NodeStatus) -> None:
     assert describe_state(report, True, report.updated + 1) == f"running as process {report.pid}"
     assert "silent for 60 s" in describe_state(report, True, report.updated + 60)

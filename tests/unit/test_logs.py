@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node.logs import FILE_NAME, Once, logger, logging_to
+from folkmoot.node.logs import FILE_NAME, LogError, Once, logger, logging_to
 from folkmoot.node.status_file import (
     LedgerStatus,
     NodeStatus,
@@ -73,6 +73,20 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), logging_to(tmp_path, stream=io.StringIO()):
         raise RuntimeError
     assert (list(root.handlers), root.level) == before
+
+
+@pytest.mark.parametrize("taken", ["logs", "logs/node.log"])
+def test_a_place_that_is_taken_is_named(tmp_path: Path, taken: str) -> None:
+    directory = tmp_path / "logs"
+    if taken == "logs":
+        directory.write_text("")
+    else:
+        (tmp_path / taken).mkdir(parents=True)
+    with (
+        pytest.raises(LogError, match=f"{tmp_path / taken}: the log cannot be written"),
+        logging_to(directory),
+    ):
+        pass
 
 
 def test_once_logs_the_first_of_each_kind_and_peer_and_counts_all(tmp_path: Path) -> None:

@@ -101,6 +101,31 @@ def test_each_epoch_sees_every_row_once() -> None:
     assert sorted(torch.cat(seen[:3]).tolist()) == sorted(torch.cat(seen[3:]).tolist()) == list(range(10))
 
 
+def test_a_last_batch_may_be_joined_to_the_one_before() -> None:
+    seen = list(islice(local.batches(9, 4, torch.Generator().manual_seed(0), 2), 4))
+    assert [len(batch) for batch in seen] == [4, 5, 4, 5]
+    assert sorted(torch.cat(seen[:2]).tolist()) == list(range(9))
+    assert [len(batch) for batch in islice(local.batches(1, 4, torch.Generator(), 2), 2)] == [1, 1]
+
+
+def test_batch_normalisation_is_never_given_a_single_row() -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    done = []
+    training = Training(epochs=2, batch=16)
+    local.train(module, CLASSES, some_rows(33), training, "alice", 1, lambda at, of: done.append((at, of)))
+    assert done == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    local.train(
+        models.build("mlp", (4, 3)),
+        CLASSES,
+        some_rows(33),
+        training,
+        "alice",
+        1,
+        lambda at, of: done.append((at, of)),
+    )
+    assert done[-1] == (5, 6)
+
+
 def test_training_learns_and_metrics_say_so() -> None:
     module, rows = models.build("mlp", (4, 16, 3)), some_rows(200)
     before = local.evaluate(module, CLASSES, rows, unwatched)
