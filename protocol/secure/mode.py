@@ -40,6 +40,7 @@ from folkmoot.protocol.messages import (
     Shares,
     Signed,
     Sum,
+    SurvivorSet,
     Unmasking,
 )
 from folkmoot.protocol.mode import Delivered, SecureFrame
@@ -345,6 +346,11 @@ class SecureMode:
     def _mask_context(self, exchange: MaskedExchange) -> MaskContext:
         federation = self._context.federation
         return mask_context(federation.id, federation.charter, exchange.digest, self._state.round)
+
+    def can_finish(self, survivors: SurvivorSet) -> bool:
+        """I hold all sums and seeds, and no fingerprint is lost with its member."""
+        gathering = self._gathering(survivors.digest)
+        return gathering is not None and gathering.has_seeds and self._summing.can_finish(gathering)
 
     # --- lock and record ------------------------------------------------------------------------------------
 
