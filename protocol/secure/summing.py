@@ -182,8 +182,15 @@ class Summing:
     # --- fingerprints ---------------------------------------------------------------------------------------
 
     def take_signed(self, gathering: Gathering, signed: Signed) -> None:
-        """Somebody's sum, or its fingerprint on all of them; the signature is verified. Raises `Reject`."""
+        """Somebody's sum, or its fingerprint on all of them. Raises `Ignore` or `RemoteProtocolError`."""
         body = signed.body
+        assert isinstance(body, Sum | Fingerprint)
+        # [IGNORE] It is known
+        if self._knows(gathering, signed):
+            raise Ignore("already known")
+        # [REJECT] It is of this federation and round
+        if (body.federation, body.round) != (self._context.federation.id, self._state.round):
+            raise Reject(f"{type(body).__name__} of another federation or round")
         if isinstance(body, Sum):
             # [REJECT] It is of a shard that there is, and of the one size that its sum has
             if body.shard >= self._layout.shards:
@@ -192,11 +199,12 @@ class Summing:
                 raise Reject(
                     f"sum of {body.size} bytes, shard {body.shard} has {self._layout.sum_bytes(body.shard)}"
                 )
-        elif isinstance(body, Fingerprint):
+        else:
             # [REJECT] One value for each shard from a survivor, none from others
             expected = VALUE_SIZE * self._layout.shards if signed.member in gathering.members else 0
             if len(body.values) not in (0, expected):
                 raise Reject(f"fingerprint of {len(body.values)} bytes, {expected} were expected")
+        self._context.verifier.verify(signed)
         # [IGNORE] It contradicts what its member said before (the register spreads the evidence)
         if not self._context.note(signed):
             raise Ignore("a second word, which is evidence only")
@@ -204,6 +212,13 @@ class Summing:
             gathering.add_claim(signed)
         else:
             self._ballot.add_print(signed)
+
+    def _knows(self, gathering: Gathering, signed: Signed) -> bool:
+        if isinstance(signed.body, Sum):
+            claims = gathering.claims[signed.body.shard] if signed.body.shard < self._layout.shards else {}
+            return claims.get(signed.body.root) == signed
+        assert isinstance(signed.body, Fingerprint)
+        return self._ballot.prints(gathering.digest, signed.body.sums).get(signed.member) == signed
 
     def _check(self, gathering: Gathering) -> None:
         """Take the fingerprints of the sums, and of my own shards."""
