@@ -1,7 +1,7 @@
 """Secure mode in seeded schedules: exact, private, and no liar gets away with it.
 
 Every run masks real vectors with real masks. `MaskedWorkshop` raises if a round opens to anything but the plain integer
-sum, `Transcript` if what left the nodes gives a member away, `Invariants` if a rule of the ballot is broken or an honest
+sum, `Transcript` if what left the nodes gives a member away, `Invariants` if a rule is broken or an honest
 member blamed. Together these are 5,000 rounds and more.
 """
 
