@@ -61,7 +61,7 @@ class RingEncoder:
         self._per_unit = [math.ldexp(share, bits - exponent) for exponent in scales]
         self._unit = [math.ldexp(1 / share, exponent - bits) for exponent in scales]
         self._signed = np.dtype(f"<i{layout.value_bytes}")
-        self._scaled, self._whole = (np.empty(_ENCODE_VALUES, self._arithmetic()) for _ in range(2))
+        self._scratch = np.empty(_ENCODE_VALUES, dtype=self._arithmetic())
 
     def encode_weight(self, out: RingValues) -> None:
         """Write the weight block: the first 64 values of the ring vector."""
@@ -91,7 +91,7 @@ class RingEncoder:
                 self._encode(chunk[part], tensor, out[part], rest)
 
     def _encode(self, values: Float32s, tensor: int, out: RingValues, residual: Float32s | None) -> None:
-        scaled, whole = self._scaled[: len(values)], self._whole[: len(values)]
+        scaled = self._scratch[: len(values)]
         with np.errstate(over="ignore", invalid="ignore"):
             if residual is not None:
                 values = np.add(residual, values, out=residual)
@@ -100,11 +100,11 @@ class RingEncoder:
                     f"tensor {tensor} holds a value that is not finite: the update is unusable"
                 )
             np.multiply(values, self._per_unit[tensor], out=scaled, dtype=scaled.dtype)
-        np.rint(scaled, out=whole)
-        np.clip(whole, -self._layout.largest, self._layout.largest, out=whole)
-        np.copyto(out.view(self._signed), whole, casting="unsafe")
+        np.rint(scaled, out=scaled)
+        np.clip(scaled, -self._layout.largest, self._layout.largest, out=scaled)
+        np.copyto(out.view(self._signed), scaled, casting="unsafe")
         if residual is not None:
-            np.multiply(whole, self._unit[tensor], out=scaled, dtype=scaled.dtype)
+            np.multiply(scaled, self._unit[tensor], out=scaled)
             np.subtract(residual, scaled, out=residual, casting="same_kind")
 
     def _arithmetic(self) -> type[np.float32] | type[np.float64]:

@@ -4,8 +4,10 @@ Real engines, journals, archives and payloads; network, ledger and training in m
 """
 
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,15 @@ import trio
 from living_federation import House, LivingFederation, in_virtual_time, signed_within
 from structlog.testing import capture_logs
 
+from folkmoot.node.engine import PROGRESS_SECONDS
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.store import Journal, StoreError
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.trainer import FakeTrainer, TrainerError
 from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.effects import Effect
 from folkmoot.protocol.equivocation import compute_slot
-from folkmoot.protocol.events import Encoded
+from folkmoot.protocol.events import Encoded, Event, PayloadArrived, TransferProgress
 from folkmoot.protocol.journal import decode_entry
 from folkmoot.protocol.messages import (
     Hello,
@@ -30,6 +34,7 @@ from folkmoot.protocol.messages import (
     decode_frame,
     encode,
 )
+from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 ALICE, BOB, CAROL, DAVE = range(4)
@@ -171,6 +176,28 @@ class SealsWrongly(Payloads):
         if CAROL in places:
             keys[places[CAROL]] = keys[places[ALICE]]
         return keys
+
+
+def test_a_node_tells_its_machine_at_most_once_a_second_that_payloads_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the chunks of a large model would fill the machine's queue."""
+    told: defaultdict[RoundMachine, list[float]] = defaultdict(list)
+    arrived: Counter[RoundMachine] = Counter()
+    handle = RoundMachine.handle
+
+    def watched(machine: RoundMachine, event: Event, now: float) -> list[Effect]:
+        if isinstance(event, TransferProgress):
+            told[machine].append(now)
+        arrived[machine] += isinstance(event, PayloadArrived)
+        return handle(machine, event, now)
+
+    monkeypatch.setattr(RoundMachine, "handle", watched)
+    tell(tmp_path, LivingFederation.run, rounds=3)
+    assert len(told) == 4
+    for machine, times in told.items():
+        assert 2 <= len(times) < arrived[machine]
+        assert all(later - earlier >= PROGRESS_SECONDS for earlier, later in pairwise(times))
 
 
 def test_a_member_gets_the_key_that_its_sender_kept_from_it(tmp_path: Path) -> None:
