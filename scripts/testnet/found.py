@@ -11,6 +11,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
 from folkmoot.ledger.identity import attester_addresses
 from folkmoot.node.archive import Models
+from folkmoot.node.charter_draft import SECURE_WEIGHT_CAP
 from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
     DataConfig,
@@ -32,6 +33,7 @@ from folkmoot.protocol.charter import (
     Member,
     Model,
     Schedule,
+    Secrecy,
     Tensor,
     check_charter,
     federation_id,
@@ -127,11 +129,18 @@ def make_charter(
         schedule=Schedule(rounds=plan.rounds),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
         training=msgspec.structs.replace(example.training, seed=plan.seed),
-        averaging=Averaging(codec=plan.codec),
+        averaging=_averaging(plan),
+        secrecy=Secrecy(ring=plan.ring),
         members=tuple(members),
     )
     check_charter(charter)
     return charter
+
+
+def _averaging(plan: Plan) -> Averaging:
+    if plan.mode == "open":
+        return Averaging(codec=plan.codec)
+    return Averaging(mode="secure", codec=plan.codec, weight_cap=SECURE_WEIGHT_CAP)
 
 
 def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: bytes) -> None:
