@@ -97,7 +97,7 @@ class Exchange:
         At least `needed` members, else None. `patient` is set until the grace for late payloads is over; members in
         `down` are not waited for.
         """
-        candidates = self.candidates()
+        candidates = self.candidates(down)
         awaited = any(member not in self.held and member not in down for member in self.members)
         while len(candidates) >= needed:
             enough = self._count_holders(candidates) >= quorum
@@ -108,8 +108,8 @@ class Exchange:
             candidates.remove(min(candidates, key=self._spread))
         return None
 
-    def candidates(self) -> set[MemberId]:
-        """Whom I could propose: of whom I hold what is mine to hold."""
+    def candidates(self, down: Collection[MemberId]) -> set[MemberId]:
+        """Whom I could propose: of whom I hold what is mine to hold (a payload outlives its sender)."""
         return set(self.held)
 
     def _count_holders(self, payloads: Collection[MemberId]) -> int:

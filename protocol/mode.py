@@ -24,7 +24,7 @@ from folkmoot.protocol.events import (
 )
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.journal import Entry
-from folkmoot.protocol.messages import Commitment, Frame, Seeds, Shares, Signed, Unmasking
+from folkmoot.protocol.messages import Commitment, Frame, Seeds, Shares, Signed, SurvivorSet, Unmasking
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 from folkmoot.protocol.work import Work
@@ -80,6 +80,10 @@ class Mode(Protocol):
 
     def advance(self) -> None:
         """After the votes: take every step towards the sums, and after an opening towards the model."""
+        ...
+
+    def can_finish(self, survivors: SurvivorSet) -> bool:
+        """Whether a certified set is worth another attempt: what its sums take can be had."""
         ...
 
     def sums_to_lock(self, attempt: Attempt, survivors: Digest) -> Digest | None:
@@ -185,6 +189,10 @@ class OpenMode:
                 exchange = state.exchanges[survivors.roster]
                 commitments = exchange.commitments_of(survivors)
                 self._context.emit(Aggregate(state.base, survivors, exchange.roster, commitments))
+
+    def can_finish(self, survivors: SurvivorSet) -> bool:
+        """I hold every payload."""
+        return self._state.holds(survivors)
 
     def sums_to_lock(self, attempt: Attempt, survivors: Digest) -> Digest | None:
         """The sums are what I computed myself."""

@@ -114,13 +114,10 @@ class RoundState:
 
     def highest_certificate(self) -> Certificate | None:
         """Of the highest attempt."""
-        return next(iter(self._certificates()), None)
+        return next(iter(self.certificates()), None)
 
-    def certificate_to_repropose(self) -> Certificate | None:
-        """The end of rule 6: the highest certificate whose payloads I hold."""
-        return next((one for one in self._certificates() if self.holds(one.survivors)), None)
-
-    def _certificates(self) -> list[Certificate]:
+    def certificates(self) -> list[Certificate]:
+        """All that are known here with their sets, those of the highest attempt first."""
         shown = [self.ballot.certificate(*key) for key in self.ballot.certificates()]
         return [one for one in shown if one is not None]
 
@@ -139,7 +136,7 @@ class RoundState:
 
     def _agreed_sets(self) -> list[SurvivorSet]:
         opening = self.ballot.opening()
-        return [one.survivors for one in (*self._certificates(), opening) if one is not None]
+        return [one.survivors for one in (*self.certificates(), opening) if one is not None]
 
     @property
     def elapsed(self) -> float:

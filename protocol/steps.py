@@ -113,7 +113,7 @@ class Steps:
             return
         if state.quorum_ready_at is None or state.ready is None or not self._attempts.gathered:
             return
-        if state.certificate_to_repropose() is not None:
+        if self._certificate_to_repropose() is not None:
             return
         readies = self._roster_readies()
         bodies = [ready.body for ready in readies if isinstance(ready.body, Ready)]
@@ -142,7 +142,7 @@ class Steps:
         state = self._state
         if not state.i_propose or state.proposal is not None:
             return
-        certificate, exchange = state.certificate_to_repropose(), state.exchange
+        certificate, exchange = self._certificate_to_repropose(), state.exchange
         if certificate is not None:
             if self._attempts.gathered:
                 survivors = certificate.survivors
@@ -153,6 +153,11 @@ class Steps:
             members = exchange.choose_survivors(state.quorum, needed, self._context.down, patient)
             if members is not None:
                 self._put_to_vote(self._survivor_set(exchange, members), exchange, None)
+
+    def _certificate_to_repropose(self) -> Certificate | None:
+        """The end of rule 6: the highest certificate that I could bring to its end."""
+        certificates = self._state.certificates()
+        return next((one for one in certificates if self._mode.can_finish(one.survivors)), None)
 
     def _survivor_set(self, exchange: Exchange, members: tuple[MemberId, ...]) -> SurvivorSet:
         return SurvivorSet(

@@ -90,6 +90,9 @@ def validate_commitment(signed: Signed, view: View, exchange: Exchange) -> None:
     """Commitment for a roster that I accepted."""
     commitment = signed.body
     assert isinstance(commitment, Commitment)
+    # [IGNORE] It is known
+    if exchange.commitments.get(signed.member) == signed:
+        raise Ignore("commitment already known")
     # [REJECT] It is the signer's own, of this federation, and the signer is in the roster
     if commitment.member != signed.member or commitment.federation != view.federation.id:
         raise Reject("commitment in another member's name or of another federation")

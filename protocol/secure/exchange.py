@@ -5,7 +5,7 @@ a share of every self-mask.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from folkmoot.protocol.events import Encoded
 from folkmoot.protocol.exchange import Exchange
@@ -15,12 +15,13 @@ from folkmoot.protocol.types import MemberId
 
 
 class MaskedExchange(Exchange):
-    """Secure mode: owners pull their shards, and everybody is dealt a share of everybody's self-mask."""
+    """Secure mode: owners pull their shards (`my_shards`), and everybody is dealt a share of everybody's self-mask."""
 
     def __init__(self, me: MemberId, roster: Signed, order: Sequence[MemberId], shards: int) -> None:
         super().__init__(me, roster)
         self.shards = shards
         self.order = tuple(member for member in order if member in self.members)
+        self.my_shards = tuple(shard for shard in range(shards) if self.owner(shard) == me)
         self.shares: dict[MemberId, Signed] = {}
         self.parts: set[tuple[MemberId, int]] = set()
         self.wanted: set[tuple[MemberId, int]] = set()
@@ -30,11 +31,6 @@ class MaskedExchange(Exchange):
     def owner(self, shard: int) -> MemberId:
         """Who sums this shard, unless it dies."""
         return self.order[shard % len(self.order)]
-
-    @property
-    def my_shards(self) -> tuple[int, ...]:
-        """The shards that are mine to hold and to sum."""
-        return tuple(shard for shard in range(self.shards) if self.owner(shard) == self._me)
 
     def place(self, member: MemberId) -> int:
         """Where a member stands in the roster."""
@@ -74,13 +70,14 @@ class MaskedExchange(Exchange):
 
     # --- pairs that do not fit ------------------------------------------------------------------------------
 
-    def candidates(self) -> set[MemberId]:
-        """Whom I could propose: nobody whose masks would not cancel.
+    def candidates(self, down: Collection[MemberId]) -> set[MemberId]:
+        """Whom I could propose: nobody that is away, for its own part of its own shard went with it, and nobody whose
+        masks would not cancel.
 
         Of two that committed to different pair seeds one lies, and nobody else can tell which: who has more such
         quarrels goes first, then who comes later in beacon order, so that a liar does not choose its victim.
         """
-        chosen = super().candidates()
+        chosen = super().candidates(down) - set(down)
         while quarrels := self._quarrels(chosen):
             chosen.remove(max(quarrels, key=lambda member: (quarrels[member], self.order.index(member))))
         return chosen

@@ -55,6 +55,7 @@ class Gathering:
         self.seeds: dict[MemberId, Seeds] = {}
         self.shares: dict[MemberId, Shares] = {}
         self.unmasking = False
+        self.given_up = False
 
     @property
     def sums(self) -> tuple[BlobRef, ...] | None:

@@ -40,6 +40,7 @@ from folkmoot.protocol.messages import (
     Shares,
     Signed,
     Sum,
+    SurvivorSet,
     Unmasking,
 )
 from folkmoot.protocol.mode import Delivered, SecureFrame
@@ -169,9 +170,6 @@ class SecureMode:
             case Signed(body=Share()):
                 self._take_share(frame)
             case Signed(body=Sum() | Fingerprint() as body):
-                if body.federation != self._context.federation.id:
-                    raise Reject(f"{type(body).__name__} of another federation")
-                self._context.verifier.verify(frame)
                 gathering = self._gathering_for(body.survivors, frame)
                 self._summing.take_signed(gathering, frame)
             case Seeds(survivors=survivors):
@@ -196,7 +194,9 @@ class SecureMode:
             return None
         if len(exchange.commitments_of(survivors)) < len(survivors.survivors):
             return None
-        return self._gatherings.setdefault(digest, Gathering(survivors, exchange))
+        if digest not in self._gatherings:
+            self._gatherings[digest] = Gathering(survivors, exchange)
+        return self._gatherings[digest]
 
     def _take_share(self, signed: Signed) -> None:
         body = signed.body
@@ -345,6 +345,11 @@ class SecureMode:
     def _mask_context(self, exchange: MaskedExchange) -> MaskContext:
         federation = self._context.federation
         return mask_context(federation.id, federation.charter, exchange.digest, self._state.round)
+
+    def can_finish(self, survivors: SurvivorSet) -> bool:
+        """I hold all sums and seeds, and no fingerprint is lost with its member."""
+        gathering = self._gathering(survivors.digest)
+        return gathering is not None and gathering.has_seeds and self._summing.can_finish(gathering)
 
     # --- lock and record ------------------------------------------------------------------------------------
 

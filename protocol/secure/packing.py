@@ -46,7 +46,8 @@ def unpack_carries(layout: ShardLayout, data: memoryview, out: Octets) -> None:
     planes = np.frombuffer(data, dtype=np.uint8, offset=len(out) * layout.value_bytes)
     for bit, plane in enumerate(planes.reshape(layout.carry_bits, len(out) // 8)):
         digits = np.unpackbits(plane, bitorder="little")
-        np.bitwise_or(out, np.left_shift(digits, bit, out=digits), out=out)
+        np.multiply(digits, 1 << bit, out=digits)  # numpy shifts bytes ten times slower
+        np.bitwise_or(out, digits, out=out)
 
 
 def check_range(layout: ShardLayout, low: RingValues, carries: Octets, members: int) -> None:

@@ -20,6 +20,8 @@ class Reader:
 
         Raises LocalProtocolError if the stream ends before: sizes were checked when it was accepted.
         """
+        if not self._rest:
+            self._next_piece()
         if len(self._rest) < size:
             return self._assemble(size)
         taken, self._rest = self._rest[:size], self._rest[size:]

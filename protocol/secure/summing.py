@@ -45,6 +45,46 @@ class Summing:
         self._check(gathering)
         self._sign(gathering)
         self._settle(gathering)
+        self._give_up_if_lost(gathering)
+
+    # --- what dies with a member ----------------------------------------------------------------------------
+
+    def can_finish(self, gathering: Gathering) -> bool:
+        """Whether all sums are here, and every survivor's fingerprint is, or can be had.
+
+        A member that is up but silent is trusted with one attempt more.
+        """
+        sums = gathering.sums_digest
+        if sums is None:
+            return False
+        patient = self._state.attempt - gathering.exchange.attempt <= 1
+        lost = self._without_fingerprint(gathering, sums)
+        return not any(member in self._context.down or not patient for member in lost)
+
+    def _without_fingerprint(self, gathering: Gathering, sums: Digest | None) -> set[MemberId]:
+        """Survivors that have given none, and one of whose shards is not here to be measured."""
+        known = self._values(gathering, sums) if sums is not None else {}
+        shards = range(self._layout.shards)
+        return {
+            member
+            for member in set(gathering.members) - set(known) - {self._context.me}
+            if any((member, shard) not in gathering.exchange.parts for shard in shards)
+        }
+
+    def _give_up_if_lost(self, gathering: Gathering) -> None:
+        """A survivor died that owns a shard: its own part of it was nowhere else, so this set has no end any more.
+
+        Not if it gave its fingerprint and its sum before. Once only: who knows better will propose the set again.
+        """
+        exchange, state = gathering.exchange, self._state
+        if gathering.given_up or state.ballot.opening() is not None or state.attempt in state.ballot.my_locks:
+            return
+        in_work = state.proposal is not None and state.proposal.survivors.digest == gathering.digest
+        gone = self._without_fingerprint(gathering, gathering.sums_digest) & self._context.down
+        owners = {exchange.owner(shard) for shard in range(self._layout.shards)}
+        if in_work and gone & owners:
+            gathering.given_up = True
+            self._attempts.give_up()
 
     # --- sums -----------------------------------------------------------------------------------------------
 
@@ -142,21 +182,29 @@ class Summing:
     # --- fingerprints ---------------------------------------------------------------------------------------
 
     def take_signed(self, gathering: Gathering, signed: Signed) -> None:
-        """Somebody's sum, or its fingerprint on all of them; the signature is verified. Raises `Reject`."""
-        body, exchange = signed.body, gathering.exchange
+        """Somebody's sum, or its fingerprint on all of them. Raises `Ignore` or `RemoteProtocolError`."""
+        body = signed.body
+        assert isinstance(body, Sum | Fingerprint)
+        # [IGNORE] It is known
+        if self._knows(gathering, signed):
+            raise Ignore("already known")
+        # [REJECT] It is of this federation and round
+        if (body.federation, body.round) != (self._context.federation.id, self._state.round):
+            raise Reject(f"{type(body).__name__} of another federation or round")
         if isinstance(body, Sum):
-            # [REJECT] It is a roster member's, of a shard that there is, and of the one size that its sum has
-            if signed.member not in exchange.members or body.shard >= self._layout.shards:
-                raise Reject("sum by a member that is not in the roster, or of a shard that there is not")
+            # [REJECT] It is of a shard that there is, and of the one size that its sum has
+            if body.shard >= self._layout.shards:
+                raise Reject(f"sum of shard {body.shard}, there are {self._layout.shards}")
             if body.size != self._layout.sum_bytes(body.shard):
                 raise Reject(
                     f"sum of {body.size} bytes, shard {body.shard} has {self._layout.sum_bytes(body.shard)}"
                 )
-        elif isinstance(body, Fingerprint):
+        else:
             # [REJECT] One value for each shard from a survivor, none from others
             expected = VALUE_SIZE * self._layout.shards if signed.member in gathering.members else 0
             if len(body.values) not in (0, expected):
                 raise Reject(f"fingerprint of {len(body.values)} bytes, {expected} were expected")
+        self._context.verifier.verify(signed)
         # [IGNORE] It contradicts what its member said before (the register spreads the evidence)
         if not self._context.note(signed):
             raise Ignore("a second word, which is evidence only")
@@ -164,6 +212,13 @@ class Summing:
             gathering.add_claim(signed)
         else:
             self._ballot.add_print(signed)
+
+    def _knows(self, gathering: Gathering, signed: Signed) -> bool:
+        if isinstance(signed.body, Sum):
+            claims = gathering.claims[signed.body.shard] if signed.body.shard < self._layout.shards else {}
+            return claims.get(signed.body.root) == signed
+        assert isinstance(signed.body, Fingerprint)
+        return self._ballot.prints(gathering.digest, signed.body.sums).get(signed.member) == signed
 
     def _check(self, gathering: Gathering) -> None:
         """Take the fingerprints of the sums, and of my own shards."""

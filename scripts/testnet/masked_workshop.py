@@ -1,5 +1,7 @@
 """Secure mode's long work in a simulation: real masks on small vectors, real sums, and owners that lie."""
 
+from typing import Protocol
+
 import numpy as np
 
 from folkmoot.protocol.blob import BlobRef, ref_of
@@ -39,7 +41,7 @@ from folkmoot.testnet.transcript import Transcript
 from folkmoot.testnet.workshop import Surroundings, Workshop
 
 
-class MaskedSurroundings(Surroundings):
+class MaskedSurroundings(Surroundings, Protocol):
     """And what this work needs besides."""
 
     transcript: Transcript
@@ -108,7 +110,7 @@ class MaskedWorkshop(Workshop):
             shards=roots,
             shares=commit(polynomial),
             seeds=commitments,
-            dealt=self._maybe_bad(node, dealt),
+            dealt=self._maybe_bad(node, effect, dealt),
             pair_seeds=tuple(seeds),
         )
         self._around.tell(node, encoded, 0.01)
@@ -122,10 +124,11 @@ class MaskedWorkshop(Workshop):
         odd = node.member in self._around.faults.odd_seeds
         return name_of(seed)[:16] if odd else seed
 
-    def _maybe_bad(self, node: Node, dealt: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    def _maybe_bad(self, node: Node, effect: Encode, dealt: tuple[bytes, ...]) -> tuple[bytes, ...]:
         if node.member not in self._around.faults.bad_shares:
             return dealt
-        return tuple(name_of(one)[:31] + b"\0" for one in dealt)
+        own = effect.recipients.index(node.member)
+        return tuple(one if place == own else name_of(one)[:31] + b"\0" for place, one in enumerate(dealt))
 
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:
         update = simulated_update(node, effect)
@@ -149,11 +152,7 @@ class MaskedWorkshop(Workshop):
         holders = [node, *(near[member] for member in sources if member in near)]
         withholding = self._around.faults.withholding
         return next(
-            (
-                one
-                for one in holders
-                if root in one.blobs and (one is node or one.member not in withholding)
-            ),
+            (one for one in holders if root in one.blobs and (one is node or one.member not in withholding)),
             None,
         )
 
@@ -189,7 +188,11 @@ class MaskedWorkshop(Workshop):
         return lambda: [self._bytes[root]]
 
     def _sum_parts(self, node: Node, effect: SumParts) -> None:
-        sources = [self._opener(one.body.shards[effect.shard]) for one in effect.commitments if isinstance(one.body, Commitment)]
+        sources = [
+            self._opener(one.body.shards[effect.shard])
+            for one in effect.commitments
+            if isinstance(one.body, Commitment)
+        ]
         total = b"".join(bytes(piece) for piece in sum_shard(self._layout, effect.shard, sources))
         if node.member in self._around.faults.wrong_sums and total:
             total = bytes([total[0] ^ 1]) + total[1:]
@@ -270,5 +273,3 @@ def simulated_update(node: Node, effect: Encode) -> Float32s:
     seed = name_of(b"update", bytes([node.member, node.face]), effect.terms.base)
     values = np.random.default_rng(int.from_bytes(seed[:8], "big")).uniform(-1, 1, PARAMETERS)
     return (values * 2.0 ** (node.member % 3)).astype(np.float32)
-
-

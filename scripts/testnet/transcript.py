@@ -1,9 +1,9 @@
-"""Everything that leaves honest nodes in a simulated round, read as a coalition would: does anything give a member away?
+"""What leaves honest nodes in a simulated round, read as a coalition would: does anything give a member away?
 
 The rules are PROTOCOL section 4's, counted with the true quorum whatever the nodes believe:
 
 - pair seeds of those left out leave against a certificate only, shares of self-masks against an opening only;
-- never a pair seed of a member and, with what f colluders were dealt, a quorum of shares of its self-mask, of one roster;
+- never, of one roster, a pair seed of a member and (with what f colluders were dealt) enough shares of its self-mask;
 - one survivor set of a roster, and one of a round, is ever opened;
 - no mask meets two plaintexts; a share goes to the member that it was dealt to, and to nobody else.
 """

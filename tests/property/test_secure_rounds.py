@@ -157,7 +157,7 @@ def test_opened_sum_is_the_plain_integer_sum(batch: int) -> None:
         sums = []
         for shard in range(layout.shards):
             sources = [partial(list, [sent[member][shard]]) for member in survivors]
-            sums.append(b"".join(sum_shard(layout, shard, sources)))
+            sums.append(b"".join(map(bytes, sum_shard(layout, shard, sources))))
             assert len(sums[-1]) == layout.sum_bytes(shard)
         check_fingerprints(group, sent, sums)
 
@@ -205,7 +205,7 @@ def test_without_the_masks_a_sum_is_noise(bits: int) -> None:
     )  # fmt: skip
     sent = [joined_shards(group, member) for member in range(4)]
     sums = [
-        b"".join(sum_shard(layout, shard, [partial(list, [shards[shard]]) for shards in sent]))
+        b"".join(map(bytes, sum_shard(layout, shard, [partial(list, [shards[shard]]) for shards in sent])))
         for shard in (0, 1)
     ]
     low = [data[: layout.shard_bytes(shard)] for shard, data in enumerate(sums)]

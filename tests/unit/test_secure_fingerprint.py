@@ -134,9 +134,9 @@ def test_a_change_made_for_another_challenge_is_seen() -> None:
     """Who knows a challenge can change two values in its blind spot; a changed sum has another root, so another one."""
     layout = ShardLayout(1000, 32, 3, 1)
     shards, challenge = draw_shards(layout, 0), Challenge(layout, SEED)
-    for values in shards:
-        values[:2] = 0, 2**32 - 1  # leaves room for the change
-    total = [sum(column) for column in zip(*(values.tolist() for values in shards), strict=True)]
+    for shard in shards:
+        shard[:2] = 0, 2**32 - 1  # leaves room for the change
+    total = [sum(column) for column in zip(*(y.tolist() for y in shards), strict=True)]
     known, _ = challenge_vectors(layout, 0, SEED)
     change = [known[1], -known[0]]  # orthogonal to the first vector
     spoilt = pack_sum(layout, [total[0] + change[0], total[1] + change[1], *total[2:]])

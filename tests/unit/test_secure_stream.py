@@ -50,7 +50,7 @@ def shards_of(
 
 def sums_of(layout: ShardLayout, members: list[list[bytes]]) -> list[bytes]:
     return [
-        b"".join(sum_shard(layout, shard, [of(shards[shard]) for shards in members]))
+        b"".join(map(bytes, sum_shard(layout, shard, [of(shards[shard]) for shards in members])))
         for shard in range(layout.shards)
     ]
 
@@ -150,7 +150,7 @@ def test_packed_sum_is_the_unreduced_sum(bits: int, members: int) -> None:
     vectors[0][0] = vectors[-1][0] = 2**bits - 1
     total = [sum(column) for column in zip(*(vector.tolist() for vector in vectors), strict=True)]
     sources = [in_pieces(vector.tobytes(), 37) for vector in vectors]
-    data = b"".join(sum_shard(layout, 1, sources))
+    data = b"".join(map(bytes, sum_shard(layout, 1, sources)))
     assert len(data) == layout.sum_bytes(1)
     # By the definition: low bits, then one bit plane for each carry bit.
     expected = b"".join((value % 2**bits).to_bytes(bits // 8, "little") for value in total)

@@ -55,7 +55,9 @@ def test_digest_is_that_of_eth_account(type_string: str) -> None:
                 "chainId": DOMAIN.chain_id,
                 "verifyingContract": "0x" + DOMAIN.contract.hex(),
             },
-            "message": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(obj).items()},
+            "message": {
+                key: list(value) if isinstance(value, tuple) else value for key, value in asdict(obj).items()
+            },
         }
     )
     assert struct_hash(obj) == theirs.body
