@@ -11,7 +11,6 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
 from folkmoot.ledger.identity import attester_addresses
 from folkmoot.node.archive import Models
-from folkmoot.node.charter_draft import SECURE_WEIGHT_CAP
 from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
     DataConfig,
@@ -129,7 +128,7 @@ def make_charter(
         schedule=Schedule(rounds=plan.rounds),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
         training=msgspec.structs.replace(example.training, seed=plan.seed),
-        averaging=_averaging(plan),
+        averaging=_averaging(plan, example),
         secrecy=Secrecy(ring=plan.ring),
         members=tuple(members),
     )
@@ -137,10 +136,11 @@ def make_charter(
     return charter
 
 
-def _averaging(plan: Plan) -> Averaging:
+def _averaging(plan: Plan, example: Learnable) -> Averaging:
+    """In secure mode the node with the most rows has full weight, so that the ring's whole range is used."""
     if plan.mode == "open":
         return Averaging(codec=plan.codec)
-    return Averaging(mode="secure", codec=plan.codec, weight_cap=SECURE_WEIGHT_CAP)
+    return Averaging(mode="secure", codec=plan.codec, weight_cap=example.most_rows(plan.nodes))
 
 
 def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: bytes) -> None:
