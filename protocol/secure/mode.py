@@ -192,7 +192,7 @@ class SecureMode:
         exchange = self._state.exchanges.get(survivors.roster) if survivors else None
         if survivors is None or not isinstance(exchange, MaskedExchange):
             return None
-        if len(exchange.commitments_of(survivors)) < len(survivors.survivors):
+        if not exchange.knows(survivors):
             return None
         if digest not in self._gatherings:
             self._gatherings[digest] = Gathering(survivors, exchange)
