@@ -165,11 +165,8 @@ class Summing:
         gathering.summing.discard(shard)
         gathering.recounted.add(shard)
         gathering.held[shard] = ref
-        for root, signed in gathering.claims[shard].items():
-            if root != ref.root:
-                self._accuse(
-                    gathering, signed, "wrong sum", f"its sum of shard {shard} is not that of the shards"
-                )
+        for claim in gathering.claims[shard].values():
+            self._hold_to(gathering, claim)
         if not any(signed.member == self._context.me for signed in gathering.claims[shard].values()):
             body = Sum(
                 self._context.federation.id, self._state.round, gathering.digest, shard, ref.root, ref.size
@@ -178,6 +175,13 @@ class Summing:
             self._context.persist(self._state.round, Said(signed))
             gathering.add_claim(signed)
             self._context.broadcast(signed)
+
+    def _hold_to(self, gathering: Gathering, claim: Signed) -> None:
+        """Compare a claimed sum with the one that I made myself."""
+        assert isinstance(claim.body, Sum)
+        shard = claim.body.shard
+        if claim.body.root != gathering.held[shard].root:
+            self._accuse(gathering, claim, "wrong sum", f"its sum of shard {shard} is not that of the shards")
 
     # --- fingerprints ---------------------------------------------------------------------------------------
 
