@@ -4,7 +4,8 @@ Nothing leaves the node before it stands here (PROTOCOL 2.10): each append is on
 returns. A node without its journal cannot know what it has signed, so a missing one is an error and never
 silently made anew: `Journal.create` is for founding, `Journal.open` for everything after.
 
-Also here, under the same guarantee: the outbox of ledger transactions and the content keys of open mode.
+Also here, under the same guarantee: the outbox of ledger transactions, the content keys of open mode and the mask
+secrets of secure mode.
 Every method may be called from any thread.
 """
 
@@ -28,7 +29,7 @@ KILL_AT_WRITE = "FOLKMOOT_TEST_KILL_AT_WRITE"
 """Environment variable, for tests: the daemon kills itself at that call of the write hook."""
 
 _APPLICATION = 0x464D4A4C  # "FMJL", tells our files from any other SQLite file
-_VERSION = 1
+_VERSION = 2
 _PAGE = 256
 _OUTBOX = "round, statement, nonce, raw, hash, state, first_seen"
 
@@ -42,6 +43,7 @@ CREATE TABLE secrets (
     round INTEGER NOT NULL, roster BLOB NOT NULL, member INTEGER NOT NULL, key BLOB NOT NULL,
     PRIMARY KEY (round, roster, member)
 ) STRICT;
+CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, secret BLOB NOT NULL) STRICT;
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, statement BLOB NOT NULL, nonce INTEGER,
     raw BLOB, hash BLOB, state TEXT NOT NULL, first_seen REAL NOT NULL
@@ -209,6 +211,33 @@ class Journal:
         """
         with self._database.transaction() as db:
             db.execute("DELETE FROM secrets WHERE round < ?", (before_round,))
+        self._database.query("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def entries_of(self, number: Round, kind: str) -> list[bytes]:
+        """The bodies of one kind of entry of round `number`, in the order of writing."""
+        rows = self._database.query(
+            "SELECT body FROM journal WHERE round = ? AND kind = ? ORDER BY seq", (number, kind)
+        )
+        return [body for (body,) in rows]
+
+    def add_epoch(self, epoch: int, secret: bytes) -> None:
+        """Keep the mask secret of an epoch, durable on return; raises `StoreError` if it has another one."""
+        with self._database.transaction() as db:
+            db.execute("INSERT INTO epochs VALUES (?, ?)", (epoch, secret))
+
+    def epoch_secret(self, epoch: int) -> bytes | None:
+        """The mask secret of an epoch, None if it is not here (any more)."""
+        rows = self._database.query("SELECT secret FROM epochs WHERE epoch = ?", (epoch,))
+        return rows[0][0] if rows else None
+
+    def epochs(self) -> list[int]:
+        """The epochs whose mask secrets are here, ascending."""
+        return [epoch for (epoch,) in self._database.query("SELECT epoch FROM epochs ORDER BY epoch")]
+
+    def erase_epochs(self, before_epoch: int) -> None:
+        """Overwrite the mask secrets of all epochs below `before_epoch`, as `erase_secrets` does."""
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM epochs WHERE epoch < ?", (before_epoch,))
         self._database.query("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def outbox_insert(self, row: OutboxRow) -> OutboxRow:

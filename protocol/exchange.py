@@ -77,12 +77,13 @@ class Exchange:
         held = tuple(self.commitment_digest(member) for member in sorted(self.held))
         return Receipt(self.roster.round, self.roster.attempt, self.digest, held)
 
+    def knows(self, survivors: SurvivorSet) -> bool:
+        """Whether exactly the commitments that the set names are known."""
+        return all(self._digests.get(one.member) == one.commitment for one in survivors.survivors)
+
     def holds(self, survivors: SurvivorSet) -> bool:
         """Whether I hold exactly the payloads that the set names."""
-        return all(
-            survivor.member in self.held and self.commitment_digest(survivor.member) == survivor.commitment
-            for survivor in survivors.survivors
-        )
+        return self.knows(survivors) and all(one.member in self.held for one in survivors.survivors)
 
     def commitments_of(self, survivors: SurvivorSet) -> tuple[Signed, ...]:
         """The survivors' commitments, ascending; only those that are known."""
@@ -97,7 +98,7 @@ class Exchange:
         At least `needed` members, else None. `patient` is set until the grace for late payloads is over; members in
         `down` are not waited for.
         """
-        candidates = self.candidates()
+        candidates = self.candidates(down)
         awaited = any(member not in self.held and member not in down for member in self.members)
         while len(candidates) >= needed:
             enough = self._count_holders(candidates) >= quorum
@@ -108,8 +109,8 @@ class Exchange:
             candidates.remove(min(candidates, key=self._spread))
         return None
 
-    def candidates(self) -> set[MemberId]:
-        """Whom I could propose: of whom I hold what is mine to hold."""
+    def candidates(self, down: Collection[MemberId]) -> set[MemberId]:
+        """Whom I could propose: of whom I hold what is mine to hold (a payload outlives its sender)."""
         return set(self.held)
 
     def _count_holders(self, payloads: Collection[MemberId]) -> int:

@@ -151,7 +151,10 @@ class RoundMachine:
                 self._rounds.start()
                 self._pass_gate_if_done()
             case FrameReceived(sender=sender, frame=frame):
-                self._on_frame(sender, frame)
+                if not self._on_frame(sender, frame):
+                    return (
+                        self._context.take_effects()
+                    )  # most frames say what is known: nothing follows from them
             case PeerUp(member=member):
                 self._on_peer_up(member)
             case PeerDown(member=member):
@@ -245,8 +248,11 @@ class RoundMachine:
 
     # --- frames ---------------------------------------------------------------------------------------------
 
-    def _on_frame(self, sender: MemberId | None, frame: Frame) -> None:
-        """Validate and take in one frame; a fault is counted against the neighbour that delivered it."""
+    def _on_frame(self, sender: MemberId | None, frame: Frame) -> bool:
+        """Validate and take in one frame; a fault is counted against the neighbour that delivered it.
+
+        Returns whether anything may follow from it.
+        """
         try:
             if sender is not None and isinstance(frame, Hello | Recall | Recalled):
                 self._on_neighbour(sender, frame)
@@ -255,9 +261,10 @@ class RoundMachine:
             else:
                 self._take_frame(sender, frame)
         except Ignore:
-            pass
+            return False
         except RemoteProtocolError as error:
             self._context.emit(Blame(sender, type(frame).__name__.lower(), str(error)))
+        return True
 
     def _on_neighbour(self, sender: MemberId, frame: Hello | Recall | Recalled) -> None:
         """Unsigned frames between two connected members."""

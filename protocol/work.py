@@ -59,11 +59,11 @@ class Work:
     def encode(self, exchange: Exchange) -> None:
         """Ask for my payload (secure mode: and for the secrets that go with it, which the journal does not hold).
 
-        Never under a READY that I do not know: a journal that was put back would have me mask another update with the
-        masks of the first.
+        Never masked under a READY that I do not know: a journal that was put back would have me mask another update
+        with the masks of the first.
         """
         shown = [ready for ready in exchange.roster.readies if ready.member == self._context.me]
-        if shown == [self._state.ready]:
+        if not self._state.is_secure or shown == [self._state.ready]:
             self._context.emit(Encode(self._state.round, exchange.digest, exchange.members, exchange.roster))
 
     def hold(self, exchange: Exchange, member: MemberId) -> None:

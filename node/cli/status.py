@@ -76,6 +76,9 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
     }
     if report.refused:
         rows["refused"] = ", ".join(f"{kind}: {count}" for kind, count in sorted(report.refused.items()))
+    for one in report.misbehaviour:
+        caught = f"{one.member}: {one.kind} (round {one.round}): {one.reason}"
+        rows["caught"] = f"{rows['caught']}\n{caught}" if "caught" in rows else caught
     table = Table(title=report.name, show_header=False, title_justify="left")
     for key, value in rows.items():
         table.add_row(key, value)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import trio
 
 from folkmoot.node.network.port import NetworkError
 from folkmoot.protocol.errors import RemoteProtocolError
@@ -18,6 +21,7 @@ MAX_LEARNT = 8
 
 _MULTIADDR = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/([1-9A-HJ-NP-Za-km-z]+)")
 _LOOKS_LIKE_ONE = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/")
+_FAMILIES = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 _MAX_FILE = 64 * 1024
 
 
@@ -25,6 +29,20 @@ def peer_id_of(address: str) -> str | None:
     """The peer id that a multiaddr ends in, or None if it is not `/ip4|ip6|dns…/HOST/tcp/PORT/p2p/PEER`."""
     match = _MULTIADDR.fullmatch(address)
     return match.group(1) if match else None
+
+
+async def resolve(address: str) -> list[str]:
+    """The multiaddr `address` with the IP addresses that its name has; itself, if it holds no name.
+
+    Asks the system, as other programs do: libp2p asks name servers only and knows nothing of /etc/hosts. Raises OSError
+    or UnicodeError for a name that has no address.
+    """
+    _, kind, host, rest = address.split("/", 3)
+    if kind not in _FAMILIES:
+        return [address]
+    found = await trio.socket.getaddrinfo(host, None, family=_FAMILIES[kind], type=socket.SOCK_STREAM)
+    kinds = {socket.AF_INET: "ip4", socket.AF_INET6: "ip6"}
+    return [f"/{kinds[family]}/{place[0]}/{rest}" for family, _, _, _, place in found if family in kinds]
 
 
 class AddressBook:

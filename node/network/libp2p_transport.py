@@ -18,7 +18,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
-from folkmoot.node.network.addresses import AddressBook
+from folkmoot.node.network.addresses import AddressBook, resolve
 from folkmoot.node.network.libp2p_host import (
     CLOSE_SECONDS,
     TOPIC,
@@ -39,8 +39,12 @@ PROTOCOLS: dict[Purpose, TProtocol] = {
     "control": TProtocol("/folkmoot/control/1"),
     "bulk": TProtocol("/folkmoot/bulk/1"),
 }
+RESOLVE_SECONDS = 5.0
 DIAL_SECONDS = 5.0
 OPEN_SECONDS = 5.0
+
+MAX_COMPLAINTS = 64
+"""Addresses whose names are logged as unknown, once each: members announce what they like."""
 
 PIECE = 65535 - 16 - 12
 """Bytes written at once: one Yamux frame (12 bytes of header) in one Noise message (at most 65535 bytes with its tag).
@@ -107,6 +111,7 @@ class Libp2pTransport:
         self._pubsub, self._router = make_pubsub(
             self._host, frozenset(self._ids.values()).__contains__, refusals
         )
+        self._nameless: set[str] = set()
         self._dialling = {member: trio.Lock() for member in self._members.values()}
 
     @property
@@ -147,8 +152,9 @@ class Libp2pTransport:
                 return
             addresses = await trio.to_thread.run_sync(self._book.addresses, member)
             for address in addresses:
-                if await self._dial(peer, address):
-                    return
+                for place in await self._resolve(address):
+                    if await self._dial(peer, place):
+                        return
         raise StreamBroken(f"member {member} answers at none of its {len(addresses)} known addresses")
 
     async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
@@ -176,6 +182,16 @@ class Libp2pTransport:
         swarm = self._host.get_network()
         assert isinstance(swarm, Swarm)  # make_host has checked it
         return swarm
+
+    async def _resolve(self, address: str) -> list[str]:
+        try:
+            with trio.fail_after(RESOLVE_SECONDS):
+                return await resolve(address)
+        except (OSError, UnicodeError, trio.TooSlowError) as error:
+            if address not in self._nameless and len(self._nameless) < MAX_COMPLAINTS:
+                self._nameless.add(address)
+                log.warning("the name in %s cannot be resolved: %s", address, error or "no answer")
+            return []
 
     async def _dial(self, peer: ID, address: str) -> bool:
         # Not host.connect: it waits 0.25 s for nothing, tries old addresses first and shuns a peer for a minute

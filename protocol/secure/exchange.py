@@ -5,7 +5,7 @@ a share of every self-mask.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from folkmoot.protocol.events import Encoded
 from folkmoot.protocol.exchange import Exchange
@@ -70,13 +70,14 @@ class MaskedExchange(Exchange):
 
     # --- pairs that do not fit ------------------------------------------------------------------------------
 
-    def candidates(self) -> set[MemberId]:
-        """Whom I could propose: nobody whose masks would not cancel.
+    def candidates(self, down: Collection[MemberId]) -> set[MemberId]:
+        """Whom I could propose: nobody that is away, for its own part of its own shard went with it, and nobody whose
+        masks would not cancel.
 
         Of two that committed to different pair seeds one lies, and nobody else can tell which: who has more such
         quarrels goes first, then who comes later in beacon order, so that a liar does not choose its victim.
         """
-        chosen = super().candidates()
+        chosen = super().candidates(down) - set(down)
         while quarrels := self._quarrels(chosen):
             chosen.remove(max(quarrels, key=lambda member: (quarrels[member], self.order.index(member))))
         return chosen

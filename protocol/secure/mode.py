@@ -13,8 +13,8 @@ Never both kinds for one member of one roster: who has a member's pair seeds and
 from folkmoot.protocol.attempts import Attempts
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.context import Context
-from folkmoot.protocol.effects import Accuse, FetchPart, Unmask
-from folkmoot.protocol.errors import Ignore, Reject
+from folkmoot.protocol.effects import Accuse, Blame, FetchPart, Unmask
+from folkmoot.protocol.errors import Ignore, Reject, RemoteProtocolError
 from folkmoot.protocol.events import (
     Aggregated,
     Checked,
@@ -192,7 +192,7 @@ class SecureMode:
         exchange = self._state.exchanges.get(survivors.roster) if survivors else None
         if survivors is None or not isinstance(exchange, MaskedExchange):
             return None
-        if len(exchange.commitments_of(survivors)) < len(survivors.survivors):
+        if not exchange.knows(survivors):
             return None
         if digest not in self._gatherings:
             self._gatherings[digest] = Gathering(survivors, exchange)
@@ -280,8 +280,10 @@ class SecureMode:
             assert isinstance(frame, Signed | Seeds | Shares)
             try:
                 self.take_frame(frame)
-            except (Ignore, Reject):
-                continue  # kept again, or worth nothing: who brought it is not known any more
+            except Ignore:
+                continue  # perhaps kept again
+            except RemoteProtocolError as error:  # who brought it is not known any more
+                self._context.emit(Blame(None, type(frame).__name__.lower(), str(error)))
 
     def _may_release(self, gathering: Gathering) -> bool:
         """One set for each roster, ever, and a crowd to hide in; checked here whatever the ballot says."""

@@ -191,6 +191,24 @@ async def test_three_peers_exchange_messages_announcements_and_blobs(tmp_path: P
         assert not stats.refused and not stats.dropped
 
 
+async def test_a_member_is_found_by_a_name_that_this_system_knows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(1, tmp_path) as callee:
+        (tmp_path / "1").write_text(
+            "\n".join(
+                address.replace("/ip4/127.0.0.1/", f"/dns4/{name}/")
+                for name in ("nobody.invalid", "x" * 80, "localhost")
+                for address in callee.network.addresses
+            )
+        )
+        async with running(0, tmp_path) as caller:
+            await until(lambda: 1 in caller.network.peers())
+    told = [record.getMessage() for record in caplog.records]
+    complaints = [text for text in told if "cannot be resolved" in text]
+    assert ["/dns4/nobody.invalid/" in complaints[0], "/dns4/xxx" in complaints[1]] == [True, True]
+
+
 def _has_received(peer: Peer, member: int, expected: list[tuple[int, bytes]]) -> bool:
     return [message for message in peer.messages("control") if message[0] == member] == expected
 

@@ -116,9 +116,7 @@ def test_a_two_faced_member_is_convicted_in_most_runs() -> None:
         assert {held.member for held in evidence} <= {seed % 4}
         convicted += bool(evidence)
         kinds |= {type(held.evidence.first.body) for held in evidence}
-    assert (
-        convicted >= 10
-    )  # in a quarter all the honest see one face; and a face encodes under its own READY only
+    assert convicted >= 14  # in a quarter of the runs all the honest see the same face
     assert kinds >= {Roster, Commitment}
 
 

@@ -1,7 +1,7 @@
 """Secure mode in seeded schedules: exact, private, and no liar gets away with it.
 
 Every run masks real vectors with real masks. `MaskedWorkshop` raises if a round opens to anything but the plain integer
-sum, `Transcript` if what left the nodes gives a member away, `Invariants` if a rule of the ballot is broken or an honest
+sum, `Transcript` if what left the nodes gives a member away, `Invariants` if a rule is broken or an honest
 member blamed. Together these are 5,000 rounds and more.
 """
 
@@ -76,12 +76,14 @@ def test_every_round_is_exact_and_gives_nobody_away(family: Family, first: int) 
 @pytest.mark.parametrize(
     ("fault", "kind"), [("wrong_sums", "wrong sum"), ("wrong_prints", "wrong fingerprint")]
 )
-def test_who_signs_a_wrong_sum_or_fingerprint_is_named_by_everybody(fault: str, kind: str) -> None:
+def test_who_signs_a_wrong_sum_or_fingerprint_is_named(fault: str, kind: str) -> None:
+    """By a quorum's honest part at least; who is shown the opening first need not look for liars any more."""
     for liar in range(4):
         simulation = Simulation(liar, 4, 2, Faults(**{fault: (liar,)}), secure=True)  # type: ignore[arg-type]
         simulation.run(LIMIT)
-        for node in simulation.honest:
-            assert {(one.member, one.kind) for one in node.accused} == {(liar, kind)}
+        found = [{(one.member, one.kind) for one in node.accused} for node in simulation.honest]
+        assert set().union(*found) == {(liar, kind)}
+        assert sum(map(bool, found)) >= 2
 
 
 def test_a_bad_share_is_evidence_that_convinces_everybody() -> None:

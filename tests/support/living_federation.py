@@ -22,13 +22,16 @@ from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import LedgerHead
 from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.node.archive import Archive, Models
-from folkmoot.node.engine import Engine, Rooms
+from folkmoot.node.engine import Engine
 from folkmoot.node.learning import DISCLOSURE, Learning
 from folkmoot.node.logs import Once, logger
+from folkmoot.node.masked_sums import MaskedSums
+from folkmoot.node.masking import Masking
 from folkmoot.node.network.memory import Faults, MemoryHub
 from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
+from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import Journal
 from folkmoot.node.trainer import FakeTrainer, Trainer
 from folkmoot.protocol.blob import ref_of
@@ -77,6 +80,7 @@ class Watched:
     def __init__(self) -> None:
         self.rounds: dict[Round, Promote] = {}
         self.models: dict[Digest, Metrics] = {}
+        self.accusations: list[tuple[str, str]] = []
         self.is_finished = False
 
     def promoted(self, effect: Promote) -> None:
@@ -84,6 +88,9 @@ class Watched:
 
     def measured(self, model: Digest, metrics: Metrics) -> None:
         self.models[model] = metrics
+
+    def accused(self, name: str, kind: str, reason: str) -> None:
+        self.accusations.append((name, kind))
 
     def finished(self) -> None:
         self.is_finished = True
@@ -183,8 +190,16 @@ class House:
 
     def _rooms(self, network: Network, journal: Journal, outbox: Outbox) -> Rooms:
         made = self.federation.made
+        updates = self.path / "updates"
+        masking = Masking(made.federation, self.me, journal, self.archive, updates)
         learning = Learning(
-            made.charter, self.trainer, journal, self.path / "updates", manifest=bytes(32), timeout=60.0
+            charter=made.charter,
+            trainer=self.trainer,
+            journal=journal,
+            updates=updates,
+            manifest=bytes(32),
+            timeout=60.0,
+            mask_key=masking.mask_key if made.charter.is_secure else None,
         )
         sealing = bytes(made.keys[self.me].sealing)
         return Rooms(
@@ -194,6 +209,8 @@ class House:
             archive=self.archive,
             models=self.models,
             payloads=self.payloads(made.federation, self.me, sealing, journal, self.archive, self.models),
+            masking=masking,
+            sums=MaskedSums(made.charter, self.archive, self.models),
             learning=learning,
             outbox=outbox,
             watcher=self.watched,
