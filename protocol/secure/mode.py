@@ -380,7 +380,11 @@ class SecureMode:
         sums = gathering.sums_digest if gathering else None
         if gathering is None or sums is None:
             return None
-        prints = self._ballot.prints(survivors, sums)
+        # A quorum's of the attempt that decided, if there is one by now: they are what its locks rest on.
+        opening = self._ballot.opening()
+        lock = opening.locks[0].body if opening else None
+        attempt = lock.attempt if isinstance(lock, Lock) else None
+        prints = self._ballot.prints(survivors, sums, attempt)
         return Unmasking(
             sums=gathering.signed_sums,
             fingerprints=tuple(prints[member] for member in sorted(prints)),

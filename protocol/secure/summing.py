@@ -20,7 +20,8 @@ from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.secure.ballot import FingerprintBallot
 from folkmoot.protocol.secure.dealing import shard_layout
 from folkmoot.protocol.secure.fingerprint import verify
-from folkmoot.protocol.secure.gathering import VALUE_SIZE, Gathering, decode_values, encode_values
+from folkmoot.protocol.secure.gathering import Gathering, decode_values, encode_values
+from folkmoot.protocol.secure.verify import check_fingerprint, check_sum
 from folkmoot.protocol.types import Digest, MemberId
 
 Step: TypeAlias = PartsSummed | SumArrived | SumFailed | Checked | Measured
@@ -195,19 +196,11 @@ class Summing:
         # [REJECT] It is of this federation and round
         if (body.federation, body.round) != (self._context.federation.id, self._state.round):
             raise Reject(f"{type(body).__name__} of another federation or round")
+        # [REJECT] It is well-formed
         if isinstance(body, Sum):
-            # [REJECT] It is of a shard that there is, and of the one size that its sum has
-            if body.shard >= self._layout.shards:
-                raise Reject(f"sum of shard {body.shard}, there are {self._layout.shards}")
-            if body.size != self._layout.sum_bytes(body.shard):
-                raise Reject(
-                    f"sum of {body.size} bytes, shard {body.shard} has {self._layout.sum_bytes(body.shard)}"
-                )
+            check_sum(body, self._layout)
         else:
-            # [REJECT] One value for each shard from a survivor, none from others
-            expected = VALUE_SIZE * self._layout.shards if signed.member in gathering.members else 0
-            if len(body.values) not in (0, expected):
-                raise Reject(f"fingerprint of {len(body.values)} bytes, {expected} were expected")
+            check_fingerprint(body, self._layout, survives=signed.member in gathering.members)
         self._context.verifier.verify(signed)
         # [IGNORE] It contradicts what its member said before (the register spreads the evidence)
         if not self._context.note(signed):
