@@ -166,7 +166,8 @@ class ClosedRounds:
                 entry = closed.entry
                 frames += [entry.opening, entry.certificate, entry.roster, *entry.commitments]
                 if entry.unmasking is not None:
-                    frames += [*entry.unmasking.sums, *entry.unmasking.seeds, *entry.unmasking.shares]
+                    unmasking = entry.unmasking
+                    frames += [*unmasking.sums, *unmasking.fingerprints, *unmasking.seeds, *unmasking.shares]
             frames.extend(_sorted(closed.attestations))
         if self.latest is not None and self.latest_round > final:
             frames.append(self.latest)

@@ -77,12 +77,13 @@ class Exchange:
         held = tuple(self.commitment_digest(member) for member in sorted(self.held))
         return Receipt(self.roster.round, self.roster.attempt, self.digest, held)
 
+    def knows(self, survivors: SurvivorSet) -> bool:
+        """Whether exactly the commitments that the set names are known."""
+        return all(self._digests.get(one.member) == one.commitment for one in survivors.survivors)
+
     def holds(self, survivors: SurvivorSet) -> bool:
         """Whether I hold exactly the payloads that the set names."""
-        return all(
-            survivor.member in self.held and self.commitment_digest(survivor.member) == survivor.commitment
-            for survivor in survivors.survivors
-        )
+        return self.knows(survivors) and all(one.member in self.held for one in survivors.survivors)
 
     def commitments_of(self, survivors: SurvivorSet) -> tuple[Signed, ...]:
         """The survivors' commitments, ascending; only those that are known."""

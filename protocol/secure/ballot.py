@@ -26,13 +26,17 @@ class FingerprintBallot(Ballot):
         if signed.member == self._me:
             self.my_prints[body.attempt] = (body.survivors, body.sums)
 
-    def prints(self, survivors: Digest, sums: Digest) -> dict[MemberId, Signed]:
-        """Everybody's fingerprint on these sums, of the highest attempt in which it was given.
+    def prints(
+        self, survivors: Digest, sums: Digest, preferred: Attempt | None = None
+    ) -> dict[MemberId, Signed]:
+        """Everybody's fingerprint on these sums: of the preferred attempt, else of the highest in which it was given.
 
         The challenge follows from set and sums, so the attempt makes no difference to the values.
         """
+        keys = sorted(key for key in self._prints if key[1:] == (survivors, sums))
+        keys.sort(key=lambda key: key[0] == preferred)
         latest: dict[MemberId, Signed] = {}
-        for key in sorted(key for key in self._prints if key[1:] == (survivors, sums)):
+        for key in keys:
             latest.update(self._prints[key])
         return latest
 

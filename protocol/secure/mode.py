@@ -13,8 +13,8 @@ Never both kinds for one member of one roster: who has a member's pair seeds and
 from folkmoot.protocol.attempts import Attempts
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.context import Context
-from folkmoot.protocol.effects import Accuse, FetchPart, Unmask
-from folkmoot.protocol.errors import Ignore, Reject
+from folkmoot.protocol.effects import Accuse, Blame, FetchPart, Unmask
+from folkmoot.protocol.errors import Ignore, Reject, RemoteProtocolError
 from folkmoot.protocol.events import (
     Aggregated,
     Checked,
@@ -120,7 +120,7 @@ class SecureMode:
         """Pull my shards (and those that I want beside) from their senders, or whoever has them."""
         assert isinstance(exchange, MaskedExchange)
         for member, shard in exchange.missing_parts():
-            exchange.fetching_parts.add((member, shard))
+            exchange.asked.add((member, shard))
             others = (exchange.owner(shard), *exchange.order)
             sources = dict.fromkeys((member, *others))
             sources.pop(self._context.me, None)
@@ -128,6 +128,9 @@ class SecureMode:
 
     def retry(self) -> None:
         """What nobody delivered is asked for again."""
+        for exchange in self._state.exchanges.values():
+            assert isinstance(exchange, MaskedExchange)
+            exchange.retry()
         for gathering in self._gatherings.values():
             self._summing.retry(gathering)
 
@@ -152,11 +155,12 @@ class SecureMode:
         member = exchange.member_of(commitment) if exchange else None
         if not isinstance(exchange, MaskedExchange) or member is None:
             return
-        exchange.fetching_parts.discard((member, shard))
-        if arrived:
-            self._state.progress_at = self._context.now
-            exchange.parts.add((member, shard))
-            self._hold_if_complete(exchange, member)
+        if not arrived:  # tried again with the next announcement, or when a peer comes up
+            exchange.failed.add((member, shard))
+            return
+        self._state.progress_at = self._context.now
+        exchange.parts.add((member, shard))
+        self._hold_if_complete(exchange, member)
 
     def _hold_if_complete(self, exchange: MaskedExchange, member: MemberId) -> None:
         if member not in exchange.held and exchange.is_complete(member):
@@ -192,7 +196,7 @@ class SecureMode:
         exchange = self._state.exchanges.get(survivors.roster) if survivors else None
         if survivors is None or not isinstance(exchange, MaskedExchange):
             return None
-        if len(exchange.commitments_of(survivors)) < len(survivors.survivors):
+        if not exchange.knows(survivors):
             return None
         if digest not in self._gatherings:
             self._gatherings[digest] = Gathering(survivors, exchange)
@@ -280,8 +284,10 @@ class SecureMode:
             assert isinstance(frame, Signed | Seeds | Shares)
             try:
                 self.take_frame(frame)
-            except (Ignore, Reject):
-                continue  # kept again, or worth nothing: who brought it is not known any more
+            except Ignore:
+                continue  # perhaps kept again
+            except RemoteProtocolError as error:  # who brought it is not known any more
+                self._context.emit(Blame(None, type(frame).__name__.lower(), str(error)))
 
     def _may_release(self, gathering: Gathering) -> bool:
         """One set for each roster, ever, and a crowd to hide in; checked here whatever the ballot says."""
@@ -374,7 +380,11 @@ class SecureMode:
         sums = gathering.sums_digest if gathering else None
         if gathering is None or sums is None:
             return None
-        prints = self._ballot.prints(survivors, sums)
+        # A quorum's of the attempt that decided, if there is one by now: they are what its locks rest on.
+        opening = self._ballot.opening()
+        lock = opening.locks[0].body if opening else None
+        attempt = lock.attempt if isinstance(lock, Lock) else None
+        prints = self._ballot.prints(survivors, sums, attempt)
         return Unmasking(
             sums=gathering.signed_sums,
             fingerprints=tuple(prints[member] for member in sorted(prints)),
