@@ -15,16 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from daemons import Daemons, founded
-from living_federation import House, LivingFederation, in_virtual_time, signed_within, survive, unequal_bodies
+from daemons import founded
+from living_federation import House, LivingFederation, in_virtual_time, survive, unequal_bodies
 
 from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.network.memory import Faults
 from folkmoot.node.store import KILL_AT_WRITE, Journal
 from folkmoot.protocol.charter import Averaging, Secrecy
 from folkmoot.protocol.journal import SatOut, decode_entry
-from folkmoot.protocol.messages import Signed
-from folkmoot.protocol.record import decode_record
 from folkmoot.testnet.home import Plan
 
 pytestmark = pytest.mark.integration
@@ -170,14 +168,5 @@ def test_daemons_killed_by_sigkill_go_on(tmp_path: Path) -> None:
         daemons.wait(daemons.are_done)
         statuses = [daemons.status(name) for name in plan.names]
     assert len({status.model_digest for status in statuses if status is not None}) == 1
-    assert unequal_bodies(signed for name in plan.names for signed in signed_by(daemons, name)) == {}
+    assert unequal_bodies(signed for name in plan.names for signed in daemons.signed_by(name)) == {}
     assert {status.refused.get("equivocation", 0) for status in statuses if status is not None} == {0}
-
-
-def signed_by(daemons: Daemons, name: str) -> list[Signed]:
-    """Every signed body, its own or others', in a node's journal and archive."""
-    house = daemons.node(name)
-    with Journal.open(house.store, read_only=True) as journal:
-        entries = [decode_entry(body) for _, _, kind, body in journal.entries() if kind != DISCLOSURE]
-    records = [decode_record(path.read_bytes()) for path in (house.archive / "rounds").glob("*.record")]
-    return [signed for thing in (*entries, *records) for signed in signed_within(thing)]
