@@ -41,7 +41,7 @@ from folkmoot.node.outbox import Outbox
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.rooms import Rooms
-from folkmoot.node.store import KILL_AT_WRITE, Journal, kill_at_write
+from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_after_entry, kill_at_write
 from folkmoot.node.train.source import locate_source
 from folkmoot.node.trainer import Task, TrainerProcess
 from folkmoot.node.watch import Watch
@@ -146,8 +146,9 @@ class _Stop:
 
 
 async def _run_until(node: Node, stop: _Stop) -> None:
-    hook = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
-    with Journal.open(node.home.store, on_write=hook) as journal:
+    on_write = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
+    on_append = kill_after_entry(os.environ[KILL_AFTER_ENTRY]) if KILL_AFTER_ENTRY in os.environ else None
+    with Journal.open(node.home.store, on_write=on_write, on_append=on_append) as journal:
         journal.bind(node.federation.id, node.charter.digest)
         watch = Watch(node.home, node.charter, node.me)
         with watch.telling():
