@@ -28,6 +28,9 @@ JournalEntry: TypeAlias = tuple[Round, str, bytes]
 KILL_AT_WRITE = "FOLKMOOT_TEST_KILL_AT_WRITE"
 """Environment variable, for tests: the daemon kills itself at that call of the write hook."""
 
+PERMITTED = "permitted"
+"""Kind of the rows that hold permits which this node has answered (`disputes.py`)."""
+
 _APPLICATION = 0x464D4A4C  # "FMJL", tells our files from any other SQLite file
 _VERSION = 2
 _PAGE = 256
