@@ -24,7 +24,6 @@ from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.events import Encoded
-from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import Ready, Roster, SurvivorSet
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure.dealing import NO_KEY, mask_context, shard_layout, shards_root
@@ -141,9 +140,9 @@ class Masking:
     ) -> tuple[dict[MemberId, bytes], tuple[MemberId, ...]]:
         """The seed that I have in common with each other member, and whose keys give none.
 
-        For such a key there is a seed of my own, to which its owner cannot commit as well: the two of us disagree, as
-        it does with all others, so it is left out of the sum and this seed released like any other. Refusing to encode
-        would let one bad key stop everybody.
+        For such a key there is a seed that only I know (with my own key in its place), to which its owner cannot commit
+        as well: it disagrees with me, as with all others, so it is left out of the sum, and this seed is released like
+        any other. Refusing to encode would let one bad key stop everybody.
         """
         seeds, unusable = dict[MemberId, bytes](), list[MemberId]()
         for signed in terms.readies:
@@ -155,8 +154,7 @@ class Masking:
                 seeds[peer] = pair_seed(context, secret, self._me, peer, signed.body.mask_key)
             except RemoteProtocolError:
                 unusable.append(peer)
-                about = context.encoded + peer.to_bytes(4, "big")
-                seeds[peer] = digest("folkmoot/v1/lonely-seed", secret, about)[:SEED_SIZE]
+                seeds[peer] = pair_seed(context, secret, self._me, peer, public_key(secret))
         return seeds, tuple(unusable)
 
     def _seed_commitment(self, context: MaskContext, peer: MemberId, seed: bytes | None) -> Digest:

@@ -25,6 +25,9 @@ MAX_SUMMED = 32
 MAX_GROUP = 16
 """Members whose masked updates are summed at once; their sums have four bits more than the ring."""
 
+MIN_GROUP = 3
+"""Members of a federation in secure mode: of two each would know the other's update."""
+
 READY_SIZE = 680
 """Bytes that a signed READY takes at most, besides one per tensor."""
 
@@ -294,10 +297,10 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
 
 def _check_secrecy(charter: Charter, source: str) -> None:
     members, faults = len(charter.members), charter.faults
-    if not 3 <= members <= MAX_GROUP:
+    if not MIN_GROUP <= members <= MAX_GROUP:
         raise CharterError(
-            f"{source}: {members} members in secure mode, which takes 3 to {MAX_GROUP}: of two each would know "
-            "the other's update; set averaging.mode = 'open', or found a federation of another size"
+            f"{source}: {members} members in secure mode, which takes {MIN_GROUP} to {MAX_GROUP}: of two each "
+            "would know the other's update; set averaging.mode = 'open', or found a federation of another size"
         )
     if not 3 <= charter.survivors_needed <= members:
         raise CharterError(

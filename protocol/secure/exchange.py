@@ -25,7 +25,10 @@ class MaskedExchange(Exchange):
         self.shares: dict[MemberId, Signed] = {}
         self.parts: set[tuple[MemberId, int]] = set()
         self.wanted: set[tuple[MemberId, int]] = set()
-        self.fetching_parts: set[tuple[MemberId, int]] = set()
+        self.asked: set[tuple[MemberId, int]] = (
+            set()
+        )  # being fetched, or failed and not to be tried again yet
+        self.failed: set[tuple[MemberId, int]] = set()
         self.secrets: Encoded | None = None
 
     def owner(self, shard: int) -> MemberId:
@@ -46,7 +49,7 @@ class MaskedExchange(Exchange):
         """Its shards and share were those of the other commitment."""
         super().replace_commitment(signed)
         self.shares.pop(signed.member, None)
-        for parts in (self.parts, self.fetching_parts):
+        for parts in (self.parts, self.asked, self.failed):
             parts.difference_update([part for part in parts if part[0] == signed.member])
 
     def is_complete(self, member: MemberId) -> bool:
@@ -61,7 +64,12 @@ class MaskedExchange(Exchange):
         """The shards to pull now: mine, and those wanted beside, of members whose commitment is known."""
         mine = {(member, shard) for member in self.commitments for shard in self.my_shards}
         known = {part for part in mine | self.wanted if part[0] in self.commitments}
-        return sorted(known - self.parts - self.fetching_parts)
+        return sorted(known - self.parts - self.asked)
+
+    def retry(self) -> None:
+        """What failed may be asked for again."""
+        self.asked -= self.failed
+        self.failed.clear()
 
     def share_of(self, member: MemberId) -> bytes | None:
         """My share of a member's self-mask."""

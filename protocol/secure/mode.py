@@ -120,7 +120,7 @@ class SecureMode:
         """Pull my shards (and those that I want beside) from their senders, or whoever has them."""
         assert isinstance(exchange, MaskedExchange)
         for member, shard in exchange.missing_parts():
-            exchange.fetching_parts.add((member, shard))
+            exchange.asked.add((member, shard))
             others = (exchange.owner(shard), *exchange.order)
             sources = dict.fromkeys((member, *others))
             sources.pop(self._context.me, None)
@@ -128,6 +128,9 @@ class SecureMode:
 
     def retry(self) -> None:
         """What nobody delivered is asked for again."""
+        for exchange in self._state.exchanges.values():
+            assert isinstance(exchange, MaskedExchange)
+            exchange.retry()
         for gathering in self._gatherings.values():
             self._summing.retry(gathering)
 
@@ -152,11 +155,12 @@ class SecureMode:
         member = exchange.member_of(commitment) if exchange else None
         if not isinstance(exchange, MaskedExchange) or member is None:
             return
-        exchange.fetching_parts.discard((member, shard))
-        if arrived:
-            self._state.progress_at = self._context.now
-            exchange.parts.add((member, shard))
-            self._hold_if_complete(exchange, member)
+        if not arrived:  # tried again with the next announcement, or when a peer comes up
+            exchange.failed.add((member, shard))
+            return
+        self._state.progress_at = self._context.now
+        exchange.parts.add((member, shard))
+        self._hold_if_complete(exchange, member)
 
     def _hold_if_complete(self, exchange: MaskedExchange, member: MemberId) -> None:
         if member not in exchange.held and exchange.is_complete(member):

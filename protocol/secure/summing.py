@@ -153,8 +153,8 @@ class Summing:
                 gathering.failed.add((shard, ref.root))
             case Checked(sums=sums, totals=totals, mine=mine):
                 gathering.totals[sums], gathering.mine[sums] = totals, mine
-            case Measured(sums=sums, values=values):
-                gathering.measured.update({(sums, member, shard): value for member, shard, value in values})
+            case Measured():
+                self._on_measured(gathering, event)
 
     def retry(self, gathering: Gathering) -> None:
         """Ask again for sums that nobody delivered."""
@@ -166,11 +166,8 @@ class Summing:
         gathering.summing.discard(shard)
         gathering.recounted.add(shard)
         gathering.held[shard] = ref
-        for root, signed in gathering.claims[shard].items():
-            if root != ref.root:
-                self._accuse(
-                    gathering, signed, "wrong sum", f"its sum of shard {shard} is not that of the shards"
-                )
+        for claim in gathering.claims[shard].values():
+            self._hold_to(gathering, claim)
         if not any(signed.member == self._context.me for signed in gathering.claims[shard].values()):
             body = Sum(
                 self._context.federation.id, self._state.round, gathering.digest, shard, ref.root, ref.size
@@ -179,6 +176,13 @@ class Summing:
             self._context.persist(self._state.round, Said(signed))
             gathering.add_claim(signed)
             self._context.broadcast(signed)
+
+    def _hold_to(self, gathering: Gathering, claim: Signed) -> None:
+        """Compare a claimed sum with the one that I made myself."""
+        assert isinstance(claim.body, Sum)
+        shard = claim.body.shard
+        if claim.body.root != gathering.held[shard].root:
+            self._accuse(gathering, claim, "wrong sum", f"its sum of shard {shard} is not that of the shards")
 
     # --- fingerprints ---------------------------------------------------------------------------------------
 
@@ -201,10 +205,12 @@ class Summing:
         # [IGNORE] It contradicts what its member said before (the register spreads the evidence)
         if not self._context.note(signed):
             raise Ignore("a second word, which is evidence only")
-        if isinstance(body, Sum):
-            gathering.add_claim(signed)
-        else:
+        if isinstance(body, Fingerprint):
             self._ballot.add_print(signed)
+            return
+        gathering.add_claim(signed)
+        if body.shard in gathering.recounted:
+            self._hold_to(gathering, signed)
 
     def _knows(self, gathering: Gathering, signed: Signed) -> bool:
         if isinstance(signed.body, Sum):
@@ -289,12 +295,16 @@ class Summing:
             self._recount(gathering, shard)
             return
         self._measure(gathering, sums, [(member, shard) for member in gathering.members])
-        prints = self._ballot.prints(gathering.digest, sums)
-        for member in gathering.members:
-            measured, signed = gathering.measured.get((sums, member, shard)), prints.get(member)
-            if measured is None or signed is None or not isinstance(signed.body, Fingerprint):
+
+    def _on_measured(self, gathering: Gathering, event: Measured) -> None:
+        """From now on these values count; who signed others is named."""
+        prints = self._ballot.prints(gathering.digest, event.sums)
+        for member, shard, value in event.values:
+            gathering.measured[event.sums, member, shard] = value
+            signed = prints.get(member)
+            if signed is None or not isinstance(signed.body, Fingerprint) or not signed.body.values:
                 continue
-            if signed.body.values and decode_values(signed.body.values)[shard] != measured:
+            if decode_values(signed.body.values)[shard] != value:
                 reason = f"its fingerprint of its shard {shard} is not that of the shard it committed to"
                 self._accuse(gathering, signed, "wrong fingerprint", reason)
 

@@ -20,7 +20,8 @@ PARAMETERS = 130
 class Faults:
     """What may go wrong before `until` (virtual seconds); after it every link is whole and every node comes back.
 
-    `loss`, `duplicate` and `fit_failure` are probabilities, `latency` bounds of seconds. `crashes` happen between two
+    `loss`, `duplicate`, `replay` (the same message again, up to a minute later) and `fit_failure` are probabilities,
+    `latency` bounds of seconds. `crashes` happen between two
     events, `broken_off` inside the effects of one (biased to the edges of a Persist), `partitions` cut the honest in
     two for a while. `two_faced` members are two nodes each, of which every other member sees one. `dead` members stop
     for good at some moment. `ledger` is how long a record takes to be final.
@@ -33,6 +34,7 @@ class Faults:
     until: float = 60.0
     loss: float = 0.0
     duplicate: float = 0.0
+    replay: float = 0.0
     latency: tuple[float, float] = (0.005, 0.05)
     fit_failure: float = 0.0
     crashes: int = 0

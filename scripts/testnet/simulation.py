@@ -57,6 +57,10 @@ HEARTBEAT = 5.0
 """Seconds until the others notice that a node is gone."""
 
 
+REPLAY_SECONDS = 60.0
+"""How late a message may come once more."""
+
+
 class Violation(AssertionError):
     """A run broke a rule that holds in every schedule; the message names the seed."""
 
@@ -303,6 +307,9 @@ class Simulation:
         for _ in range(2 if self.happens(self.faults.duplicate) else 1):
             self.delivered += 1
             self.tell(receiver, FrameReceived(neighbour, decode_frame(data)), self.latency())
+        if self.happens(self.faults.replay):
+            late = self.random.uniform(0.0, REPLAY_SECONDS)
+            self.tell(receiver, FrameReceived(neighbour, decode_frame(data)), late)
 
     def _betrays_the_other_face(self, receiver: Node, frame: Frame) -> bool:
         """A face that heard what the other one said would say the same, and the liar would lie no more."""

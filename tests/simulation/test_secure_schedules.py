@@ -30,8 +30,9 @@ class Family:
 FAMILIES = [
     Family("plain", 4, 60, lambda seed: Faults()),
     Family("losses", 4, 60, lambda seed: Faults(loss=0.1, duplicate=0.2, latency=(0.005, 1.0))),
-    Family("crashes", 4, 120, lambda seed: Faults(duplicate=0.1, latency=USUAL, crashes=5)),
-    Family("broken-off", 4, 120, lambda seed: Faults(until=30, loss=0.02, latency=USUAL, broken_off=10)),
+    Family("replays", 4, 60, lambda seed: Faults(replay=0.2, latency=USUAL, crashes=2)),
+    Family("crashes", 4, 100, lambda seed: Faults(duplicate=0.1, latency=USUAL, crashes=5)),
+    Family("broken-off", 4, 100, lambda seed: Faults(until=30, loss=0.02, latency=USUAL, broken_off=10)),
     Family("partitions", 4, 100, lambda seed: Faults(latency=USUAL, partitions=4, fit_failure=0.2)),
     Family("two-faced", 4, 80, lambda seed: Faults(latency=USUAL, two_faced=(seed % 4,))),
     Family("dead", 4, 100, lambda seed: Faults(loss=0.02, latency=USUAL, dead=(seed % 4,))),
