@@ -146,8 +146,8 @@ class Attempts:
     def gathered(self) -> bool:
         """Whether the proposer need not wait any longer.
 
-        Every member not known to be away is ready, or the grace is over; in a later attempt a quorum has entered it, too
-        (one that was entered early, because its proposer died, may find members still training).
+        Every member not known to be away is ready, or the grace is over; in a later attempt a quorum has entered it
+        too (one that was entered early, because its proposer died, may find members still training).
         """
         context, state = self._context, self._state
         ready = self.is_over("grace") or set(context.members) - context.down <= set(state.readies)
