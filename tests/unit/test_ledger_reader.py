@@ -138,13 +138,13 @@ def usual_recursion_limit() -> Iterator[None]:
     sys.setrecursionlimit(before)
 
 
-def final_is(depth: int) -> Edit:
+def final_is(front: "Front", depth: int) -> Edit:
     """The block `depth` below the last is the finalized one."""
 
     def edit(request: dict[str, Any], reply: Any) -> Any:
         if request["params"][:1] == ["finalized"]:
             number = int(reply["result"]["number"], 16)
-            reply["result"]["number"] = hex(max(0, number - depth))
+            reply["result"] = front.chain.devchain.block(hex(max(0, number - depth)))
         return reply
 
     return edit
@@ -192,7 +192,7 @@ def test_the_search_starts_where_the_contract_was_deployed(front: Front, reader:
 
 
 def test_a_reorganisation_above_finality_is_followed(front: Front, reader: LedgerReader) -> None:
-    front.edit = final_is(2)
+    front.edit = final_is(front, 2)
     forked = Chain()
     for chain in (front.chain, forked):
         chain.record()
