@@ -168,7 +168,7 @@ class RpcClient:
         transaction too, its bytes being the same).
         """
         deadline = time.monotonic() + self._timeout
-        failures: dict[str, str] = {}
+        failures = {one.name: str(one.refused) for one in self._endpoints if one.refused is not None}
         for attempt in range(_TRIES):
             usable = self._usable()
             for untried in range(len(usable), 0, -1):
