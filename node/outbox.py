@@ -101,6 +101,8 @@ class Outbox:
         self._block_at = self._moved_at = trio.current_time()
         self._compared_at = -math.inf
         self._notes: tuple[str, ...] = ()
+        self.asked = trio.Event()
+        """Set once the ledger was asked for the first time, whatever it answered."""
         self.verified = trio.Event()
         """Set once the ledger has shown, in this life of the node, that it is the charter's."""
         self.head: LedgerHead | None = None
@@ -146,6 +148,7 @@ class Outbox:
                 self.reason = str(error)
                 self._log.error("the ledger cannot be gone on with", error=str(error), backlog=self.backlog)
                 raise
+            self.asked.set()
             self._recover()
             with trio.move_on_after(self._rest()):
                 await self._changed.wait()
@@ -188,6 +191,7 @@ class Outbox:
         if self.state != state:
             self._log.warning(f"ledger {state}", error=str(error), backlog=self.backlog)
         self.state, self.reason = state, str(error)
+        self.asked.set()
         self._failures += 1
         # What is not recorded by now stops the rounds: be quick to notice when the ledger is back.
         paused = self.backlog >= self._charter.schedule.max_ahead
