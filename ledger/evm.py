@@ -14,8 +14,8 @@ import msgspec
 
 from folkmoot.ledger.answers import BlockAnswer, ReceiptAnswer, parse, to_bytes, to_hex, to_int
 from folkmoot.ledger.build import contract_build
-from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed
-from folkmoot.ledger.fees import GWEI, Fees, choose_fees
+from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NoFunds, NonceUsed
+from folkmoot.ledger.fees import ETHER, GWEI, Fees, choose_fees
 from folkmoot.ledger.port import PreparedTransaction
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.refusals import explain_refusal, is_known
@@ -171,7 +171,10 @@ class _Payer:
         nonce: int | None = None,
         replaces: PreparedTransaction | None = None,
     ) -> PreparedTransaction:
-        """A signed transaction, sent nowhere yet; raises `LedgerRejected` if it would revert, `FeesTooHigh`."""
+        """A signed transaction, sent nowhere yet.
+
+        Raises `LedgerRejected` if it would revert, `FeesTooHigh`, or `NoFunds` if the account could not pay for it.
+        """
         call = {"from": self._account.address, "data": to_hex(data)} | ({"to": to_hex(to)} if to else {})
         try:
             # On the pending block, which some nodes take for default, what is to be replaced would be in the way.
@@ -183,10 +186,12 @@ class _Payer:
         elif nonce is None:
             nonce = self.nonce("pending")
         fees, fields = self._fees(replaces)
+        gas = int(gas * _GAS_MARGIN)
+        self._check_funds(gas * fees.max_fee)
         transaction: dict[str, Any] = {
             "chainId": chain_id,
             "nonce": nonce,
-            "gas": int(gas * _GAS_MARGIN),
+            "gas": gas,
             "value": 0,
             "data": data,
             **fields,
@@ -196,6 +201,17 @@ class _Payer:
         signed = self._account.sign_transaction(transaction)
         raw, hash_ = bytes(signed.raw_transaction), bytes(signed.hash)
         return PreparedTransaction(raw=raw, hash=hash_, nonce=nonce, max_fee=fees.max_fee, tip=fees.tip)
+
+    def _check_funds(self, cost: int) -> None:
+        """Better here than by the node's refusal: nothing is signed, and it says which account lacks what."""
+        address = self._account.address
+        balance = to_int(self._rpc.call("eth_getBalance", address, "latest"))
+        if balance < cost:
+            raise NoFunds(
+                f"insufficient funds: the gas key's account {address} has {balance / ETHER:.9f}, a transaction may "
+                f"cost {cost / ETHER:.9f}",
+                "send it some of the chain's currency",
+            )
 
     def _fees(self, replaces: PreparedTransaction | None) -> tuple[Fees, dict[str, int]]:
         """The fees, and as fields of a transaction: EIP-1559 where the chain has a base fee, else one gas price."""

@@ -6,6 +6,8 @@ from folkmoot.ledger.errors import FeesTooHigh
 from folkmoot.ledger.port import PreparedTransaction
 
 GWEI = 10**9
+ETHER = 10**18
+"""Wei in a unit of the chain's currency, whatever it is called."""
 
 
 class Fees(msgspec.Struct, frozen=True):

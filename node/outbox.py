@@ -197,6 +197,7 @@ class Outbox:
         paused = self.backlog >= self._charter.schedule.max_ahead
         longest = PAUSED_SECONDS if paused else math.inf
         await trio.sleep(min(_nth(BACKOFF_SECONDS, self._failures), longest))
+        self._block_at = trio.current_time()  # silence says nothing of the chain's pace
 
     def _recover(self) -> None:
         if self._failures:

@@ -4,7 +4,7 @@ Same calls, same blocks: two chains that share their first blocks make a reorgan
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,14 +29,18 @@ Edit = Callable[[dict[str, Any], Any], Any]
 
 
 class Front(ThreadingHTTPServer):
-    """JSON-RPC of `chain`, through `edit`; counts requests by method."""
+    """JSON-RPC of `chain`, through `edit`; counts requests by method.
+
+    What `instead` answers to a request never reaches the chain.
+    """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, chain: "Chain | None" = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.chain = Chain()
+        self.chain = chain or Chain()
         self.edit: Edit = lambda request, reply: reply
+        self.instead: Callable[[dict[str, Any]], Any] = lambda request: None
         self.raw: bytes | None = None
         self.status = 200
         self.counts: dict[str, int] = {}
@@ -48,6 +52,8 @@ class Front(ThreadingHTTPServer):
     def answer(self, body: bytes) -> bytes:
         request = msgspec.json.decode(body)
         self.counts[request["method"]] = self.counts.get(request["method"], 0) + 1
+        if (own := self.instead(request)) is not None:
+            return msgspec.json.encode(own)
         reply = msgspec.json.decode(JsonRpc(self.chain.devchain, None).answer(body))
         return self.raw if self.raw is not None else msgspec.json.encode(self.edit(request, reply))
 
@@ -71,12 +77,17 @@ class _Handler(BaseHTTPRequestHandler):
 class Chain:
     """A chain with the contract on it; same calls, same blocks."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        charter: bytes = CHARTER,
+        attesters: Sequence[bytes] = tuple(key.address for key in KEYS),
+        funded: Sequence[bytes] = (),
+    ) -> None:
         payer = evm._web3().eth.account.from_key(GAS_KEY)
-        self.devchain = DevChain(CHAIN_ID, [bytes.fromhex(payer.address[2:])], START)
+        self.devchain = DevChain(CHAIN_ID, [bytes.fromhex(payer.address[2:]), *funded], START)
         self._payer = payer
         self._nonce = 0
-        self._send(None, evm._deploy_call(CHARTER, [key.address for key in KEYS]))
+        self._send(None, evm._deploy_call(charter, attesters))
         receipt = self.devchain.receipt(self.devchain.block("latest")["transactions"][0])  # type: ignore[index]
         assert receipt is not None
         self.contract = bytes.fromhex(receipt["contractAddress"][2:])
@@ -93,13 +104,17 @@ class Chain:
         self.head = struct_hash(body)
         return body
 
-    def _send(self, to: bytes | None, data: bytes) -> None:
+    def fund(self, address: bytes) -> None:
+        """Give an account an ether."""
+        self._send(address, b"", 10**18)
+
+    def _send(self, to: bytes | None, data: bytes, value: int = 0) -> None:
         fields: dict[str, Any] = {
             "chainId": CHAIN_ID,
             "nonce": self._nonce,
             "gas": 2_000_000,
             "data": data,
-            "value": 0,
+            "value": value,
         }
         fields |= {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 0} | ({"to": to} if to else {})
         self._nonce += 1
