@@ -20,6 +20,7 @@ from pathlib import Path
 import trio
 
 from folkmoot.ledger.audit_key import AuditKey
+from folkmoot.ledger.development import check_secret_keys
 from folkmoot.ledger.evm import EvmLedger
 from folkmoot.ledger.port import LedgerHead
 from folkmoot.ledger.signing import KeySigner, KeyVerifier
@@ -97,7 +98,7 @@ def open_home(path: Home) -> Node:
 
 
 def _check_keys(home: Home, charter: Charter, me: MemberId) -> None:
-    """The keys on disk must be those that the charter names."""
+    """The keys on disk must be those that the charter names, and nobody else's."""
     public, member = public_keys(home.keys), charter.members[me]
     for what in ("peer_id", "identity_key", "sealing_key", "audit_key"):
         if getattr(public, what) != getattr(member, what):
@@ -105,6 +106,7 @@ def _check_keys(home: Home, charter: Charter, me: MemberId) -> None:
                 f"{home.keys}: the {what} is not the one that the charter names for {member.name}; "
                 "use the keys that were made for this federation"
             )
+    check_secret_keys(charter, public.gas_key)
 
 
 def _initial_model(home: Home, charter: Charter) -> BlobRef:
