@@ -4,11 +4,13 @@ A node that has seen it once, with this very journal, goes on without an RPC. If
 the outbox ends the node.
 """
 
+import msgspec
 import trio
 from structlog.stdlib import BoundLogger
 
+from folkmoot.ledger.port import FinalBlock, LedgerHead
 from folkmoot.node.engine import RECORDED
-from folkmoot.node.outbox import VERIFIED, Outbox
+from folkmoot.node.outbox import FINAL_BLOCK, VERIFIED, Outbox
 from folkmoot.node.store import Journal
 from folkmoot.node.watch import Watch
 from folkmoot.protocol.types import Round
@@ -36,6 +38,23 @@ async def read_recorded(outbox: Outbox, journal: Journal) -> Round:
     """How far the finalised record is: as the outbox found it, or, while the ledger is silent, as it once was."""
     known = await trio.to_thread.run_sync(journal.meta, RECORDED)
     return max(int(known or 0), outbox.head.finalized_height if outbox.head is not None else 0)
+
+
+def read_final_block(journal: Journal) -> FinalBlock | None:
+    """The block that was final when this node last saw a round become so."""
+    kept = journal.meta(FINAL_BLOCK)
+    return msgspec.msgpack.decode(kept, type=FinalBlock) if kept is not None else None
+
+
+def accept_chain(journal: Journal, head: LedgerHead) -> Round:
+    """After a deep reorganisation: take `head` for true from now on; the number of rounds that were recorded before.
+
+    At the next start the node reads its journal and archive from there on, and hands in again what the chain lost.
+    """
+    recorded = int(journal.meta(RECORDED) or 0)
+    journal.set_meta(RECORDED, str(min(recorded, head.finalized_height)).encode())
+    journal.set_meta(FINAL_BLOCK, msgspec.msgpack.encode(head.final))
+    return recorded
 
 
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -22,6 +22,9 @@ ledger = LazyGroup(
     name="ledger",
     help="The federation's public record: its contract on an EVM chain.",
     table={
+        "accept": Entry(
+            "folkmoot.node.cli.ledger_accept:accept", "Go on after the chain undid what was final.", "node"
+        ),
         "deploy": Entry(f"{_HERE}:deploy", "Put the contract of a signed charter on the chain."),
         "dev": Entry(
             "folkmoot.testnet.ledger_dev:dev", "Run a chain for development on this machine.", "testnet"

@@ -8,7 +8,11 @@ import pytest
 import trio
 from living_federation import House, LivingFederation, in_virtual_time
 
+from folkmoot.ledger.errors import LedgerReorganised
+from folkmoot.ledger.memory import MemoryLedger
+from folkmoot.node.ledger_start import accept_chain, read_final_block
 from folkmoot.node.outbox import PAUSED_SECONDS
+from folkmoot.node.store import Journal
 from folkmoot.protocol.charter import Averaging, Schedule
 
 ROUNDS, AHEAD = 7, 3
@@ -68,3 +72,25 @@ def test_rounds_go_on_without_the_ledger_until_they_are_too_far_ahead(tmp_path: 
 async def _until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - in virtual time
         await trio.sleep(0.05)
+
+
+def test_what_a_deep_reorganisation_undid_is_recorded_again_once_it_is_accepted(tmp_path: Path) -> None:
+    """Nothing was lost with the chain: statements and signatures lie in every attester's archive."""
+
+    async def story(federation: LivingFederation) -> None:
+        await federation.run()
+        federation.chain.reorg(federation.chain.head().block)
+        assert federation.chain.head().height == 0
+        with pytest.raises(ExceptionGroup) as caught:
+            await federation.run()
+        assert caught.group_contains(LedgerReorganised) and caught.value.split(LedgerReorganised)[1] is None
+        for house in federation.houses:
+            house.ledger = MemoryLedger(federation.chain, bytes([house.me + 1]) * 20)
+            with Journal.open(house.store) as journal:
+                assert read_final_block(journal) is not None
+                assert accept_chain(journal, federation.chain.head()) >= ROUNDS - 2
+        await federation.run()
+        federation.check()
+        assert [record.statement.round for record in federation.chain.records()] == list(range(1, ROUNDS + 1))
+
+    tell(tmp_path, story)
