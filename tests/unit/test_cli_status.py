@@ -18,7 +18,7 @@ from folkmoot.node.cli.status import (
     metric_names,
     status,
 )
-from folkmoot.node.status_file import NodeStatus, RoundStatus, StatusError, write_status
+from folkmoot.node.status_file import Misbehaviour, NodeStatus, RoundStatus, StatusError, write_status
 
 
 @pytest.fixture
@@ -61,6 +61,15 @@ def test_it_shows_state_peers_and_history(tmp_path: Path, report: NodeStatus) ->
         "stale round: 3",
     ):
         assert part in shown.output
+
+
+def test_it_names_who_was_caught_and_why(tmp_path: Path, report: NodeStatus) -> None:
+    for member in ("bob", "carol"):
+        one = Misbehaviour(member=member, kind="wrong sum", reason="not that of the shards", round=3)
+        report.misbehaviour.append(one)
+    write_status(tmp_path / "status.json", report)
+    shown = CliRunner().invoke(status, ["--home", str(tmp_path)]).output
+    assert "bob: wrong sum (round 3)" in shown and "carol: wrong sum (round 3)" in shown
 
 
 def test_json_is_the_file_and_whether_it_runs(tmp_path: Path, report: NodeStatus) -> None:
