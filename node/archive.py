@@ -1,8 +1,8 @@
 """What was exchanged, kept by content: blobs and round records, and the models.
 
-Layout of an archive: `blobs/ab/<hex root>` and `rounds/<8 digits>.record`. A file is written under `tmp/`,
-fsynced and renamed, so that whatever stands in its place is whole; a full disk leaves nothing behind. Reading
-creates nothing: an archive on read-only media can be audited.
+Layout of an archive: `blobs/ab/<hex root>`, `rounds/<8 digits>.record` and, in secure mode, `masked/<epoch>/<hex
+root>`. A file is written under `tmp/`, fsynced and renamed, so that whatever stands in its place is whole; a full disk
+leaves nothing behind. Reading creates nothing: an archive on read-only media can be audited.
 """
 
 import os
@@ -20,6 +20,7 @@ from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.types import Digest, Round
 
 TEMPORARY = "tmp"
+MASKED = "masked"
 
 
 class ArchiveError(FolkmootError):
@@ -193,9 +194,29 @@ class BlobStore:
         with _explained(self.place(root)):
             self.place(root).unlink(missing_ok=True)
 
+    def drop_damaged(self, ref: BlobRef) -> bool:
+        """Remove a blob whose file is not what its name says; whether it was."""
+        try:
+            self.leaves(ref)
+        except ArchiveError:
+            self.remove(ref.root)
+            return True
+        return False
+
     def clean(self) -> None:
         """Drop what a killed writer left behind; for the store's one writing process, at its start."""
         shutil.rmtree(self.root / TEMPORARY, ignore_errors=True)
+
+
+class MaskedShards(BlobStore):
+    """The masked shards of one epoch: `masked/<epoch>/<hex root>` of an archive, so that they can go at once."""
+
+    def __init__(self, root: Path, epoch: int) -> None:
+        super().__init__(root)
+        self.folder = root / MASKED / str(epoch)
+
+    def place(self, root: Digest) -> Path:
+        return self.folder / root.hex()
 
 
 class Archive(BlobStore):
@@ -204,6 +225,29 @@ class Archive(BlobStore):
     def place(self, root: Digest) -> Path:
         name = root.hex()
         return self.root / "blobs" / name[:2] / name
+
+    def path(self, root: Digest) -> Path | None:
+        """The file of the blob called `root`, a masked shard's too; None if it is not here."""
+        stores = (self, *(self.masked(epoch) for epoch in self.masked_epochs()))
+        places = (store.place(root) for store in stores)
+        return next((place for place in places if place.is_file()), None)
+
+    def masked(self, epoch: int) -> MaskedShards:
+        """Where the masked shards of an epoch's rounds are, own and others'."""
+        return MaskedShards(self.root, epoch)
+
+    def masked_epochs(self) -> list[int]:
+        """The epochs of which there are masked shards, ascending."""
+        names = (path.name for path in (self.root / MASKED).glob("*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def erase_masked(self, before_epoch: int) -> None:
+        """Remove the masked shards of all epochs below `before_epoch`; raises `ArchiveError`."""
+        for epoch in self.masked_epochs():
+            if epoch < before_epoch:
+                folder = self.masked(epoch).folder
+                with _explained(folder):
+                    shutil.rmtree(folder)
 
     def add_record(self, number: Round, record: bytes) -> None:
         """Store the record of a round, durable on return; replaces an earlier one (a reorganised chain)."""

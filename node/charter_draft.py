@@ -20,7 +20,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import Charter, Member, Tensor, check_charter
+from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, Charter, Member, Tensor, check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.schema import Schema
@@ -36,6 +36,9 @@ MODEL_SECONDS = 120.0
 
 SLOW_LINK = 2e6
 """Bytes a second at which a member should still be able to fetch a round's updates in one attempt."""
+
+SECURE_WEIGHT_CAP = 4_096
+"""Examples for full weight where a secure draft says nothing else: weights have 255 steps only."""
 
 Table: TypeAlias = dict[str, Any]
 """A TOML table, before msgspec makes a `Charter` of it."""
@@ -148,6 +151,16 @@ def run_child(module: str, *arguments: str, given: bytes = b"") -> bytes:
     return done.stdout
 
 
+def averaging_table(mode: str | None, members: int, chosen: Table) -> Table:
+    """What a draft says of averaging before what was `chosen` by --set: secure if the federation's size allows it."""
+    averaging = chosen.get("averaging")
+    if isinstance(averaging, dict) and "mode" in averaging:
+        mode = averaging["mode"]
+    if mode is None:
+        mode = "secure" if MIN_GROUP <= members <= MAX_GROUP else "open"
+    return {"mode": mode, "weight_cap": SECURE_WEIGHT_CAP} if mode == "secure" else {"mode": mode}
+
+
 def build_charter(members: Sequence[Member], chain_id: int, tables: Table) -> Charter:
     """The charter of these members under `tables` (name, model, schedule and whatever else was chosen).
 
@@ -178,8 +191,12 @@ def _with_time_for_updates(charter: Charter) -> Charter:
     """A shortest attempt in which even a slow link brings all updates: before the first round, nothing else says."""
     schedule = charter.schedule
     values = charter.model.parameters
-    one = payload_size(len(charter.members), codec_named(charter.averaging.codec).encoded_size(values))
-    seconds = round(one * (len(charter.members) - 1) / SLOW_LINK, 1)
+    if charter.is_secure:
+        received = 2 * values * charter.secrecy.ring // 8  # my shards of the others, then the other sums
+    else:
+        one = payload_size(len(charter.members), codec_named(charter.averaging.codec).encoded_size(values))
+        received = one * (len(charter.members) - 1)
+    seconds = round(received / SLOW_LINK, 1)
     longest = min(max(schedule.attempt_min, seconds), schedule.attempt_max)
     return msgspec.structs.replace(charter, schedule=msgspec.structs.replace(schedule, attempt_min=longest))
 

@@ -28,18 +28,21 @@ from folkmoot.node.archive import Archive, Models
 from folkmoot.node.charter_files import load_charter
 from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.data.child import prepare_data
-from folkmoot.node.engine import Engine, Rooms
+from folkmoot.node.engine import Engine
 from folkmoot.node.keys import NodeKeys, load_keys, public_keys
 from folkmoot.node.learning import Learning, check_data, data_manifest
 from folkmoot.node.ledger_start import await_known_ledger, read_recorded
 from folkmoot.node.logs import Once, logger
+from folkmoot.node.masked_sums import MaskedSums
+from folkmoot.node.masking import Masking
 from folkmoot.node.model_file import read_starting_weights
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.payloads import Payloads
-from folkmoot.node.store import KILL_AT_WRITE, Journal, kill_at_write
+from folkmoot.node.rooms import Rooms
+from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_after_entry, kill_at_write
 from folkmoot.node.train.source import locate_source
 from folkmoot.node.trainer import Task, TrainerProcess
 from folkmoot.node.watch import Watch
@@ -146,8 +149,9 @@ class _Stop:
 
 
 async def _run_until(node: Node, stop: _Stop) -> None:
-    hook = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
-    with Journal.open(node.home.store, on_write=hook) as journal:
+    on_write = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
+    on_append = kill_after_entry(os.environ[KILL_AFTER_ENTRY]) if KILL_AFTER_ENTRY in os.environ else None
+    with Journal.open(node.home.store, on_write=on_write, on_append=on_append) as journal:
         journal.bind(node.federation.id, node.charter.digest)
         watch = Watch(node.home, node.charter, node.me)
         with watch.telling():
@@ -298,14 +302,16 @@ class _Daemon:
 
     def _rooms(self, network: Network) -> Rooms:
         node = self._node
-        sealing = bytes(node.keys.sealing)
+        sealing, updates = bytes(node.keys.sealing), node.home.path / "updates"
+        masking = Masking(node.federation, node.me, self._journal, self._archive, updates)
         learning = Learning(
             charter=node.charter,
             trainer=self._trainer,
             journal=self._journal,
-            updates=node.home.path / "updates",
+            updates=updates,
             manifest=self._manifest,
             timeout=node.config.trainer.timeout,
+            mask_key=masking.mask_key if node.charter.is_secure else None,
         )
         return Rooms(
             charter=node.charter,
@@ -314,6 +320,8 @@ class _Daemon:
             archive=self._archive,
             models=self._models,
             payloads=Payloads(node.federation, node.me, sealing, self._journal, self._archive, self._models),
+            masking=masking,
+            sums=MaskedSums(node.charter, self._archive, self._models),
             learning=learning,
             outbox=self._outbox,
             watcher=self._watch,

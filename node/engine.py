@@ -2,78 +2,64 @@
 
 One task consumes one bounded channel of events and owns the machine, so nothing needs a lock. Effects run in the
 order in which they come, and `Persist` is a barrier: the journal is on disk before anything after it happens. What
-takes long (training, transfers, sums) runs beside, in tasks of the engine's nursery, and comes back as an event.
+takes long (training, transfers, sums) runs beside, in tasks of the engine's nursery, and comes back as an event
+(`workshop`, `masked_work`).
 """
 
-import random
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import trio
-from structlog.stdlib import BoundLogger
 
-from folkmoot.node.archive import Archive, ArchiveError, Models
-from folkmoot.node.learning import DISCLOSURE, Learning
-from folkmoot.node.logs import Once
+from folkmoot.node.learning import DISCLOSURE
+from folkmoot.node.masked_work import MaskedWork
 from folkmoot.node.network import port
-from folkmoot.node.outbox import Outbox
-from folkmoot.node.payloads import Payloads
-from folkmoot.node.store import Journal
-from folkmoot.node.train.wire import TrainerError
+from folkmoot.node.rooms import Rooms
+from folkmoot.node.store import PERMITTED
 from folkmoot.node.transfers import Transfers
-from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.charter import Charter
+from folkmoot.node.workshop import Workshop
 from folkmoot.protocol.effects import (
+    Accuse,
     Aggregate,
     ArchiveRound,
     Blame,
     CancelFit,
+    Check,
     Effect,
     Encode,
     Fetch,
+    FetchPart,
     FetchSnapshot,
+    FetchSum,
     Finished,
     Fit,
     Gossip,
+    Measure,
     Persist,
     Promote,
     Record,
     RecordEvidence,
     Send,
     StartTimer,
+    SumParts,
+    Unmask,
 )
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.events import (
     Event,
-    FetchFailed,
-    FitFailed,
     FrameReceived,
     HeadAdvanced,
-    PayloadArrived,
     PayloadServed,
     PeerDown,
     PeerUp,
-    SnapshotFailed,
-    SnapshotReady,
     Started,
     Timer,
     TimerFired,
     TransferProgress,
 )
 from folkmoot.protocol.journal import Entry, decode_entry, encode_entry, entry_kind
-from folkmoot.protocol.messages import (
-    Commitment,
-    Frame,
-    KeyShared,
-    KeyWanted,
-    Signed,
-    body_digest,
-    decode_frame,
-    encode,
-)
-from folkmoot.protocol.metrics import Metrics, select_metrics
+from folkmoot.protocol.messages import Frame, KeyShared, KeyWanted, Signed, decode_frame, encode
 from folkmoot.protocol.record import decode_record, encode_record
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -84,47 +70,11 @@ EVENTS = 512
 PROGRESS_SECONDS = 1.0
 """Least time between two words to the machine that payloads are arriving."""
 
-
-RETRY_SECONDS = 2.0
-"""Pause between two tries to get a base model that is gone from the disk."""
-
 RECORDED = "recorded"
 """Journal meta: the round up to which this node is done and the ledger's record is final."""
 
 ROUNDS_REREAD = 3
 """Recorded rounds whose journal is read again after a restart."""
-
-
-class Watcher(Protocol):
-    """Is told what the node's status and report are made of."""
-
-    def promoted(self, effect: Promote) -> None:
-        """A round is done."""
-
-    def measured(self, model: Digest, metrics: Metrics) -> None:
-        """A model was measured on this member's held-out data; `metrics` is empty if it has none."""
-
-    def finished(self) -> None:
-        """The charter's last round is done, and its model measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """What the engine works with."""
-
-    charter: Charter
-    network: port.Network
-    journal: Journal
-    archive: Archive
-    models: Models
-    payloads: Payloads
-    learning: Learning
-    outbox: Outbox
-    watcher: Watcher
-    once: Once
-    log: BoundLogger
-    rng: random.Random
-    keep_models: int
 
 
 class Engine:
@@ -146,7 +96,8 @@ class Engine:
             machine.is_decided,
         )
         self._progress_told = -PROGRESS_SECONDS
-        self._fit_scope = trio.CancelScope()
+        self._workshop = Workshop(machine, rooms, self._transfers, self.put)
+        self._masked_work = MaskedWork(rooms, self._transfers, self.put, self._workshop.bring_base)
 
     async def put(self, event: Event) -> None:
         """Hand an event in; waits while the channel is full."""
@@ -183,7 +134,7 @@ class Engine:
     def _read_journal(self) -> list[Entry]:
         """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind."""
         rows = self._rooms.journal.entries(first_round=self._first_reread())
-        return [decode_entry(body) for _, _, kind, body in rows if kind != DISCLOSURE]
+        return [decode_entry(body) for _, _, kind, body in rows if kind not in (DISCLOSURE, PERMITTED)]
 
     def _first_reread(self) -> Round:
         recorded = int(self._rooms.journal.meta(RECORDED) or 0)
@@ -225,15 +176,12 @@ class Engine:
         try:
             frame = decode_frame(data)
         except RemoteProtocolError as error:
-            self._rooms.once.note(f"bad frame ({via})", self._name(member), error=str(error))
+            self._rooms.once.note(f"bad frame ({via})", self._rooms.name(member), error=str(error))
             return
         if isinstance(frame, KeyWanted | KeyShared):
             await self._transfers.on_key_frame(member, frame)
         else:
             await self.put(FrameReceived(member if via == "control" else None, frame))
-
-    def _name(self, member: MemberId | None) -> str:
-        return "unknown" if member is None else self._rooms.charter.members[member].name
 
     # --- what the machine asks for ------------------------------------------------------------------------------
 
@@ -250,20 +198,10 @@ class Engine:
             case StartTimer(timer=timer, delay=delay):
                 jitter = rooms.rng.uniform(0.9, 1.1) if timer.kind == "announce" else 1.0
                 nursery.start_soon(self._wake, timer, delay * jitter)
-            case Fit():
-                self._fit_scope.cancel()
-                self._fit_scope = trio.CancelScope()
-                nursery.start_soon(self._fit, effect, self._fit_scope)
-            case CancelFit():
-                self._fit_scope.cancel()
-            case Encode():
-                nursery.start_soon(self._encode, effect)
-            case Fetch():
-                nursery.start_soon(self._fetch, effect)
-            case FetchSnapshot():
-                nursery.start_soon(self._fetch_snapshot, effect)
-            case Aggregate():
-                nursery.start_soon(self._aggregate, effect)
+            case Fit() | CancelFit() | Encode() | Fetch() | FetchSnapshot() | Aggregate() | Finished():
+                self._workshop.take_on(effect, nursery)
+            case FetchPart() | SumParts() | FetchSum() | Check() | Measure() | Unmask():
+                nursery.start_soon(self._masked_work.do, effect)
             case Promote():
                 await self._promote(effect)
             case Record():
@@ -272,13 +210,12 @@ class Engine:
                 round_ = record.certificate.survivors.round
                 await trio.to_thread.run_sync(rooms.archive.add_record, round_, encode_record(record))
             case RecordEvidence(member=member, evidence=evidence):
-                rooms.log.error("misbehaviour", member=self._name(member), evidence=encode(evidence).hex())
-                rooms.once.note("equivocation", self._name(member))
-                await trio.to_thread.run_sync(rooms.archive.add_bytes, encode(evidence))
+                reason = "it signed two things that contradict each other"
+                await self._accuse(member, "equivocation", reason, encode(evidence))
+            case Accuse(member=member, kind=kind, reason=reason, signed=signed):
+                await self._accuse(member, kind, reason, encode(signed))
             case Blame(member=member, kind=kind, reason=reason):
-                rooms.once.note(f"refused {kind}", self._name(member), reason=reason)
-            case Finished():
-                nursery.start_soon(self._measure_last)
+                rooms.once.note(f"refused {kind}", self._rooms.name(member), reason=reason)
             case _:
                 assert_never(effect)
 
@@ -308,105 +245,23 @@ class Engine:
         for root in models:
             self._rooms.models.remove(root)
 
-    # --- long work, beside --------------------------------------------------------------------------------------
-
-    async def _fit(self, effect: Fit, scope: trio.CancelScope) -> None:
-        with scope:
-            await self._bring_base(effect.base, effect.round)
-            try:
-                trained = await self._rooms.learning.fit(
-                    effect.round, effect.base, self._rooms.models.place(effect.base.root)
-                )
-            except TrainerError as error:
-                self._rooms.log.error(
-                    "training failed", round=effect.round, kind=error.kind, error=error.detail
-                )
-                await self.put(FitFailed(effect.round, effect.base.root, str(error)))
-                return
-            self._rooms.watcher.measured(effect.base.root, trained.metrics)
-            await self.put(trained)
-
-    async def _encode(self, effect: Encode) -> None:
-        rooms = self._rooms
-        update = rooms.learning.update_path(effect.round)
-        try:
-            encoded = await trio.to_thread.run_sync(
-                rooms.payloads.encode, effect.round, effect.roster, effect.recipients, update
-            )
-        except TrainerError as error:
-            # After a crash the update may be gone: sit this roster out; it was never committed to.
-            rooms.log.error("cannot encode my update", round=effect.round, error=error.detail)
-            return
-        await self.put(encoded)
-
-    async def _fetch(self, effect: Fetch) -> None:
-        commitment = effect.commitment.body
-        assert isinstance(commitment, Commitment)
-        name = body_digest(commitment)
-        reason = await self._transfers.fetch_payload(commitment, name, effect.recipients, effect.sources)
-        if reason is not None:
-            member = self._name(commitment.member)
-            self._rooms.once.note("payload missing", member, round=commitment.round, reason=reason)
-        names = (commitment.round, commitment.roster, name)
-        await self.put(PayloadArrived(*names) if reason is None else FetchFailed(*names, reason))
-
-    async def _fetch_snapshot(self, effect: FetchSnapshot) -> None:
-        round_ = self.machine.current.round
-        reason = await self._transfers.fetch_model(effect.model, effect.sources, round_)
-        await self.put(
-            SnapshotReady(effect.model) if reason is None else SnapshotFailed(effect.model, reason)
-        )
-
-    async def _aggregate(self, effect: Aggregate) -> None:
-        rooms, round_ = self._rooms, effect.survivors.round
-        await self._bring_base(effect.base, round_)
-        try:
-            done, ill_formed = await trio.to_thread.run_sync(
-                rooms.payloads.aggregate, effect.base, effect.survivors, effect.roster, effect.commitments
-            )
-        except ArchiveError as error:
-            rooms.log.error("cannot sum", round=round_, error=str(error))
-            if await trio.to_thread.run_sync(self._drop_damaged, effect.base):
-                await self._aggregate(effect)
-            # Else a payload is damaged: the round goes on without me, and a later snapshot brings the model.
-            return
-        for member in ill_formed:
-            rooms.once.note("ill-formed payload", self._name(member), round=effect.survivors.round)
-        await self.put(done)
-
-    def _drop_damaged(self, model: BlobRef) -> bool:
-        """Remove a model whose file is not what its name says; whether it was."""
-        try:
-            self._rooms.models.leaves(model)
-        except ArchiveError:
-            self._rooms.models.remove(model.root)
-            return True
-        return False
-
-    async def _bring_base(self, base: BlobRef, round_: Round) -> None:
-        """A base model that is gone from the disk is fetched by its digest, again and again while the round lasts."""
-        rooms, everyone = self._rooms, tuple(range(len(self._rooms.charter.members)))
-        while not rooms.models.has(base) and self.machine.current.round == round_:
-            reason = await self._transfers.fetch_model(base, everyone, round_)
-            if reason is not None:
-                rooms.once.note("base model missing", "self", round=round_, reason=reason)
-                await trio.sleep(RETRY_SECONDS)
+    async def _accuse(self, member: MemberId, kind: str, reason: str, proof: bytes) -> None:
+        """Say who did what, wherever this node's people look, and keep the proof."""
+        rooms, name = self._rooms, self._rooms.name(member)
+        rooms.log.error("misbehaviour", member=name, kind=kind, reason=reason, proof=proof.hex())
+        rooms.once.note(kind, name)
+        rooms.watcher.accused(name, kind, reason)
+        await trio.to_thread.run_sync(rooms.archive.add_bytes, proof)
 
     async def _promote(self, effect: Promote) -> None:
-        names = [self._name(member) for member in effect.participants]
+        names = [self._rooms.name(member) for member in effect.participants]
         self._rooms.log.info(
             "round done", round=effect.round, model=effect.model.root.hex(), participants=names
         )
         self._models_of[effect.round] = effect.model.root
         self._rooms.watcher.promoted(effect)
-        await trio.to_thread.run_sync(self._rooms.learning.forget_before, effect.round + 1)
+        await trio.to_thread.run_sync(self._close, effect.round, effect.included)
 
-    async def _measure_last(self) -> None:
-        """The last model is trained on by nobody, so nobody measures it on the way."""
-        rooms, base = self._rooms, self.machine.current.base
-        try:
-            metrics = await rooms.learning.trainer.evaluate(rooms.models.place(base.root))
-            rooms.watcher.measured(base.root, select_metrics(metrics))
-        except TrainerError as error:
-            rooms.log.error("cannot measure the last model", error=error.detail)
-        rooms.watcher.finished()
+    def _close(self, round_: Round, included: bool) -> None:
+        self._rooms.learning.forget_before(round_ + 1)
+        self._rooms.masking.closed(round_, included=included)

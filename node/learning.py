@@ -6,6 +6,7 @@ were read into the daemon's own memory (PROTOCOL section 6).
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -32,20 +33,32 @@ DISCLOSURE = "disclosure"
 
 
 class Disclosure(msgspec.Struct, frozen=True):
-    """What the salted commitments of one READY stand for."""
+    """What the salted commitments of one READY stand for.
+
+    And what secure mode tells nobody, but has to hold the node to: how many rows were trained on, and the SHA-256 of
+    the update's file.
+    """
 
     round: Round
     salts: tuple[bytes, bytes, bytes]
     manifest: bytes
     privacy_log: bytes
     report: bytes
+    num_examples: int
+    update: Digest
+
+    @property
+    def salted_manifest(self) -> Digest:
+        """What READY says of the data; tells which READY this belongs to."""
+        return digest("folkmoot/v1/manifest", self.salts[0], self.manifest)
 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
     """Training as this node does it.
 
-    `manifest` is the digest of the member's data files, `timeout` the seconds that one fit may take in all.
+    `manifest` is the digest of the member's data files, `timeout` the seconds that one fit may take in all; `mask_key`
+    gives secure mode's public key for a round, and blocks.
     """
 
     charter: Charter
@@ -54,6 +67,7 @@ class Learning:
     updates: Path
     manifest: Digest
     timeout: float
+    mask_key: Callable[[Round], bytes] | None = None
 
     def update_path(self, round_: Round) -> Path:
         """Where this round's update lies, until the round is closed."""
@@ -71,21 +85,31 @@ class Learning:
         averaging = self.charter.averaging
         vector = read_vector(result.update, self.charter.model.parameters)
         _sync(result.update)
+        mask_key = self.mask_key(round_) if self.mask_key is not None else b""
         layout = Layout(self.charter.model.sizes)
         exponents = compute_exponents(vector, layout, averaging.exponent_min, averaging.exponent_max)
         report = msgspec.json.encode({"train_loss": result.train_loss, **result.metrics}, order="sorted")
         salts = (secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(32))
-        disclosure = Disclosure(round_, salts, self.manifest, b"", report)
+        disclosure = Disclosure(
+            round=round_,
+            salts=salts,
+            manifest=self.manifest,
+            privacy_log=b"",
+            report=report,
+            num_examples=result.num_examples,
+            update=_file_digest(result.update),
+        )
         self.journal.append([(round_, DISCLOSURE, msgspec.msgpack.encode(disclosure))])
         return Trained(
             round=round_,
             base=base.root,
             exponents=exponents.tobytes(),
-            manifest=digest("folkmoot/v1/manifest", salts[0], self.manifest),
+            manifest=disclosure.salted_manifest,
             privacy_log=digest("folkmoot/v1/privacy-log", salts[1]),
             report=digest("folkmoot/v1/report", salts[2], report),
             num_examples=result.num_examples,
             metrics=select_metrics(result.metrics),
+            mask_key=mask_key,
         )
 
     def forget_before(self, round_: Round) -> None:

@@ -6,8 +6,9 @@ those that the statement names.
 
 from collections.abc import Callable
 
-from folkmoot.ledger.audit.replay import Replay, sealing_secrets
+from folkmoot.ledger.audit.replay import OpenedPayloads, Replay, sealing_secrets
 from folkmoot.ledger.audit.round_checks import Case, Frame
+from folkmoot.ledger.audit.secure_checks import UnmaskedSums
 from folkmoot.ledger.audit.sources import Source
 from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.node.archive import Archive
@@ -108,7 +109,7 @@ class RecordedModels:
         """The model of the last of `cases`, consecutive rounds of which the first's base is kept."""
         number = cases[-1].round
         try:
-            replay = Replay(self._frame, sealing_secrets([self._source]))
+            replay = Replay(self._frame, self._aggregation())
             for case in cases:
                 number = case.round
                 replay.check(case)
@@ -119,6 +120,11 @@ class RecordedModels:
             ) from error
         assert replay.model is not None
         return replay.model
+
+    def _aggregation(self) -> UnmaskedSums | OpenedPayloads:
+        if self._federation.charter.is_secure:
+            return UnmaskedSums(self._frame)
+        return OpenedPayloads(self._frame, sealing_secrets([self._source]))
 
     def _kept(self, model: Digest) -> Float32s | None:
         return self._source.vector(model, self._federation.charter.model.tensors)

@@ -60,6 +60,16 @@ class RoundStatus(_Report):
     bytes: int = 0
 
 
+class Misbehaviour(_Report):
+    """A member signed something that is wrong; `kind` and `reason` say what. The proof is in log and archive."""
+
+    member: str
+    kind: str
+    reason: str
+    round: int
+    """The round in work when it came out."""
+
+
 class NodeStatus(_Report):
     """The whole file. Sizes in bytes unless they end in `_mb` (10^6 bytes); times are Unix seconds."""
 
@@ -88,6 +98,8 @@ class NodeStatus(_Report):
     history: list[RoundStatus] = []
     refused: dict[str, int] = {}
     """What peers sent that was refused: count by kind."""
+    misbehaviour: list[Misbehaviour] = []
+    """Who was caught lying, here, in all runs of this home."""
     updated: float = 0.0
 
 

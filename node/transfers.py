@@ -10,7 +10,7 @@ from folkmoot.node.archive import Archive, ArchiveError, BlobStore, Models
 from folkmoot.node.logs import Once
 from folkmoot.node.network.port import FetchError, Network
 from folkmoot.node.payloads import Payloads
-from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Commitment, KeyShared, KeyWanted, encode
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -23,6 +23,8 @@ ASK_SECONDS = 0.5
 
 ROUNDS_KEPT = 3
 """Rounds behind mine for which keys are still shared: a slow member may have to finish one."""
+
+EMPTY = ref_of(b"")
 
 OnProgress: TypeAlias = Callable[[Round], None]
 """Called for every chunk that arrives, with the round that it is for."""
@@ -78,6 +80,14 @@ class Transfers:
     async def fetch_model(self, model: BlobRef, sources: Sequence[MemberId], round_: Round) -> str | None:
         """Bring a model here, in the course of a round; None if it is here then, else why not."""
         return await self._fetch(model, self._models, sources, round_)
+
+    async def fetch_blob(
+        self, ref: BlobRef, store: BlobStore, sources: Sequence[MemberId], round_: Round
+    ) -> str | None:
+        """Bring a blob that needs no key into a store; None if it is here then, else why not."""
+        if not ref.size:  # nothing to bring
+            return None if ref == EMPTY else "an empty blob of another name"
+        return await self._fetch(ref, store, sources, round_)
 
     async def _fetch(
         self, ref: BlobRef, store: BlobStore, sources: Sequence[MemberId], round_: Round

@@ -14,6 +14,7 @@ from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.status_file import (
     LedgerStatus,
+    Misbehaviour,
     NodeStatus,
     PeakRss,
     RoundStatus,
@@ -60,6 +61,7 @@ class Watch:
             earlier = None  # it is only a view; the journal is what counts
         if earlier is not None and earlier.name == self._status.name:
             self._status.history = earlier.history
+            self._status.misbehaviour = earlier.misbehaviour
 
     # --- told by the engine -------------------------------------------------------------------------------------
 
@@ -94,6 +96,12 @@ class Watch:
                 row.metrics = found
         if self._status.model_digest in ("", model.hex()):
             self._status.metrics = found
+
+    def accused(self, name: str, kind: str, reason: str) -> None:
+        """A member was caught; once for each kind, or one liar could fill the file."""
+        known = self._status.misbehaviour
+        if not any((one.member, one.kind) == (name, kind) for one in known):
+            known.append(Misbehaviour(member=name, kind=kind, reason=reason, round=self._status.round))
 
     def finished(self) -> None:
         """The last model is measured."""

@@ -43,6 +43,10 @@ class Attempts:
         if len(ahead) > faults and ahead[faults] > self._state.attempt:
             self._enter(ahead[faults])
 
+    def give_up(self) -> None:
+        """This attempt cannot come to its end any more (a lie was found in what it signed): do not wait."""
+        self._enter(self._state.attempt + 1)
+
     def _enter(self, attempt: Attempt) -> None:
         """Give the attempts before `attempt` up and tell everybody, with the highest certificate known."""
         context, state = self._context, self._state
@@ -142,12 +146,12 @@ class Attempts:
     def gathered(self) -> bool:
         """Whether the proposer need not wait any longer.
 
-        First attempt: every member not known to be away is ready, or the grace is over. Later: a quorum has entered it.
+        Every member not known to be away is ready, or the grace is over; in a later attempt a quorum has entered it
+        too (one that was entered early, because its proposer died, may find members still training).
         """
         context, state = self._context, self._state
-        if state.attempt:
-            return self._quorum_is_here
-        return self.is_over("grace") or set(context.members) - context.down <= set(state.readies)
+        ready = self.is_over("grace") or set(context.members) - context.down <= set(state.readies)
+        return ready and (state.attempt == 0 or self._quorum_is_here)
 
     # --- early frames ---------------------------------------------------------------------------------------
 

@@ -28,6 +28,10 @@ class Ballot:
         """Learn what a digest stands for."""
         self._sets[survivors.digest] = survivors
 
+    def known_sets(self) -> tuple[Digest, ...]:
+        """The survivor sets that were ever shown, by digest."""
+        return tuple(self._sets)
+
     def get_set(self, digest: Digest) -> SurvivorSet | None:
         """The survivor set of that digest, if it was ever shown."""
         return self._sets.get(digest)

@@ -30,6 +30,9 @@ from folkmoot.protocol.metrics import check_metrics
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
+MASK_KEY_SIZE = 32
+"""Bytes of an X25519 public key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Federation:
@@ -88,9 +91,12 @@ def verify_ready(signed: Signed, federation: Federation, verifier: Verifier) -> 
         not low <= exponent <= high for exponent in struct.unpack(f"{len(ready.exponents)}b", ready.exponents)
     ):
         raise Reject(f"READY with an exponent outside [{low}, {high}]")
-    # [REJECT] Its weight is a positive count
-    if ready.num_examples < 1:
-        raise Reject("READY without examples")
+    # [REJECT] Its weight is a positive count; in secure mode it shows nothing, but the key of its masks
+    if charter.is_secure:
+        if ready.num_examples or ready.metrics or len(ready.mask_key) != MASK_KEY_SIZE:
+            raise Reject("READY of secure mode with a weight or metrics in clear, or without a mask key")
+    elif ready.num_examples < 1 or ready.mask_key:
+        raise Reject("READY without examples, or with a mask key in open mode")
     # [REJECT] Its metrics are known ones, within their bounds
     try:
         check_metrics(ready.metrics)
@@ -143,12 +149,12 @@ def verify_survivors(survivors: SurvivorSet, roster: Signed, federation: Federat
         raise Reject("survivor set names another roster")
     if (survivors.round, survivors.base, survivors.config) != (body.round, body.base, federation.config):
         raise Reject("survivor set of another round, base or configuration than its roster")
-    # [REJECT] Survivors are roster members in ascending order, and at least a quorum
+    # [REJECT] Survivors are roster members in ascending order, at least a quorum (secure mode: and k_min)
     members = [survivor.member for survivor in survivors.survivors]
     if members != sorted(set(members)) or not set(members) <= set(roster_members(body)):
         raise Reject("survivors are not distinct roster members in ascending order")
-    if len(members) < federation.charter.quorum:
-        raise Reject(f"{len(members)} survivors, the quorum is {federation.charter.quorum}")
+    if len(members) < federation.charter.survivors_needed:
+        raise Reject(f"{len(members)} survivors, {federation.charter.survivors_needed} are needed")
 
 
 def _verify_quorum(

@@ -17,12 +17,18 @@ from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import MAX_FRAME
 from folkmoot.protocol.schema import Schema, check_schema
 from folkmoot.protocol.toml import decode_toml
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 MAX_SUMMED = 32
 """Members whose updates have an exact sum: 33 bits a value, 16 a weight, 53 in all (`ring.check_headroom`)."""
 
-READY_SIZE = 640
+MAX_GROUP = 16
+"""Members whose masked updates are summed at once; their sums have four bits more than the ring."""
+
+MIN_GROUP = 3
+"""Members of a federation in secure mode: of two each would know the other's update."""
+
+READY_SIZE = 680
 """Bytes that a signed READY takes at most, besides one per tensor."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -128,12 +134,26 @@ class Training(_Terms, frozen=True, kw_only=True):
 class Averaging(_Terms, frozen=True, kw_only=True):
     """How updates become one: mode, wire codec, outer rule, weights and the bounds of the scale exponents."""
 
-    mode: Literal["open"] = "open"
+    mode: Literal["open", "secure"] = "open"
     codec: Literal["f32", "int8", "int4"] = "int4"
     rule: Literal["fedavg"] = "fedavg"
     weight_cap: Positive = 65_535
     exponent_min: Annotated[int, Meta(ge=-126, le=127)] = 0
     exponent_max: Annotated[int, Meta(ge=-126, le=127)] = 16
+
+
+class Secrecy(_Terms, frozen=True, kw_only=True):
+    """What secure mode needs besides: PROTOCOL section 4.
+
+    `ring` bits a value; `k_min` survivors at least (0: max(3, f + 2)); `threshold` shares that open a self-mask (0:
+    Q - f); mask keys live for `epoch` rounds, and are kept for `dispute_epochs` more.
+    """
+
+    ring: Literal[8, 16, 32] = 16
+    k_min: Annotated[int, Meta(ge=0, le=256)] = 0
+    threshold: Annotated[int, Meta(ge=0, le=256)] = 0
+    epoch: Positive = 50
+    dispute_epochs: Positive = 2
 
 
 class Schedule(_Terms, frozen=True, kw_only=True):
@@ -169,6 +189,7 @@ class Charter(_Terms, frozen=True, kw_only=True):
     ledger: LedgerTerms
     training: Training = Training()
     averaging: Averaging = Averaging()
+    secrecy: Secrecy = Secrecy()
     members: tuple[Member, ...]
     auditors: tuple[Auditor, ...] = ()
 
@@ -186,6 +207,30 @@ class Charter(_Terms, frozen=True, kw_only=True):
     def quorum(self) -> int:
         """Q = floor((m+f)/2)+1: any two quorums share an honest member. Never taken over a roster."""
         return quorum(len(self.members))
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether updates are masked, so that nobody sees a single one."""
+        return self.averaging.mode == "secure"
+
+    @property
+    def survivors_needed(self) -> int:
+        """How many updates a sum must hold: a quorum's, and in secure mode a crowd to hide in (`k_min`)."""
+        return max(self.quorum, self.k_min) if self.is_secure else self.quorum
+
+    @property
+    def k_min(self) -> int:
+        """Secure mode: how many updates must at least be hidden in a sum, so that f colluders still see a crowd."""
+        return self.secrecy.k_min or max(3, self.faults + 2)
+
+    @property
+    def threshold(self) -> int:
+        """t, the shares that open a self-mask: f colluders have too few, Q voters without f of them enough."""
+        return self.secrecy.threshold or self.quorum - self.faults
+
+    def epoch_of(self, round_: Round) -> int:
+        """The epoch, from 0, whose mask keys `round_` uses."""
+        return (round_ - 1) // self.secrecy.epoch
 
     @property
     def attesters(self) -> tuple[MemberId, ...]:
@@ -246,6 +291,28 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
     if charter.schedule.attempt_min > charter.schedule.attempt_max:
         raise CharterError(f"{source}: schedule.attempt_min is above attempt_max")
     _check_sizes(charter, source)
+    if charter.is_secure:
+        _check_secrecy(charter, source)
+
+
+def _check_secrecy(charter: Charter, source: str) -> None:
+    members, faults = len(charter.members), charter.faults
+    if not MIN_GROUP <= members <= MAX_GROUP:
+        raise CharterError(
+            f"{source}: {members} members in secure mode, which takes {MIN_GROUP} to {MAX_GROUP}: of two each "
+            "would know the other's update; set averaging.mode = 'open', or found a federation of another size"
+        )
+    if not 3 <= charter.survivors_needed <= members:
+        raise CharterError(
+            f"{source}: secrecy.k_min = {charter.secrecy.k_min}: a sum needs 3 survivors or more to hide anybody, and "
+            f"there are {members} members"
+        )
+    least = max(2, faults + 1)
+    if not least <= charter.threshold <= charter.quorum:
+        raise CharterError(
+            f"{source}: secrecy.threshold = {charter.threshold}: it must be at least {least} (or colluders could "
+            f"unmask) and at most the quorum {charter.quorum} (or nobody could)"
+        )
 
 
 def _check_sizes(charter: Charter, source: str) -> None:

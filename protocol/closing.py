@@ -57,6 +57,7 @@ class ClosedRounds:
             commitments=outcome.exchange.commitments_of(survivors),
             model=outcome.model,
             attestation=context.sign(statement) if context.me in context.charter.attesters else None,
+            unmasking=outcome.unmasking,
         )
 
     def add(self, entry: Attested) -> ClosedRound:
@@ -107,6 +108,7 @@ class ClosedRounds:
                     opening=entry.opening,
                     attestations=attestations,
                     model=entry.model,
+                    unmasking=entry.unmasking,
                 )
             ),
             Record(closed.statement, closed.digest, attestations, self._turn(entry)),
@@ -163,6 +165,9 @@ class ClosedRounds:
             if closed.statement.round >= round_:
                 entry = closed.entry
                 frames += [entry.opening, entry.certificate, entry.roster, *entry.commitments]
+                if entry.unmasking is not None:
+                    unmasking = entry.unmasking
+                    frames += [*unmasking.sums, *unmasking.fingerprints, *unmasking.seeds, *unmasking.shares]
             frames.extend(_sorted(closed.attestations))
         if self.latest is not None and self.latest_round > final:
             frames.append(self.latest)

@@ -1,7 +1,8 @@
 """The round in work: from READY to the opening of one survivor set.
 
-PROTOCOL section 2, rules 1-7, in open mode (section 3). `state` is what is known, `intake` takes in what others say,
-`work` what the engine has done, `attempts` keeps the deadlines, and `steps` says what follows from it all.
+PROTOCOL section 2, rules 1-7. `state` is what is known, `intake` takes in what others say, `work` what the engine has
+done, `attempts` keeps the deadlines, `mode` is what differs between open and secure mode (sections 3 and 4), and
+`steps` says what follows from it all.
 """
 
 from folkmoot.protocol.attempts import Attempts
@@ -13,11 +14,13 @@ from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.intake import Intake
 from folkmoot.protocol.journal import Entered, Entry, Locked, Proposed, RosterTaken, Said, Voted
 from folkmoot.protocol.messages import Commitment, Enter, Frame, Lock, Proposal, Propose, Ready, Signed
+from folkmoot.protocol.mode import Delivered, Mode, OpenMode
 from folkmoot.protocol.round_state import RoundState
+from folkmoot.protocol.secure.mode import SecureMode
 from folkmoot.protocol.steps import Outcome, Steps
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 from folkmoot.protocol.validation import View
-from folkmoot.protocol.work import Answer, Work
+from folkmoot.protocol.work import Done, Work
 
 
 class CurrentRound:
@@ -28,8 +31,14 @@ class CurrentRound:
         self._state = RoundState(context, round_, base, previous)
         self._attempts = Attempts(context, self._state)
         self._work = Work(context, self._state, self._attempts)
-        self._intake = Intake(context, self._state, self._attempts, self._work)
-        self._steps = Steps(context, self._state, self._attempts, self._work, self._intake)
+        self._mode = self._make_mode()
+        self._intake = Intake(context, self._state, self._attempts, self._work, self._mode)
+        self._steps = Steps(context, self._state, self._attempts, self._intake, self._mode)
+
+    def _make_mode(self) -> Mode:
+        if self._state.is_secure:
+            return SecureMode(self._context, self._state, self._attempts, self._work)
+        return OpenMode(self._context, self._state, self._work)
 
     # --- where we stand -------------------------------------------------------------------------------------
 
@@ -86,8 +95,12 @@ class CurrentRound:
     def phase(self) -> str:
         """One word for people."""
         state = self._state
+        if state.is_secure and state.ballot.opening() is not None:
+            return "opening"
         if state.ballot.my_locks:
             return "locked"
+        if state.is_secure and state.ballot.certificates():
+            return "gathering"
         if state.proposal is not None:
             return "voting"
         if state.exchange is not None:
@@ -102,9 +115,12 @@ class CurrentRound:
         """Ask for what is missing: the first time the training, after a restart whatever the journal left open."""
         self._work.fit()
         for exchange in self._state.exchanges.values():
-            if exchange.attempt == self._state.attempt:
+            committed = self._context.me in exchange.commitments
+            if self._state.is_secure and committed:
+                self._work.encode(exchange)
+            elif exchange.attempt == self._state.attempt:
                 self._work.encode_if_due(exchange)
-            self._work.fetch_missing(exchange)
+            self._mode.fetch_missing(exchange)
 
     def restore(self, entry: Entry) -> None:
         """Take back what the journal says was said."""
@@ -129,9 +145,10 @@ class CurrentRound:
             case Locked(lock=Signed(body=Lock() as body) as lock, certificate=certificate, model=model):
                 state.count_certificate(certificate)
                 state.ballot.add_lock(lock)
-                state.results[body.survivors] = (body.sums, model)
+                if model is not None:
+                    state.results[body.survivors] = (body.sums, model)
             case _:
-                pass
+                self._mode.restore(entry)
 
     # --- what happens ---------------------------------------------------------------------------------------
 
@@ -139,9 +156,12 @@ class CurrentRound:
         """Something that a member says about this round; raises `Ignore` or `RemoteProtocolError`."""
         self._intake.take(frame)
 
-    def take_answer(self, event: Answer) -> None:
+    def take_answer(self, event: Done | Delivered) -> None:
         """The engine has done something for this round, or could not."""
-        self._work.take(event)
+        if isinstance(event, Done):
+            self._work.take(event)
+        else:
+            self._mode.take(event)
 
     def on_served(self, root: Digest, member: MemberId) -> None:
         """A peer has a payload from me."""
@@ -156,7 +176,9 @@ class CurrentRound:
 
     def fetch_missing(self) -> None:
         """Ask again for payloads that nobody delivered."""
-        self._work.fetch_all_missing()
+        self._mode.retry()
+        for exchange in self._state.exchanges.values():
+            self._mode.fetch_missing(exchange)
 
     def advance(self) -> None:
         """Take every step that the rules allow now; for a node that may sign."""
@@ -199,9 +221,14 @@ class CurrentRound:
         if state.proposal is not None:
             frames.append(state.proposal)
         frames.extend(state.ballot.mine())
+        frames.extend(self._mode.frames_to_repeat())
         if (opening := state.ballot.opening()) is not None:
             frames.append(opening)
         return frames
+
+    def frames_for(self, member: MemberId) -> list[Frame]:
+        """The same, for that member's eyes only."""
+        return self._mode.frames_for(member)
 
     def _is_due_a_receipt(self, exchange: Exchange) -> bool:
         takes_part = self._context.me in exchange.members and not self._state.i_propose

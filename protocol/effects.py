@@ -12,6 +12,7 @@ from folkmoot.protocol.journal import Entry
 from folkmoot.protocol.messages import Evidence, Frame, Roster, Signed, Statement, SurvivorSet
 from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.secure.masks import Mask
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 
@@ -63,11 +64,15 @@ class CancelFit:
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Encode and seal this round's update for the roster; answer with `Encoded`."""
+    """Encode this round's update, and seal it for the roster (or mask it); answer with `Encoded`.
+
+    Asked again after a restart, it gives the same bytes and secrets again.
+    """
 
     round: Round
     roster: Digest
     recipients: tuple[MemberId, ...]
+    terms: Roster
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,70 @@ class Aggregate:
     survivors: SurvivorSet
     roster: Roster
     commitments: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPart:
+    """Secure mode: get one masked shard; answer with `PartArrived` or `PartFailed`."""
+
+    commitment: Signed
+    shard: int
+    sources: tuple[MemberId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SumParts:
+    """Secure mode: add up the survivors' masked shards number `shard`; answer with `PartsSummed`."""
+
+    survivors: SurvivorSet
+    commitments: tuple[Signed, ...]
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSum:
+    """Secure mode: get somebody's sum of a shard; answer with `SumArrived` or `SumFailed`."""
+
+    round: Round
+    survivors: Digest
+    shard: int
+    sum: BlobRef
+    sources: tuple[MemberId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Secure mode: take the fingerprints of all sums (by shard), and of my own shards; answer with `Checked`.
+
+    `mine` is my commitment if I am a survivor; `sums_digest` names the sums in the answer.
+    """
+
+    survivors: SurvivorSet
+    sums: tuple[BlobRef, ...]
+    sums_digest: Digest
+    mine: Signed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Secure mode: take the fingerprints of others' shards under the same challenge; answer with `Measured`."""
+
+    survivors: SurvivorSet
+    sums: tuple[BlobRef, ...]
+    sums_digest: Digest
+    wanted: tuple[tuple[Signed, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unmask:
+    """Secure mode: take the masks off the sums and compute the new model on `base`; answer with `Aggregated`."""
+
+    base: BlobRef
+    survivors: SurvivorSet
+    roster: Roster
+    sums: tuple[BlobRef, ...]
+    sums_digest: Digest
+    masks: tuple[Mask, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +207,16 @@ class RecordEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Accuse:
+    """A member's signed word turned out to be wrong here (others find out for themselves): keep it and say so."""
+
+    member: MemberId
+    kind: str
+    reason: str
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True)
 class Blame:
     """A frame broke a rule: count it, log it once per kind and peer. `member` delivered (or demonstrably signed) it;
     None for gossip, which anybody may have begun in anybody's name."""
@@ -165,10 +244,17 @@ Effect: TypeAlias = (
     | Fetch
     | FetchSnapshot
     | Aggregate
+    | FetchPart
+    | SumParts
+    | FetchSum
+    | Check
+    | Measure
+    | Unmask
     | Promote
     | Record
     | ArchiveRound
     | RecordEvidence
+    | Accuse
     | Blame
     | Finished
 )

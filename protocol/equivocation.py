@@ -9,13 +9,17 @@ from folkmoot.protocol.messages import (
     Body,
     Commitment,
     Evidence,
+    Fingerprint,
     Lock,
     Proposal,
     Roster,
+    Share,
     Signed,
     Statement,
+    Sum,
     Vote,
 )
+from folkmoot.protocol.secure.dealing import is_good_share
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import MemberId, Round
 
@@ -25,10 +29,12 @@ Slot = tuple[str, Round, int | bytes]
 def compute_slot(body: Body) -> Slot | None:
     """Where this body must be its member's only one; None where a member may say several things."""
     match body:
-        case Vote() | Lock() | Proposal() | Roster():
+        case Vote() | Lock() | Proposal() | Roster() | Fingerprint():
             return type(body).__name__, body.round, body.attempt
         case Commitment():
             return "Commitment", body.round, body.roster
+        case Sum():
+            return "Sum", body.round, body.survivors + body.shard.to_bytes(4, "big")
         case Statement():
             return "Statement", body.round, 0
         case _:
@@ -38,11 +44,26 @@ def compute_slot(body: Body) -> Slot | None:
 def verify_evidence(evidence: Evidence, verifier: Verifier) -> MemberId:
     """The member that two bodies convict; raises `Reject` if they do not."""
     first, second = evidence.first, evidence.second
+    if isinstance(second.body, Share):
+        return _verify_bad_share(first, second, verifier)
     slot = compute_slot(first.body)
     if first.member != second.member or slot is None or slot != compute_slot(second.body):
         raise Reject("evidence: the two bodies are not of one member and one slot")
     if first.body == second.body:
         raise Reject("evidence: the two bodies are the same")
+    verifier.verify(first)
+    verifier.verify(second)
+    return first.member
+
+
+def _verify_bad_share(first: Signed, second: Signed, verifier: Verifier) -> MemberId:
+    """A commitment, and a share of the same polynomial that does not lie on it."""
+    commitment, share = first.body, second.body
+    if not isinstance(commitment, Commitment) or not isinstance(share, Share):
+        raise Reject("evidence: not a commitment and a share")
+    same = (first.member, commitment.round, commitment.roster) == (second.member, share.round, share.roster)
+    if not same or is_good_share(commitment, share.recipient, share.value):
+        raise Reject("evidence: the share is that of another commitment, or good")
     verifier.verify(first)
     verifier.verify(second)
     return first.member

@@ -1,6 +1,6 @@
 """What can happen to a round, as data: the input of `RoundMachine.handle`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from folkmoot.protocol.blob import BlobRef
@@ -8,7 +8,10 @@ from folkmoot.protocol.messages import Frame
 from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
-TimerKind: TypeAlias = Literal["grace", "attempt", "exchange", "announce", "refit"]
+Value: TypeAlias = tuple[int, int]
+"""The fingerprint of a masked shard, or of a sum of them: two numbers below 2^61 - 1 (`secure/fingerprint.py`)."""
+
+TimerKind: TypeAlias = Literal["grace", "attempt", "exchange", "gather", "announce", "refit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Trained:
     report: Digest
     num_examples: int
     metrics: Metrics
+    mask_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,21 @@ class FitFailed:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Answer to `Encode`: the sealed payload lies in the archive."""
+    """Answer to `Encode`: the sealed payload, or in secure mode every masked shard, lies in the archive.
+
+    Secure mode: for the other fields see `messages.Commitment`; and what is told to nobody yet, my share for each
+    roster member and my pair seed with each (zeros in my own place), both in roster order.
+    """
 
     round: Round
     roster: Digest
     payload: BlobRef
     key: Digest
+    shards: tuple[Digest, ...] = ()
+    shares: tuple[bytes, ...] = ()
+    seeds: tuple[Digest, ...] = ()
+    dealt: tuple[bytes, ...] = field(default=(), repr=False)
+    pair_seeds: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,79 @@ class FetchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PartArrived:
+    """Answer to `FetchPart`: this shard of this commitment's masked vector is held, durably."""
+
+    round: Round
+    roster: Digest
+    commitment: Digest
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartFailed:
+    """Answer to `FetchPart`: no source delivered it."""
+
+    round: Round
+    roster: Digest
+    commitment: Digest
+    shard: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartsSummed:
+    """Answer to `SumParts`: the survivors' masked shards number `shard` are summed, and the sum held, durably."""
+
+    round: Round
+    survivors: Digest
+    shard: int
+    sum: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class SumArrived:
+    """Answer to `FetchSum`: somebody's sum of a shard is held, durably."""
+
+    round: Round
+    survivors: Digest
+    shard: int
+    sum: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class SumFailed:
+    """Answer to `FetchSum`: no source delivered it, or it is no sum of masked shards."""
+
+    round: Round
+    survivors: Digest
+    shard: int
+    sum: BlobRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Answer to `Check`: the fingerprints of the sums (one for each shard) and of my own masked shards (or none)."""
+
+    round: Round
+    survivors: Digest
+    sums: Digest
+    totals: tuple[Value, ...]
+    mine: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Answer to `Measure`: fingerprints of others' masked shards, in the order asked."""
+
+    round: Round
+    survivors: Digest
+    sums: Digest
+    values: tuple[tuple[MemberId, int, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PayloadServed:
     """A peer pulled this payload (by root) from us, to the end."""
 
@@ -116,7 +202,7 @@ class TransferProgress:
 
 @dataclass(frozen=True, slots=True)
 class Aggregated:
-    """Answer to `Aggregate`: the new model is computed and staged."""
+    """Answer to `Aggregate` or `Unmask`: the new model is computed and staged."""
 
     round: Round
     survivors: Digest
@@ -163,6 +249,13 @@ Event: TypeAlias = (
     | Encoded
     | PayloadArrived
     | FetchFailed
+    | PartArrived
+    | PartFailed
+    | PartsSummed
+    | SumArrived
+    | SumFailed
+    | Checked
+    | Measured
     | PayloadServed
     | TransferProgress
     | Aggregated

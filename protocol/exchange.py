@@ -18,7 +18,7 @@ from folkmoot.protocol.types import Attempt, Digest, MemberId
 
 
 class Exchange:
-    """Open mode: every roster member pulls every other's payload."""
+    """Every roster member pulls every other's payload (open mode; for secure mode see `secure/exchange.py`)."""
 
     def __init__(self, me: MemberId, roster: Signed) -> None:
         assert isinstance(roster.body, Roster)
@@ -77,12 +77,13 @@ class Exchange:
         held = tuple(self.commitment_digest(member) for member in sorted(self.held))
         return Receipt(self.roster.round, self.roster.attempt, self.digest, held)
 
+    def knows(self, survivors: SurvivorSet) -> bool:
+        """Whether exactly the commitments that the set names are known."""
+        return all(self._digests.get(one.member) == one.commitment for one in survivors.survivors)
+
     def holds(self, survivors: SurvivorSet) -> bool:
         """Whether I hold exactly the payloads that the set names."""
-        return all(
-            survivor.member in self.held and self.commitment_digest(survivor.member) == survivor.commitment
-            for survivor in survivors.survivors
-        )
+        return self.knows(survivors) and all(one.member in self.held for one in survivors.survivors)
 
     def commitments_of(self, survivors: SurvivorSet) -> tuple[Signed, ...]:
         """The survivors' commitments, ascending; only those that are known."""
@@ -90,15 +91,16 @@ class Exchange:
         return tuple(self.commitments[member] for member in members if member in self.commitments)
 
     def choose_survivors(
-        self, quorum: int, down: Collection[MemberId], patient: bool
+        self, quorum: int, needed: int, down: Collection[MemberId], patient: bool
     ) -> tuple[MemberId, ...] | None:
         """Whom to propose: everybody whose payload a quorum holds, or, when it is time, the most it has in common.
 
-        `patient` is set until the grace for late payloads is over; members in `down` are not waited for.
+        At least `needed` members, else None. `patient` is set until the grace for late payloads is over; members in
+        `down` are not waited for.
         """
-        candidates = set(self.held)
+        candidates = self.candidates(down)
         awaited = any(member not in self.held and member not in down for member in self.members)
-        while len(candidates) >= quorum:
+        while len(candidates) >= needed:
             enough = self._count_holders(candidates) >= quorum
             if enough and not (awaited and patient):
                 return tuple(sorted(candidates))
@@ -106,6 +108,10 @@ class Exchange:
                 return None
             candidates.remove(min(candidates, key=self._spread))
         return None
+
+    def candidates(self, down: Collection[MemberId]) -> set[MemberId]:
+        """Whom I could propose: of whom I hold what is mine to hold (a payload outlives its sender)."""
+        return set(self.held)
 
     def _count_holders(self, payloads: Collection[MemberId]) -> int:
         return sum(all(self._is_held_by(one, member) for member in payloads) for one in self.members)

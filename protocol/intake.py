@@ -13,6 +13,7 @@ from folkmoot.protocol.messages import (
     Certificate,
     Commitment,
     Enter,
+    Fingerprint,
     Frame,
     Lock,
     Opening,
@@ -21,13 +22,18 @@ from folkmoot.protocol.messages import (
     Ready,
     Receipt,
     Roster,
+    Seeds,
+    Share,
+    Shares,
     Signed,
     Statement,
+    Sum,
     SurvivorSet,
     Vote,
     body_digest,
     roster_digest,
 )
+from folkmoot.protocol.mode import Mode
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.protocol.validation import (
@@ -48,11 +54,14 @@ EARLY_ROSTERS = 4
 class Intake:
     """Takes frames into the round's state; raises `Ignore` or `RemoteProtocolError` for what it does not take."""
 
-    def __init__(self, context: Context, state: RoundState, attempts: Attempts, work: Work) -> None:
+    def __init__(
+        self, context: Context, state: RoundState, attempts: Attempts, work: Work, mode: Mode
+    ) -> None:
         self._context = context
         self._state = state
         self._attempts = attempts
         self._work = work
+        self._mode = mode
         self._early: dict[MemberId, dict[Digest, Signed]] = {}
 
     def take(self, frame: Frame) -> None:
@@ -67,6 +76,9 @@ class Intake:
                 self._on_certificate(frame)
             case Opening():
                 self._on_opening(frame)
+            case Seeds(member=member) | Shares(member=member):
+                validate_sender(member, len(self._context.members))
+                self._mode.take_frame(frame)
             case _:
                 raise Ignore("nothing about a round")
 
@@ -84,6 +96,8 @@ class Intake:
                 self._on_ballot(signed)
             case Enter():
                 self._attempts.on_enter(signed)
+            case Share() | Sum() | Fingerprint():
+                self._mode.take_frame(signed)
             case Proposal() | Statement():
                 raise Ignore("comes in a frame of its own")
             case _:
@@ -149,7 +163,7 @@ class Intake:
             exchange.replace_commitment(signed)
         else:
             raise Ignore("a second commitment, which is evidence only")
-        self._work.fetch_missing(exchange)
+        self._mode.fetch_missing(exchange)
 
     def _take_early_commitment(self, exchange: Exchange, signed: Signed) -> None:
         try:
@@ -198,7 +212,7 @@ class Intake:
         self._state.count_certificate(certificate)
         exchange = self._state.exchanges.get(certificate.survivors.roster)
         if exchange is not None:
-            self._work.fetch_missing(exchange)
+            self._mode.fetch_missing(exchange)
 
     def _on_opening(self, opening: Opening) -> None:
         """Q locks, shown by anybody."""

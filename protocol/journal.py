@@ -9,7 +9,19 @@ import msgspec
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import LocalProtocolError
-from folkmoot.protocol.messages import Certificate, Few, Final, Opening, Propose, Signed, SurvivorSet, encode
+from folkmoot.protocol.messages import (
+    Certificate,
+    Few,
+    Final,
+    Opening,
+    Propose,
+    Seeds,
+    Shares,
+    Signed,
+    SurvivorSet,
+    Unmasking,
+    encode,
+)
 from folkmoot.protocol.types import Attempt, Digest, Round
 
 
@@ -33,7 +45,7 @@ class Entered(_Entry, frozen=True, tag="entered"):
 
 
 class Said(_Entry, frozen=True, tag="said"):
-    """A READY or a commitment was signed: the same bytes go out again after a restart."""
+    """A READY, a commitment, a masked sum or a fingerprint was signed: the same bytes go out again after a restart."""
 
     signed: Signed
 
@@ -42,6 +54,27 @@ class RosterTaken(_Entry, frozen=True, tag="roster-taken"):
     """The roster of an attempt was accepted (or, by its proposer, named)."""
 
     roster: Signed
+
+
+class ShareTaken(_Entry, frozen=True, tag="share-taken"):
+    """Secure mode: a member's share of its self-mask came, and is good."""
+
+    share: Signed
+
+
+class Gathered(_Entry, frozen=True, tag="gathered"):
+    """Secure mode: these sums are here and checked; goes with a lock."""
+
+    round: Round
+    survivors: Digest
+    unmasking: Unmasking
+
+
+class Released(_Entry, frozen=True, tag="released"):
+    """Secure mode: seeds of members left out, or shares of survivors' self-masks, leave this node."""
+
+    roster: Digest
+    frame: Seeds | Shares
 
 
 class Proposed(_Entry, frozen=True, tag="proposed"):
@@ -59,11 +92,11 @@ class Voted(_Entry, frozen=True, tag="voted"):
 
 
 class Locked(_Entry, frozen=True, tag="locked"):
-    """A lock, with the certificate that it rests on and the model that the sums give."""
+    """A lock, with the certificate that it rests on and (open mode) the model that the sums give."""
 
     lock: Signed
     certificate: Certificate
-    model: BlobRef
+    model: BlobRef | None
 
 
 class Attested(_Entry, frozen=True, tag="attested"):
@@ -75,6 +108,7 @@ class Attested(_Entry, frozen=True, tag="attested"):
     commitments: Annotated[tuple[Signed, ...], Few]
     model: BlobRef
     attestation: Signed | None
+    unmasking: Unmasking | None = None
 
 
 class Adopted(_Entry, frozen=True, tag="adopted"):
@@ -90,7 +124,19 @@ class SatOut(_Entry, frozen=True, tag="sat-out"):
 
 
 Entry: TypeAlias = (
-    Began | Entered | Said | RosterTaken | Proposed | Voted | Locked | Attested | Adopted | SatOut
+    Began
+    | Entered
+    | Said
+    | RosterTaken
+    | ShareTaken
+    | Proposed
+    | Voted
+    | Gathered
+    | Released
+    | Locked
+    | Attested
+    | Adopted
+    | SatOut
 )
 
 

@@ -23,6 +23,7 @@ Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Uint32 = Annotated[int, Meta(ge=0, lt=2**32)]
 Uint63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Few = Meta(max_length=256)
 Metric = tuple[Annotated[str, Meta(max_length=16)], float]
 
@@ -39,7 +40,8 @@ class Ready(_Wire, frozen=True, tag="ready"):
 
     `exponents` holds one int8 per tensor: the smallest E with every |value| <= 2^E, within the charter's bounds.
     `manifest`, `privacy_log` and `report` are salted commitments, opened to auditors only. Open mode adds the weight
-    and the metrics of the base model in clear (`metrics.py`).
+    and the metrics of the base model in clear (`metrics.py`); secure mode neither, but the X25519 key from which this
+    epoch's masks derive.
     """
 
     round: Uint63
@@ -50,6 +52,7 @@ class Ready(_Wire, frozen=True, tag="ready"):
     report: Bytes32
     num_examples: Uint63
     metrics: Annotated[tuple[Metric, ...], Meta(max_length=8)] = ()
+    mask_key: Annotated[bytes, Meta(max_length=32)] = b""
 
 
 class Roster(_Wire, frozen=True, tag="roster"):
@@ -71,7 +74,12 @@ class Roster(_Wire, frozen=True, tag="roster"):
 
 
 class Commitment(_Wire, frozen=True, tag="commitment"):
-    """What I send for this roster: payload root and size, and a hash that binds me to the content key."""
+    """What I send for this roster: payload root and size, and a hash that binds me to the content key.
+
+    In secure mode the payload is one masked shard for each place in `shards` (their blob roots; `root` is the RFC 6962
+    root over them, `size` all their bytes, `key` zero), `shares` are the Feldman commitments to my self-mask's
+    polynomial, and `seeds` bind me to the pair seed that I have with each roster member (zero in my own place).
+    """
 
     federation: Bytes32
     round: Uint63
@@ -80,10 +88,30 @@ class Commitment(_Wire, frozen=True, tag="commitment"):
     root: Bytes32
     size: Uint63
     key: Bytes32
+    shards: Annotated[tuple[Bytes32, ...], Few] = ()
+    shares: Annotated[tuple[Bytes32, ...], Few] = ()
+    seeds: Annotated[tuple[Bytes32, ...], Few] = ()
+
+
+class Share(_Wire, frozen=True, tag="share"):
+    """Your share of my self-mask's secret for this roster (an Ed25519 scalar). To its recipient alone."""
+
+    round: Uint63
+    roster: Bytes32
+    recipient: Uint32
+    value: Bytes32
+
+    def __repr__(self) -> str:
+        return (
+            f"Share(round={self.round}, roster={self.roster.hex()[:16]}, recipient={self.recipient}, value=…)"
+        )
 
 
 class Receipt(_Wire, frozen=True, tag="receipt"):
-    """The payloads (by commitment digest) that I hold and could open. To the proposer."""
+    """The payloads (by commitment digest) that I hold and could open. To the proposer.
+
+    In secure mode: whose masked shards that are mine to sum, and whose share for me, I hold.
+    """
 
     round: Uint63
     attempt: Uint32
@@ -120,6 +148,32 @@ class Lock(_Wire, frozen=True, tag="lock"):
     sums: Bytes32
 
 
+class Sum(_Wire, frozen=True, tag="sum"):
+    """Secure mode: the sum of the survivors' masked shards number `shard`, as a blob (`secure/layout.py`)."""
+
+    federation: Bytes32
+    round: Uint63
+    survivors: Bytes32
+    shard: Uint32
+    root: Bytes32
+    size: Uint63
+
+
+class Fingerprint(_Wire, frozen=True, tag="fingerprint"):
+    """Secure mode: I hold these masked sums. `values` are the fingerprints of my own masked shards under the challenge
+    that follows from the sums: two of 8 bytes for each shard, big endian; nothing from who is no survivor.
+
+    One per round and attempt; a quorum of them on one `sums` allows a lock.
+    """
+
+    federation: Bytes32
+    round: Uint63
+    attempt: Uint32
+    survivors: Bytes32
+    sums: Bytes32
+    values: Annotated[bytes, Meta(max_length=4096)]
+
+
 class Statement(_Wire, frozen=True, tag="statement"):
     """The round's record, for the ledger. Every field is a function of the survivor set and the sums."""
 
@@ -140,9 +194,22 @@ class Enter(_Wire, frozen=True, tag="enter"):
     attempt: Uint32
 
 
-Body: TypeAlias = Ready | Roster | Commitment | Receipt | Proposal | Vote | Lock | Statement | Enter
+Body: TypeAlias = (
+    Ready
+    | Roster
+    | Commitment
+    | Share
+    | Receipt
+    | Proposal
+    | Vote
+    | Sum
+    | Fingerprint
+    | Lock
+    | Statement
+    | Enter
+)
 
-AuditBody: TypeAlias = Commitment | Proposal | Vote | Lock | Statement
+AuditBody: TypeAlias = Commitment | Proposal | Vote | Sum | Fingerprint | Lock | Statement
 """Bodies signed by the audit key over EIP-712."""
 
 
@@ -213,6 +280,46 @@ class Propose(_Wire, frozen=True, tag="propose"):
     certificate: Certificate | None
 
 
+class Seeds(_Wire, frozen=True, tag="seeds"):
+    """Secure mode: the pair seeds that a survivor had with the roster members that are not in the certified set.
+
+    Each proves itself: the survivor's commitment binds it.
+    """
+
+    round: Uint63
+    survivors: Bytes32
+    member: Uint32
+    seeds: Annotated[tuple[tuple[Uint32, Bytes16], ...], Few]
+
+    def __repr__(self) -> str:
+        return f"Seeds(round={self.round}, member={self.member}, of={[member for member, _ in self.seeds]})"
+
+
+class Shares(_Wire, frozen=True, tag="shares"):
+    """Secure mode: a member's shares of the survivors' self-masks, against the opening. Each proves itself."""
+
+    round: Uint63
+    survivors: Bytes32
+    member: Uint32
+    shares: Annotated[tuple[tuple[Uint32, Bytes32], ...], Few]
+
+    def __repr__(self) -> str:
+        return f"Shares(round={self.round}, member={self.member}, of={[member for member, _ in self.shares]})"
+
+
+class Unmasking(_Wire, frozen=True):
+    """Secure mode: what takes the masks off a set's sums. Enough for anybody to compute the model again.
+
+    One `Sum` for each shard; a quorum's fingerprints (and all survivors' if they gave theirs); the seeds of every
+    survivor if anybody was left out; shares of enough members.
+    """
+
+    sums: Annotated[tuple[Signed, ...], Few]
+    fingerprints: Annotated[tuple[Signed, ...], Few]
+    seeds: Annotated[tuple[Seeds, ...], Few]
+    shares: Annotated[tuple[Shares, ...], Few] = ()
+
+
 class Final(_Wire, frozen=True, tag="final"):
     """A finished round: the statement under a quorum of attestations, and the model that it names."""
 
@@ -270,6 +377,8 @@ Frame: TypeAlias = (
     | Certificate
     | Opening
     | Propose
+    | Seeds
+    | Shares
     | Final
     | Hello
     | Recall
@@ -311,7 +420,7 @@ def round_of(frame: Frame) -> Round:
             return survivors.round
         case Final(attestations=(first, *_)):
             return first.body.round
-        case Hello(round=round_) | Recalled(round=round_):
+        case Hello(round=round_) | Recalled(round=round_) | Seeds(round=round_) | Shares(round=round_):
             return round_
         case _:
             return 0

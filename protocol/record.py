@@ -6,7 +6,7 @@ import msgspec
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.protocol.messages import Certificate, Few, Opening, Signed, encode
+from folkmoot.protocol.messages import Certificate, Few, Opening, Signed, Unmasking, encode
 
 MAX_RECORD = 16 * 1024 * 1024
 """Bytes of the largest record that is read (256 members need about 0.5 MB)."""
@@ -15,7 +15,10 @@ MAX_RECORD = 16 * 1024 * 1024
 class RoundRecord(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="folkmoot/v1/record"
 ):
-    """Roster, survivors' commitments (ascending by member), certificate, opening, attestations and the model's name."""
+    """Roster, survivors' commitments (ascending by member), certificate, opening, attestations and the model's name.
+
+    In secure mode also what takes the masks off.
+    """
 
     roster: Signed
     commitments: Annotated[tuple[Signed, ...], Few]
@@ -23,6 +26,7 @@ class RoundRecord(
     opening: Opening
     attestations: Annotated[tuple[Signed, ...], Few]
     model: BlobRef
+    unmasking: Unmasking | None = None
 
 
 _decoder = msgspec.msgpack.Decoder(RoundRecord)

@@ -2,10 +2,16 @@
 
 No input or output, no clock, no randomness: time comes in, timers go out as data, and training, fetching, summing and
 recording are effects that the engine carries out and answers with events. The daemon and the simulator run the same
-machine. The rules are PROTOCOL.md sections 2 and 3; the flow of one round, in open mode:
+machine. The rules are PROTOCOL.md sections 2 to 4; the flow of one round, in open mode:
 
     Fit -> READY -> roster -> Encode -> commitment -> Fetch -> receipt -> proposal -> vote (x Q = certificate)
         -> Aggregate -> lock (x Q = opening) -> statement -> attestation (x k) -> Record
+
+and in secure mode (`secure/mode.py`):
+
+    Fit -> READY -> roster -> Encode -> commitment, shares -> FetchPart -> receipt -> proposal
+        -> vote (x Q = certificate) -> seeds, SumParts, FetchSum -> Check -> fingerprint (x Q)
+        -> lock (x Q = opening) -> shares -> Unmask -> statement -> attestation (x k) -> Record
 
 `Rounds` leads from round to round (`CurrentRound` is the one in work, `ClosedRounds` those behind, `CatchUp` the way
 back of a late node), `RecallGate` stands before the first signature. Here: events and frames find their place.
@@ -23,12 +29,17 @@ from folkmoot.protocol.equivocation import verify_evidence
 from folkmoot.protocol.errors import Ignore, RemoteProtocolError
 from folkmoot.protocol.events import (
     Aggregated,
+    Checked,
     Encoded,
     Event,
     FetchFailed,
     FitFailed,
     FrameReceived,
     HeadAdvanced,
+    Measured,
+    PartArrived,
+    PartFailed,
+    PartsSummed,
     PayloadArrived,
     PayloadServed,
     PeerDown,
@@ -36,6 +47,8 @@ from folkmoot.protocol.events import (
     SnapshotFailed,
     SnapshotReady,
     Started,
+    SumArrived,
+    SumFailed,
     Timer,
     TimerFired,
     Trained,
@@ -138,15 +151,19 @@ class RoundMachine:
                 self._rounds.start()
                 self._pass_gate_if_done()
             case FrameReceived(sender=sender, frame=frame):
-                self._on_frame(sender, frame)
+                if not self._on_frame(sender, frame):
+                    return (
+                        self._context.take_effects()
+                    )  # most frames say what is known: nothing follows from them
             case PeerUp(member=member):
                 self._on_peer_up(member)
             case PeerDown(member=member):
                 self._context.up.discard(member)
                 self._context.down.add(member)
             case (
-                Trained() | FitFailed() | Encoded() | PayloadArrived() | FetchFailed()
-                | TransferProgress() | Aggregated()
+                Trained() | FitFailed() | Encoded() | PayloadArrived() | FetchFailed() | TransferProgress()
+                | PartArrived() | PartFailed() | PartsSummed() | SumArrived() | SumFailed() | Checked() | Measured()
+                | Aggregated()
             ):  # fmt: skip
                 if event.round == self.current.round:
                     self.current.take_answer(event)
@@ -215,6 +232,8 @@ class RoundMachine:
         context.broadcast(self._hello())
         for frame in [*self.current.frames_to_repeat(), *rounds.closed.open_attestations()]:
             context.broadcast(frame)
+        for member in sorted(context.up):
+            self._send_private(member)
         if self._gate is not None:
             context.broadcast(Recall())
         if self.current.ready is not None and not context.everyone_up:
@@ -223,10 +242,17 @@ class RoundMachine:
         rounds.look_behind()
         context.start_timer("announce", self.current.round, 0, delay)
 
+    def _send_private(self, member: MemberId) -> None:
+        for frame in self.current.frames_for(member):
+            self._context.send(member, frame)
+
     # --- frames ---------------------------------------------------------------------------------------------
 
-    def _on_frame(self, sender: MemberId | None, frame: Frame) -> None:
-        """Validate and take in one frame; a fault is counted against the neighbour that delivered it."""
+    def _on_frame(self, sender: MemberId | None, frame: Frame) -> bool:
+        """Validate and take in one frame; a fault is counted against the neighbour that delivered it.
+
+        Returns whether anything may follow from it.
+        """
         try:
             if sender is not None and isinstance(frame, Hello | Recall | Recalled):
                 self._on_neighbour(sender, frame)
@@ -235,9 +261,10 @@ class RoundMachine:
             else:
                 self._take_frame(sender, frame)
         except Ignore:
-            pass
+            return False
         except RemoteProtocolError as error:
             self._context.emit(Blame(sender, type(frame).__name__.lower(), str(error)))
+        return True
 
     def _on_neighbour(self, sender: MemberId, frame: Hello | Recall | Recalled) -> None:
         """Unsigned frames between two connected members."""
@@ -246,6 +273,8 @@ class RoundMachine:
                 same = self.current.frames_to_repeat() if round_ == self.current.round else []
                 for one in [*self._rounds.closed.frames_after(round_, final), *same]:
                     self._context.send(sender, one)
+                if round_ == self.current.round:
+                    self._send_private(sender)
             case Recall():
                 self._context.send(sender, answer(self._context, sender, self.completed))
             case Recalled():

@@ -9,6 +9,8 @@ from folkmoot.protocol.context import Context
 from folkmoot.protocol.events import Encoded, Trained
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.messages import Certificate, Propose, Signed, SurvivorSet
+from folkmoot.protocol.secure.ballot import FingerprintBallot
+from folkmoot.protocol.secure.exchange import MaskedExchange
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 from folkmoot.protocol.validation import View
 
@@ -24,7 +26,8 @@ class RoundState:
         self.previous = previous
         self.began = context.now
         self.attempt: Attempt = 0
-        self.ballot = Ballot(context.me, self.quorum)
+        self.is_secure = context.charter.is_secure
+        self.ballot = (FingerprintBallot if self.is_secure else Ballot)(context.me, self.quorum)
         # READY
         self.trained: Trained | None = None
         self.fit_failed = False
@@ -78,12 +81,18 @@ class RoundState:
 
     def add_exchange(self, signed: Signed) -> Exchange:
         """A roster was accepted; it shows the READYs of its members."""
-        exchange = Exchange(self.context.me, signed)
+        exchange = self._make_exchange(signed)
         self.exchanges[exchange.digest] = exchange
         self._exchange_of.setdefault(exchange.attempt, exchange)
         for ready in exchange.roster.readies:
             self.readies.setdefault(ready.member, ready)
         return exchange
+
+    def _make_exchange(self, signed: Signed) -> Exchange:
+        me = self.context.me
+        if self.is_secure:
+            return MaskedExchange(me, signed, self._order, len(self._order))
+        return Exchange(me, signed)
 
     def add_proposal(self, attempt: Attempt, frame: Propose) -> None:
         """A proposal was accepted, or made."""
@@ -105,13 +114,10 @@ class RoundState:
 
     def highest_certificate(self) -> Certificate | None:
         """Of the highest attempt."""
-        return next(iter(self._certificates()), None)
+        return next(iter(self.certificates()), None)
 
-    def certificate_to_repropose(self) -> Certificate | None:
-        """The end of rule 6: the highest certificate whose payloads I hold."""
-        return next((one for one in self._certificates() if self.holds(one.survivors)), None)
-
-    def _certificates(self) -> list[Certificate]:
+    def certificates(self) -> list[Certificate]:
+        """All that are known here with their sets, those of the highest attempt first."""
         shown = [self.ballot.certificate(*key) for key in self.ballot.certificates()]
         return [one for one in shown if one is not None]
 
@@ -130,7 +136,7 @@ class RoundState:
 
     def _agreed_sets(self) -> list[SurvivorSet]:
         opening = self.ballot.opening()
-        return [one.survivors for one in (*self._certificates(), opening) if one is not None]
+        return [one.survivors for one in (*self.certificates(), opening) if one is not None]
 
     @property
     def elapsed(self) -> float:

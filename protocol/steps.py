@@ -9,14 +9,12 @@ from folkmoot.protocol.attempts import Attempts
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import compute_exponents
 from folkmoot.protocol.context import Context
-from folkmoot.protocol.effects import Aggregate
 from folkmoot.protocol.events import Encoded
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.intake import Intake
 from folkmoot.protocol.journal import Locked, Proposed, Said, Voted
 from folkmoot.protocol.messages import (
     Certificate,
-    Commitment,
     Lock,
     Opening,
     Proposal,
@@ -25,35 +23,37 @@ from folkmoot.protocol.messages import (
     Roster,
     Signed,
     SurvivorSet,
+    Unmasking,
     Vote,
 )
+from folkmoot.protocol.mode import Mode
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.types import MemberId
 from folkmoot.protocol.validation import omitted_digest
-from folkmoot.protocol.work import Work
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A decided round: the opening, what it rests on, and the model that the sums give."""
+    """A decided round: the opening, what it rests on, the model that the sums give, and what took their masks off."""
 
     opening: Opening
     certificate: Certificate
     exchange: Exchange
     model: BlobRef
+    unmasking: Unmasking | None
 
 
 class Steps:
     """Takes the steps of one node."""
 
     def __init__(
-        self, context: Context, state: RoundState, attempts: Attempts, work: Work, intake: Intake
+        self, context: Context, state: RoundState, attempts: Attempts, intake: Intake, mode: Mode
     ) -> None:
         self._context = context
         self._state = state
         self._attempts = attempts
-        self._work = work
         self._intake = intake
+        self._mode = mode
 
     def advance(self) -> None:
         """Take every step that the rules allow now."""
@@ -63,7 +63,7 @@ class Steps:
         self._name_roster()
         self._propose()
         self._vote()
-        self._aggregate()
+        self._mode.advance()
         self._lock()
 
     # --- READY, roster, commitment --------------------------------------------------------------------------
@@ -80,8 +80,9 @@ class Steps:
             manifest=trained.manifest,
             privacy_log=trained.privacy_log,
             report=trained.report,
-            num_examples=trained.num_examples,
-            metrics=trained.metrics,
+            num_examples=0 if state.is_secure else trained.num_examples,
+            metrics=() if state.is_secure else trained.metrics,
+            mask_key=trained.mask_key if state.is_secure else b"",
         )
         state.ready = self._context.sign(body)
         self._context.persist(state.round, Said(state.ready))
@@ -93,25 +94,17 @@ class Steps:
         encoded, self._state.encoded = self._state.encoded, {}
         for event in encoded.values():
             exchange = self._state.exchanges.get(event.roster)
-            if exchange is not None and self._context.me not in exchange.commitments:
+            if exchange is not None:
                 self._commit_to(event, exchange)
 
     def _commit_to(self, event: Encoded, exchange: Exchange) -> None:
-        context, state = self._context, self._state
-        body = Commitment(
-            federation=context.federation.id,
-            round=state.round,
-            roster=event.roster,
-            member=context.me,
-            root=event.payload.root,
-            size=event.payload.size,
-            key=event.key,
-        )
-        signed = context.sign(body)
-        context.persist(state.round, Said(signed))
-        exchange.add_commitment(signed)
-        context.broadcast(signed)
-        self._work.hold(exchange, context.me)
+        context = self._context
+        if context.me not in exchange.commitments:
+            signed = context.sign(self._mode.commit(event, exchange))
+            context.persist(self._state.round, Said(signed))
+            exchange.add_commitment(signed)
+            context.broadcast(signed)
+        self._mode.committed(event, exchange)
 
     def _name_roster(self) -> None:
         """Rule 2: the proposer names the roster when all live members are ready, or after the grace."""
@@ -120,7 +113,7 @@ class Steps:
             return
         if state.quorum_ready_at is None or state.ready is None or not self._attempts.gathered:
             return
-        if state.certificate_to_repropose() is not None:
+        if self._certificate_to_repropose() is not None:
             return
         readies = self._roster_readies()
         bodies = [ready.body for ready in readies if isinstance(ready.body, Ready)]
@@ -149,16 +142,22 @@ class Steps:
         state = self._state
         if not state.i_propose or state.proposal is not None:
             return
-        certificate, exchange = state.certificate_to_repropose(), state.exchange
+        certificate, exchange = self._certificate_to_repropose(), state.exchange
         if certificate is not None:
             if self._attempts.gathered:
                 survivors = certificate.survivors
                 self._put_to_vote(survivors, state.exchanges[survivors.roster], certificate)
         elif exchange is not None:
             patient = not self._attempts.is_over("exchange")
-            members = exchange.choose_survivors(state.quorum, self._context.down, patient)
+            needed = self._context.charter.survivors_needed
+            members = exchange.choose_survivors(state.quorum, needed, self._context.down, patient)
             if members is not None:
                 self._put_to_vote(self._survivor_set(exchange, members), exchange, None)
+
+    def _certificate_to_repropose(self) -> Certificate | None:
+        """The end of rule 6: the highest certificate that I could bring to its end."""
+        certificates = self._state.certificates()
+        return next((one for one in certificates if self._mode.can_finish(one.survivors)), None)
 
     def _survivor_set(self, exchange: Exchange, members: tuple[MemberId, ...]) -> SurvivorSet:
         return SurvivorSet(
@@ -200,31 +199,21 @@ class Steps:
         state.ballot.add_vote(vote)
         context.broadcast(vote)
 
-    def _aggregate(self) -> None:
-        """Sum what I voted for (while others' votes travel), and what is certified."""
-        state = self._state
-        certified = [digest for _, digest in state.ballot.certificates()]
-        for digest in (*state.ballot.my_votes.values(), *certified):
-            survivors = state.ballot.get_set(digest)
-            if survivors is None or digest in state.aggregating or digest in state.results:
-                continue
-            if state.holds(survivors):
-                state.aggregating.add(digest)
-                exchange = state.exchanges[survivors.roster]
-                commitments = exchange.commitments_of(survivors)
-                self._context.emit(Aggregate(state.base, survivors, exchange.roster, commitments))
-
     def _lock(self) -> None:
         """Rule 6: with the certificate and the checked sums in hand, journalled first."""
         context, state = self._context, self._state
         for attempt, digest in state.ballot.certificates():
             certificate = state.ballot.certificate(attempt, digest)
-            result = state.results.get(digest)
-            if certificate is None or result is None or not state.ballot.may_lock(attempt, digest):
+            if certificate is None or not state.ballot.may_lock(attempt, digest):
                 continue
-            sums, model = result
+            sums = self._mode.sums_to_lock(attempt, digest)
+            if sums is None:
+                continue
             lock = context.sign(Lock(context.federation.id, state.round, attempt, digest, sums))
-            context.persist(state.round, Locked(lock, certificate, model))
+            model = state.results[digest][1] if digest in state.results else None
+            context.persist(
+                state.round, *self._mode.entries_of_lock(digest), Locked(lock, certificate, model)
+            )
             state.ballot.add_lock(lock)
             context.broadcast(lock)
 
@@ -239,4 +228,4 @@ class Steps:
         sums, model = state.results.get(lock.survivors, (None, None))
         if certificate is None or exchange is None or model is None or sums != lock.sums:
             return None
-        return Outcome(opening, certificate, exchange, model)
+        return Outcome(opening, certificate, exchange, model, self._mode.unmasking(lock.survivors))

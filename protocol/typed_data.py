@@ -1,8 +1,8 @@
 """EIP-712: hashing and signing of what may have to be shown on the chain.
 
 Specification: https://eips.ethereum.org/EIPS/eip-712. The contract computes the same hashes in its own
-language, so the type strings below are fixed for ever. Only atomic types are used (`bytesN`, `uintN`): each
-is one 32-byte word. This is the only file that uses Keccak-256.
+language, so the type strings below are fixed for ever. Used are atomic types (`bytesN`, `uintN`), arrays of
+them and `bytes`: each is one 32-byte word. This is the only file that uses Keccak-256.
 """
 
 import re
@@ -17,10 +17,12 @@ TYPES = (
     "Statement(bytes32 federation,uint64 round,bytes32 previous,bytes32 config,bytes32 base,"
     "bytes32 survivors,bytes32 model,bytes32 archive)",
     "Commitment(bytes32 federation,uint64 round,bytes32 roster,uint32 member,"
-    "bytes32 root,uint64 size,bytes32 key)",
+    "bytes32 root,uint64 size,bytes32 key,bytes32[] shards,bytes32[] shares,bytes32[] seeds)",
     "Proposal(bytes32 federation,uint64 round,uint32 attempt,bytes32 survivors,bytes32 omitted)",
     "Vote(bytes32 federation,uint64 round,uint32 attempt,bytes32 survivors)",
     "Lock(bytes32 federation,uint64 round,uint32 attempt,bytes32 survivors,bytes32 sums)",
+    "Sum(bytes32 federation,uint64 round,bytes32 survivors,uint32 shard,bytes32 root,uint64 size)",
+    "Fingerprint(bytes32 federation,uint64 round,uint32 attempt,bytes32 survivors,bytes32 sums,bytes values)",
 )
 """Every struct that can be signed, as EIP-712 writes it.
 
@@ -90,9 +92,13 @@ def _parse(type_string: str) -> tuple[str, _Layout]:
 
 def _word(kind: str, value: object, where: str) -> bytes:
     """One value as the 32-byte word of EIP-712 `encodeData`."""
+    if kind.endswith("[]") and isinstance(value, tuple):
+        return keccak256(b"".join(_word(kind.removesuffix("[]"), one, where) for one in value))
+    if kind == "bytes" and isinstance(value, bytes):
+        return keccak256(value)
     match = re.fullmatch(r"(bytes|uint)(\d+)", kind)
     if match is None:
-        raise LocalProtocolError(f"{where}: type {kind} is not one of bytesN, uintN")
+        raise LocalProtocolError(f"{where}: type {kind} is not one of bytesN, uintN, arrays of them, bytes")
     size = int(match[2])
     if match[1] == "bytes" and isinstance(value, bytes) and len(value) == size:
         return value.ljust(32, b"\x00")

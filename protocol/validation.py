@@ -33,6 +33,7 @@ from folkmoot.protocol.messages import (
     encode,
 )
 from folkmoot.protocol.sealing import payload_size
+from folkmoot.protocol.secure.dealing import verify_masked_commitment
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
@@ -89,15 +90,28 @@ def validate_commitment(signed: Signed, view: View, exchange: Exchange) -> None:
     """Commitment for a roster that I accepted."""
     commitment = signed.body
     assert isinstance(commitment, Commitment)
+    # [IGNORE] It is known
+    if exchange.commitments.get(signed.member) == signed:
+        raise Ignore("commitment already known")
     # [REJECT] It is the signer's own, of this federation, and the signer is in the roster
     if commitment.member != signed.member or commitment.federation != view.federation.id:
         raise Reject("commitment in another member's name or of another federation")
     if signed.member not in exchange.members:
         raise Reject("commitment of a member that is not in the roster")
+    if view.federation.charter.is_secure:
+        verify_masked_commitment(commitment, exchange.members, view.federation.charter)
+    else:
+        _validate_open_commitment(commitment, view, exchange)
+    view.verifier.verify(signed)
+
+
+def _validate_open_commitment(commitment: Commitment, view: View, exchange: Exchange) -> None:
     # [REJECT] The payload has the one size that the codec gives
     if commitment.size != expected_payload_size(view, len(exchange.members)):
         raise Reject(f"commitment to a payload of {commitment.size} bytes, which no update has")
-    view.verifier.verify(signed)
+    # [REJECT] It has nothing of secure mode
+    if commitment.shards or commitment.shares or commitment.seeds:
+        raise Reject("commitment with masked shards in open mode")
 
 
 def validate_receipt(signed: Signed, view: View, exchange: Exchange) -> None:

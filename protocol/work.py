@@ -1,19 +1,11 @@
-"""What the engine has done for the round in work: training, encoding, transfers, sums. And what to ask it for."""
+"""What the engine has done for the round in work: training and encoding. And what to ask it for."""
 
 from typing import TypeAlias
 
 from folkmoot.protocol.attempts import Attempts
 from folkmoot.protocol.context import Context
-from folkmoot.protocol.effects import Encode, Fetch, Fit
-from folkmoot.protocol.events import (
-    Aggregated,
-    Encoded,
-    FetchFailed,
-    FitFailed,
-    PayloadArrived,
-    Trained,
-    TransferProgress,
-)
+from folkmoot.protocol.effects import Encode, Fit
+from folkmoot.protocol.events import Encoded, FitFailed, Trained, TransferProgress
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.types import Digest, MemberId
@@ -21,10 +13,8 @@ from folkmoot.protocol.types import Digest, MemberId
 REFIT_DELAY = 10.0
 """Seconds after a failed training until it is tried again, if the round is still open."""
 
-Answer: TypeAlias = (
-    Trained | FitFailed | Encoded | PayloadArrived | FetchFailed | TransferProgress | Aggregated
-)
-"""Events that answer an effect of one round."""
+Done: TypeAlias = Trained | FitFailed | Encoded | TransferProgress
+"""Events about my own update, and signs of life of a transfer."""
 
 
 class Work:
@@ -35,7 +25,7 @@ class Work:
         self._state = state
         self._attempts = attempts
 
-    def take(self, event: Answer) -> None:
+    def take(self, event: Done) -> None:
         """An answer that belongs to this round."""
         state = self._state
         match event:
@@ -48,14 +38,8 @@ class Work:
                     self._context.start_timer("refit", state.round, 0, REFIT_DELAY)
             case Encoded(roster=roster):
                 state.encoded[roster] = event
-            case PayloadArrived(roster=roster, commitment=commitment):
-                self._on_fetched(roster, commitment, arrived=True)
-            case FetchFailed(roster=roster, commitment=commitment):
-                self._on_fetched(roster, commitment, arrived=False)
             case TransferProgress():
                 state.progress_at = self._context.now
-            case Aggregated(survivors=survivors, sums=sums, model=model):
-                state.results[survivors] = (sums, model)
 
     # --- training -------------------------------------------------------------------------------------------
 
@@ -70,37 +54,20 @@ class Work:
         """Ask for my payload, unless I am not in the roster or have committed to it already."""
         me = self._context.me
         if me in exchange.members and me not in exchange.commitments:
-            self._context.emit(Encode(self._state.round, exchange.digest, exchange.members))
+            self.encode(exchange)
 
-    def fetch_missing(self, exchange: Exchange) -> None:
-        """Pull every payload that is committed to and not held: from its sender first, then from anyone.
+    def encode(self, exchange: Exchange) -> None:
+        """Ask for my payload (secure mode: and for the secrets that go with it, which the journal does not hold).
 
-        A roster is its members' affair until a quorum has voted on it. Then who stands outside must be able to finish
-        the round too: its attestation may be the one that lacks (PROTOCOL section 3: keys come from any roster member).
+        Never masked under a READY that I do not know: a journal that was put back would have me mask another update
+        with the masks of the first.
         """
-        if self._context.me not in exchange.members and not self._state.is_vouched(exchange.digest):
-            return
-        for member in sorted(set(exchange.commitments) - exchange.held - exchange.fetching):
-            exchange.fetching.add(member)
-            sources = (member, *(other for other in exchange.members if other != member))
-            self._context.emit(Fetch(exchange.commitments[member], exchange.members, sources))
-
-    def fetch_all_missing(self) -> None:
-        """The same for every roster of the round: a failed fetch is tried again."""
-        for exchange in self._state.exchanges.values():
-            self.fetch_missing(exchange)
-
-    def _on_fetched(self, roster: Digest, commitment: Digest, arrived: bool) -> None:
-        # What failed is tried again with the next announcement, or when a peer comes up.
-        exchange = self._state.exchanges.get(roster)
-        member = exchange.member_of(commitment) if exchange else None
-        if exchange is not None and member is not None:
-            exchange.fetching.discard(member)
-            if arrived:
-                self.hold(exchange, member)
+        shown = [ready for ready in exchange.roster.readies if ready.member == self._context.me]
+        if not self._state.is_secure or shown == [self._state.ready]:
+            self._context.emit(Encode(self._state.round, exchange.digest, exchange.members, exchange.roster))
 
     def hold(self, exchange: Exchange, member: MemberId) -> None:
-        """A payload is here and could be opened: tell the proposer, or, if I am it, see whether a quorum is."""
+        """A payload (or my part of it) is here: tell the proposer, or, if I am it, see whether a quorum is."""
         state = self._state
         state.progress_at = self._context.now
         exchange.held.add(member)

@@ -17,7 +17,17 @@ from folkmoot.protocol import merkle, ring, sealing, typed_data
 from folkmoot.protocol.aggregate import Payload, aggregate
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
-from folkmoot.protocol.messages import Commitment, Lock, Proposal, Statement, Vote, body_digest, encode
+from folkmoot.protocol.messages import (
+    Commitment,
+    Fingerprint,
+    Lock,
+    Proposal,
+    Statement,
+    Sum,
+    Vote,
+    body_digest,
+    encode,
+)
 from folkmoot.protocol.signing import identity_preimage
 from folkmoot.protocol.validation import omitted_digest
 from folkmoot.testnet import sample_messages
@@ -41,10 +51,14 @@ def typed_data_vectors() -> dict[str, object]:
     federation, one, two = b"\xfe" * 32, b"\x01" * 32, b"\x02" * 32
     structs = [
         Statement(federation, 1, federation, b"\x03" * 32, b"\x04" * 32, one, two, b"\x05" * 32),
-        Commitment(federation, 1, b"\x06" * 32, 3, b"\x07" * 32, 2**40, b"\x08" * 32),
+        Commitment(
+            federation, 1, b"\x06" * 32, 3, b"\x07" * 32, 2**40, b"\x08" * 32, (one, two), (two,), (one,)
+        ),
         Proposal(federation, 1, 2, one, b"\x09" * 32),
         Vote(federation, 1, 2, one),
         Lock(federation, 1, 2, one, two),
+        Sum(federation, 1, one, 3, two, 2**33),
+        Fingerprint(federation, 1, 2, one, two, bytes(range(32))),
     ]
     key = coincurve.PrivateKey(b"\x01" * 32)
     return {
@@ -56,7 +70,9 @@ def typed_data_vectors() -> dict[str, object]:
         "structs": [
             {
                 "type": type_string,
-                "fields": {name: _plain(value) for name, value in msgspec.structs.asdict(struct).items()},
+                "fields": {
+                    name: _plain_struct(value) for name, value in msgspec.structs.asdict(struct).items()
+                },
                 "struct_hash": typed_data.struct_hash(struct).hex(),
                 "signing_digest": typed_data.signing_digest(domain, struct).hex(),
                 "signature": _compact(key, typed_data.signing_digest(domain, struct)).hex(),

@@ -1,38 +1,60 @@
-"""Checks 11 to 20 over all records of all archives. The numbers are those of `checks.py`."""
+"""Checks 11 to 23 over all records of all archives. The numbers are those of `checks.py`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from typing import TypeAlias
 
-from folkmoot.ledger.audit import round_checks
+from folkmoot.ledger.audit import round_checks, secure_checks
+from folkmoot.ledger.audit.equivocation import search_equivocation
 from folkmoot.ledger.audit.ledger_checks import LedgerView, statements_of
-from folkmoot.ledger.audit.replay import Replay, sealing_secrets
+from folkmoot.ledger.audit.replay import OpenedPayloads, Replay, sealing_secrets
 from folkmoot.ledger.audit.report import Status, Tallies, Tally
 from folkmoot.ledger.audit.round_checks import Case, Frame
-from folkmoot.ledger.audit.sources import Lacking, NotJudged, Source
+from folkmoot.ledger.audit.secure_checks import UnmaskedSums
+from folkmoot.ledger.audit.sources import Convicted, Lacking, NotJudged, Source
 from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.equivocation import Register
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.messages import Evidence, Signed, decode_frame
+from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.typed_data import Domain
-from folkmoot.protocol.types import Round
+from folkmoot.protocol.types import Digest, Round
 
-_ROUND_CHECKS: tuple[tuple[str, Callable[[Case, Frame], None], tuple[str, ...]], ...] = (
+_RoundCheck: TypeAlias = tuple[str, Callable[[Case, Frame], None], tuple[str, ...]]
+"""Name, check, and the checks that it rests on."""
+
+_BOTH_MODES: tuple[_RoundCheck, ...] = (
     ("rosters", round_checks.check_roster, ()),
     ("certificates", round_checks.check_certificate, ()),
     ("openings", round_checks.check_opening, ()),
     ("statements", round_checks.check_statement, ("ledger", "rounds")),
-    ("commitments", round_checks.check_commitments, ("rosters",)),
     ("inclusion", round_checks.check_inclusion, ("ledger", "rounds")),
+)
+_OPEN_MODE: tuple[_RoundCheck, ...] = (
+    *_BOTH_MODES,
+    ("commitments", round_checks.check_commitments, ("rosters",)),
     ("payloads", round_checks.check_payloads, ("commitments",)),
 )
-"""Name, check, and the checks that it rests on."""
+_SECURE_MODE: tuple[_RoundCheck, ...] = (
+    *_BOTH_MODES,
+    ("commitments", secure_checks.check_commitments, ("rosters", "openings")),
+    ("payloads", secure_checks.check_shards, ("commitments",)),
+    ("sums", secure_checks.check_sums, ("commitments",)),
+    ("fingerprints", secure_checks.check_fingerprints, ("sums",)),
+    ("releases", secure_checks.check_releases, ("commitments",)),
+)
+_REPLAY_RESTS_ON = ("rosters", "openings", "statements", "commitments")
+_OPEN_REPLAY_RESTS_ON = (*_REPLAY_RESTS_ON, "payloads")
+_SECURE_REPLAY_RESTS_ON = (*_REPLAY_RESTS_ON, "sums", "releases")
 
-_REPLAY_RESTS_ON = ("rosters", "openings", "statements", "commitments", "payloads")
+SECURE_CHECKS = ("sums", "fingerprints", "releases")
+"""The checks that only secure mode has."""
 
-ARCHIVE_CHECKS = ("records", *(id_ for id_, _, _ in _ROUND_CHECKS), "replay", "equivocation")
+ARCHIVE_CHECKS = (
+    *("records", "rosters", "certificates", "openings", "statements", "commitments", "inclusion", "payloads"),
+    *SECURE_CHECKS,
+    *("replay", "equivocation"),
+)
 """The checks that need a charter, and all but the last an archive."""
 
 
@@ -73,17 +95,22 @@ def check_archives(
     cases: Sequence[Case],
     tallies: Tallies,
 ) -> list[str]:
-    """(12) to (20) for `cases`, ascending by round; returns remarks that are no verdict."""
+    """(12) to (23) for `cases`, ascending by round; returns remarks that are no verdict."""
     verifier = KeyVerifier(federation, Domain(federation.charter.ledger.chain_id, contract))
-    frame = Frame(federation, verifier, sources, statements_of(views[0]) if views else {})
-    replay = _open_replay(frame, tallies["replay"])
+    recorded = statements_of(views[0]) if views else {}
+    frame = Frame(federation, verifier, sources, recorded, _fingerprints(cases))
+    is_secure = federation.charter.is_secure
+    replay = _secure_replay(frame, tallies["replay"]) if is_secure else _open_replay(frame, tallies["replay"])
+    if not is_secure:
+        tallies.skip("open mode has no masks", SECURE_CHECKS)
     for case in cases:
         held = _held_by_ledger(case, views)
-        for id_, check, rests_on in _ROUND_CHECKS:
+        for id_, check, rests_on in _SECURE_MODE if is_secure else _OPEN_MODE:
             _try(id_, case, held, rests_on, partial(check, case, frame), tallies)
         if replay is not None:
-            _try("replay", case, held, _REPLAY_RESTS_ON, partial(replay.check, case), tallies)
-    _search_equivocation(frame, views, cases, tallies["equivocation"])
+            rests_on = _SECURE_REPLAY_RESTS_ON if is_secure else _OPEN_REPLAY_RESTS_ON
+            _try("replay", case, held, rests_on, partial(replay.check, case), tallies)
+    search_equivocation(frame, views, [case.record for case in cases], tallies["equivocation"])
     return replay.notes if replay is not None else []
 
 
@@ -96,7 +123,7 @@ def _held_by_ledger(case: Case, views: Sequence[LedgerView]) -> set[str]:
 
 
 def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
-    """(19) None if no home with its keys was given."""
+    """(22) None if no home with its keys was given."""
     try:
         secrets = sealing_secrets(frame.sources)
     except (Lacking, OSError) as error:
@@ -105,7 +132,24 @@ def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
     if not secrets:
         tally.add(Status.SKIPPED, "no home with its sealing key was given")
         return None
-    return Replay(frame, secrets)
+    return Replay(frame, OpenedPayloads(frame, secrets))
+
+
+def _secure_replay(frame: Frame, tally: Tally) -> Replay | None:
+    """(22) None if no home with the starting weights was given: nothing else is needed."""
+    if not any(source.is_home for source in frame.sources):
+        tally.add(Status.SKIPPED, "no home with the starting weights was given")
+        return None
+    return Replay(frame, UnmaskedSums(frame))
+
+
+def _fingerprints(cases: Sequence[Case]) -> dict[Digest, list[Signed]]:
+    """Those of all records, by the digest of the sums that they are on."""
+    found: dict[Digest, list[Signed]] = {}
+    for case in cases:
+        for sums, signed in secure_checks.fingerprints_in(case):
+            found.setdefault(sums, []).append(signed)
+    return found
 
 
 def _try(
@@ -122,68 +166,10 @@ def _try(
         tallies[id_].add(Status.SKIPPED, f"{case.where} {error}")
     except (Lacking, OSError) as error:
         tallies[id_].add(Status.INCONCLUSIVE, f"{case.where}: {error}")
+    except Convicted as error:
+        tallies[id_].add(Status.MISBEHAVIOUR, f"{case.where}: {error}")
     except (RemoteProtocolError, LocalProtocolError) as error:
         tallies[id_].add(Status.FAIL, f"{case.where}: {error}")
     else:
         held.add(id_)
         tallies[id_].add_pass()
-
-
-def _search_equivocation(
-    frame: Frame, views: Sequence[LedgerView], cases: Sequence[Case], tally: Tally
-) -> None:
-    """(20) All signatures that were seen anywhere, against each other."""
-    register = Register()
-    for signed in _all_signed(frame, views, cases):
-        try:
-            frame.verifier.verify(signed)
-        except RemoteProtocolError:
-            continue  # proves nothing against anybody; the check of its place says so
-        evidence = register.note(signed)
-        if evidence is not None:
-            tally.add(Status.MISBEHAVIOUR, _describe(evidence, frame))
-        tally.add_pass()
-
-
-def _all_signed(frame: Frame, views: Sequence[LedgerView], cases: Sequence[Case]) -> Iterator[Signed]:
-    """Every signed body of this federation, from all ledgers and archives."""
-    for signed in chain(_in_records(cases), _in_evidence(frame.sources), _on_ledgers(frame, views)):
-        # An identity key's signature is over the federation's id, which the body then does not repeat.
-        if getattr(signed.body, "federation", frame.federation.id) == frame.federation.id:
-            yield signed
-
-
-def _in_records(cases: Sequence[Case]) -> Iterator[Signed]:
-    for record in (case.record for case in cases):
-        yield record.roster
-        yield from record.commitments
-        yield from record.certificate.votes
-        yield from record.opening.locks
-        yield from record.attestations
-
-
-def _in_evidence(sources: Sequence[Source]) -> Iterator[Signed]:
-    """What nodes kept as proof; it convicts by its signatures alone, so bad bytes are no finding."""
-    for data in (found for source in sources for found in source.evidence()):
-        try:
-            frame = decode_frame(data)
-        except RemoteProtocolError:
-            continue
-        if isinstance(frame, Evidence):
-            yield from (frame.first, frame.second)
-
-
-def _on_ledgers(frame: Frame, views: Sequence[LedgerView]) -> Iterator[Signed]:
-    members = enumerate(frame.federation.charter.members)
-    by_address = {bytes.fromhex(member.audit_key[2:]): place for place, member in members}
-    for record in (record for view in views for record in view.records):
-        for signature, signer in zip(record.signatures, record.signers, strict=True):
-            if signer in by_address:
-                yield Signed(by_address[signer], record.statement, signature)
-
-
-def _describe(evidence: Evidence, frame: Frame) -> str:
-    body = evidence.first.body
-    name, kind = frame.name(evidence.first.member), type(body).__name__
-    # Receipts have no slot, so whatever is evidence has a round.
-    return f"{name} signed two different {kind}s for round {body.round}"

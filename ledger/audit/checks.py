@@ -23,11 +23,16 @@ With archives, too, for every round in every archive:
 13. `certificates`  a quorum voted for the survivors
 14. `openings`      a quorum locked survivors and sums
 15. `statements`    the ledger's statement is what survivors and model give, and what the attesters signed
-16. `commitments`   every survivor's signed commitment is the one named, for this round and roster
+16. `commitments`   every survivor's signed commitment is the one named, for this round and roster; in secure mode it
+                    is well-formed, and every pair committed to the same seed
 17. `inclusion`     the statement's archive root covers every survivor (RFC 6962 proofs)
-18. `payloads`      every payload is there, and is what was committed to
-19. `replay`        with the keys of a home: payloads opened and aggregated again end in the same sums and model
-20. `equivocation`  nobody signed two things of which an honest member signs one
+18. `payloads`      every payload is there, and is what was committed to; in secure mode, of those that are there
+19. `sums`          secure mode: one signed sum for each shard, those that were locked, and every one is there
+20. `fingerprints`  secure mode: a quorum's were given, and those of the survivors add up to those of the sums
+21. `releases`      secure mode: pair seeds and shares are those committed to, and enough to take all masks off
+22. `replay`        payloads opened with the keys of a home, or sums stripped of their masks, and aggregated again, end
+                    in the same sums and model
+23. `equivocation`  nobody signed two things of which an honest member signs one
 
 A point that rests on another which did not hold is skipped, not judged: the first fault stands alone in the report,
 and it alone keeps the whole from passing. So does a charter that is not signed, or a ledger that does not answer.

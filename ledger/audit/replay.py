@@ -1,6 +1,7 @@
-"""Check 19: open the payloads with the keys given, aggregate again, and compare with what was locked and recorded.
+"""Check 22: aggregate again, and compare with what was locked and recorded.
 
-The functions are those that every node runs (`folkmoot.protocol.aggregate`), so the bits must be the same.
+The functions are those that every node runs (`folkmoot.protocol.aggregate`), so the bits must be the same. In open mode
+the payloads are opened with the keys given; in secure mode `secure_checks.py` takes the masks off their sums.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 from nacl.public import PrivateKey
 
@@ -34,13 +36,20 @@ _What = tuple[Digest, Digest, Digest]
 """What a replay depends on and must give: survivor set, sums, model."""
 
 
+class Aggregation(Protocol):
+    """How a mode gets from a record that passed its checks, and the model before it, to the round's model."""
+
+    def __call__(self, case: Case, base: Float32s) -> Aggregate[Float32s]:
+        """Raises `RemoteProtocolError` where something is wrong, `Lacking` where something is not there."""
+        ...
+
+
 class Replay:
     """Replays rounds in ascending order, carrying the model from one to the next."""
 
-    def __init__(self, frame: Frame, secrets: dict[str, bytes]) -> None:
-        """`secrets`: X25519 secret keys by the hex of their public halves; see `sealing_secrets`."""
+    def __init__(self, frame: Frame, aggregation: Aggregation) -> None:
         self._frame = frame
-        self._secrets = secrets
+        self._aggregation = aggregation
         self._last: tuple[Digest, Float32s] | None = None
         self._done: set[_What] = set()
         self.notes: list[str] = []
@@ -51,7 +60,7 @@ class Replay:
         return self._last[1] if self._last is not None else None
 
     def check(self, case: Case) -> None:
-        """(19) Aggregate again a round that passed the checks before this one.
+        """(22) Aggregate again a round that passed the checks before this one.
 
         Raises `RemoteProtocolError` where sums or model differ, `Lacking` where something is not there, `NotJudged`
         where the round before would have to be replayed first.
@@ -61,7 +70,7 @@ class Replay:
         what = (lock.survivors, lock.sums, case.record.model.root)
         if what in self._done:  # the same round from another archive
             return
-        result = self._aggregate(case)
+        result = self._aggregation(case, self._base(case))
         # dtype "<f4": the digest is over little-endian bytes, whatever this machine's order.
         model = ref_of(result.model.astype("<f4", copy=False).data)
         if result.sums_digest != lock.sums:
@@ -74,13 +83,6 @@ class Replay:
             f"round {case.round}: the payload of {self._frame.name(member)} is ill-formed and counted as zero"
             for member in result.ill_formed
         ]
-
-    def _aggregate(self, case: Case) -> Aggregate[Float32s]:
-        charter = self._frame.federation.charter
-        codec = codec_named(charter.averaging.codec)
-        payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]
-        base = self._base(case)
-        return aggregate(base, payloads, codec, charter.model.sizes, case.roster.exponents)
 
     def _base(self, case: Case) -> Float32s:
         root = case.survivors.base
@@ -96,6 +98,22 @@ class Replay:
                 f"rests on the replay of round {case.round - 1}, which gives the model it starts from"
             )
         raise Lacking(f"the starting weights ({root.hex()}) are in no home or archive given")
+
+
+class OpenedPayloads:
+    """Open mode: opens the survivors' payloads with the keys of homes, and sums them."""
+
+    def __init__(self, frame: Frame, secrets: dict[str, bytes]) -> None:
+        """`secrets`: X25519 secret keys by the hex of their public halves; see `sealing_secrets`."""
+        self._frame = frame
+        self._secrets = secrets
+
+    def __call__(self, case: Case, base: Float32s) -> Aggregate[Float32s]:
+        """The sums, the model, and whose payload did not count. Raises `Lacking`."""
+        charter = self._frame.federation.charter
+        codec = codec_named(charter.averaging.codec)
+        payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]
+        return aggregate(base, payloads, codec, charter.model.sizes, case.roster.exponents)
 
     def _payload(self, case: Case, commitment: Commitment) -> Payload:
         charter, roster = self._frame.federation.charter, case.roster

@@ -1,13 +1,13 @@
 """Checks 12 to 18: what one archived round shows. The numbers are those of `checks.py`.
 
+What differs in secure mode stands in `secure_checks.py`.
+
 A check returns if all is well, raises `RemoteProtocolError` if a rule is broken and `Lacking` if something is missing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import msgspec
 
 from folkmoot.ledger.audit.sources import Lacking, Source, ref_of_file
 from folkmoot.protocol import merkle
@@ -30,7 +30,6 @@ from folkmoot.protocol.messages import (
     Roster,
     Signed,
     Statement,
-    Survivor,
     SurvivorSet,
     body_digest,
     encode,
@@ -39,7 +38,7 @@ from folkmoot.protocol.messages import (
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.sealing import payload_size
 from folkmoot.protocol.signing import Verifier
-from folkmoot.protocol.types import MemberId, Round
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,9 @@ class Frame:
     sources: Sequence[Source]
     recorded: Mapping[Round, Statement]
     """The statements on the ledger."""
+
+    fingerprints: Mapping[Digest, Sequence[Signed]] = field(default_factory=dict)
+    """Secure mode: those in all records given, unchecked, by the digest of the sums that they are on."""
 
     measured: dict[Path, BlobRef] = field(default_factory=dict)
     """What files turned out to hold: the same payload is named by the records of several archives."""
@@ -127,21 +129,29 @@ def check_statement(case: Case, frame: Frame) -> None:
 
 
 def check_commitments(case: Case, frame: Frame) -> None:
-    """(16) Every survivor signed the commitment that the survivor set names."""
+    """(16) Every survivor signed the commitment that the survivor set names, to a payload of the right size."""
+    verify_named_commitments(case, frame)
+    size = _payload_size(case.roster, frame.federation)
+    for commitment in commitments_of(case):
+        if commitment.size != size or (commitment.shards or commitment.shares or commitment.seeds):
+            name = frame.name(commitment.member)
+            raise RemoteProtocolError(f"the commitment of {name} is not to a payload of {size} bytes")
+
+
+def verify_named_commitments(case: Case, frame: Frame) -> None:
+    """What both modes ask of commitments: the survivors', one each, as named, for this round and roster, and signed."""
     members = [survivor.member for survivor in case.survivors.survivors]
     if [signed.member for signed in case.record.commitments] != members:
         raise RemoteProtocolError("the commitments are not those of the survivors, one each")
-    expected = Commitment(
-        federation=frame.federation.id,
-        round=case.round,
-        roster=roster_digest(case.record.roster.member, case.roster),
-        member=0,
-        root=b"",
-        size=_payload_size(case.roster, frame.federation),
-        key=b"",
-    )
+    roster = roster_digest(case.record.roster.member, case.roster)
     for survivor, signed in zip(case.survivors.survivors, case.record.commitments, strict=True):
-        _check_commitment(survivor, signed, expected, frame)
+        body, name = signed.body, frame.name(survivor.member)
+        if not isinstance(body, Commitment) or body_digest(body) != survivor.commitment:
+            raise RemoteProtocolError(f"the commitment of {name} is not the one that the survivor set names")
+        about = (body.federation, body.round, body.roster, body.member)
+        if about != (frame.federation.id, case.round, roster, survivor.member):
+            raise RemoteProtocolError(f"the commitment of {name} is not for this round or roster")
+        frame.verifier.verify(signed)
 
 
 def check_inclusion(case: Case, frame: Frame) -> None:
@@ -191,13 +201,3 @@ def _payload_size(roster: Roster, federation: Federation) -> int:
     charter = federation.charter
     plaintext = codec_named(charter.averaging.codec).encoded_size(charter.model.parameters)
     return payload_size(len(recipients_of(roster, federation)), plaintext)
-
-
-def _check_commitment(survivor: Survivor, signed: Signed, expected: Commitment, frame: Frame) -> None:
-    body, name = signed.body, frame.name(survivor.member)
-    if not isinstance(body, Commitment) or body_digest(body) != survivor.commitment:
-        raise RemoteProtocolError(f"the commitment of {name} is not the one that the survivor set names")
-    # Root and key are the member's choice; all else follows from the round.
-    if body != msgspec.structs.replace(expected, member=survivor.member, root=body.root, key=body.key):
-        raise RemoteProtocolError(f"the commitment of {name} is not for this round, roster or payload size")
-    frame.verifier.verify(signed)

@@ -2,7 +2,7 @@
 
 The layout is the node's (`folkmoot.node.archive`, `folkmoot.node.config`; a test holds the two together):
 
-    archive/blobs/ab/<hex root>   archive/rounds/<8 digits>.record
+    archive/blobs/ab/<hex root>   archive/rounds/<8 digits>.record   archive/masked/<epoch>/<hex root>
     HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig
     HOME/keys/sealing.key   HOME/store.sqlite (table `secrets`)
     HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
@@ -45,6 +45,12 @@ class NotJudged(FolkmootError):
     """A check rests on something that did not hold, or was not to be had, and that another check has told of."""
 
 
+class Convicted(FolkmootError):
+    """A member signed what is not so, and the proof is here; the message names it."""
+
+    exit_code = 4
+
+
 @dataclass(frozen=True)
 class SignedCharter:
     """A charter with the signatures (by member name) that lie beside it; neither is checked yet."""
@@ -67,6 +73,11 @@ class Source:
         """A node's home: its archive, models and sealing key."""
         return cls(home / "archive", home)
 
+    @property
+    def is_home(self) -> bool:
+        """Whether it comes with models and keys."""
+        return self._home is not None
+
     def rounds(self) -> list[Round]:
         """The rounds that have a record here, ascending."""
         names = (path.stem for path in (self._archive / "rounds").glob("*.record"))
@@ -85,6 +96,10 @@ class Source:
         """Where the blob called `root` lies; None if it is not here. Its contents are unchecked."""
         name = root.hex()
         return _existing(self._archive / "blobs" / name[:2] / name)
+
+    def masked_shard(self, epoch: int, root: Digest) -> Path | None:
+        """Where a masked shard of that epoch lies; None if it is not here (any more). Its contents are unchecked."""
+        return _existing(self._archive / "masked" / str(epoch) / root.hex())
 
     def vector(self, root: Digest, tensors: Sequence[Tensor]) -> Float32s | None:
         """The flat model called `root`, checked against it; None if it is not here whole."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from folkmoot.node.cli.terms import describe
 from folkmoot.protocol.errors import CharterError, FolkmootError
 from folkmoot.protocol.toml import ConfigError
 
@@ -83,6 +84,11 @@ def _layers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
     help="Widths of hidden layers; without --schema-from all widths, from inputs to classes.",
 )
 @click.option(
+    "--mode",
+    type=click.Choice(["secure", "open"]),
+    help="Whether updates are masked, so that only their sum is ever seen; secure with 3 to 16 members, else open.",
+)
+@click.option(
     "--rounds", type=click.IntRange(1), default=20, show_default=True, help="How many rounds to run."
 )
 @click.option(
@@ -104,6 +110,7 @@ def new(
     allow_missing: bool,
     model: str,
     layers: list[int],
+    mode: str | None,
     rounds: int,
     seed: int,
     chain_id: int | None,
@@ -136,13 +143,14 @@ def new(
         "model": {**table, "initial": initial.root.hex(), "tensors": layout},
         "schedule": {"rounds": rounds},
         "training": {"seed": seed},
+        "averaging": charter_draft.averaging_table(mode, len(known), chosen),
     }
     if schema is not None:
         tables["data"] = msgspec.to_builtins(schema)
     drafted = charter_draft.build_charter(known, chain, charter_draft.merge(tables, chosen))
     out.write_text(_HEADER + render_charter(drafted), encoding="utf-8")
     click.echo(f"wrote {out} and {weights}: send both to all members to sign")
-    _print(_describe(drafted))
+    _print(describe(drafted))
 
 
 def _chain_id(chain_id: int | None, rpc: str | None) -> int:
@@ -274,7 +282,7 @@ def check(home: Path, check_model: bool) -> None:
 
     place = Home(home)
     terms = charter_files.read_charter(place)
-    _print(_describe(terms))
+    _print(describe(terms))
     problems = list(_problems(place, terms, check_model))
     for line in problems:
         click.echo(f"WRONG  {line}")
@@ -339,57 +347,7 @@ def show(home: Path | None, file: Path | None) -> None:
     if (home is None) == (file is None):
         raise click.UsageError("give --home or a charter's FILE")
     terms = read_charter(Home(home)) if home else parse_charter(_read(file), str(file))
-    _print(_describe(terms))
-
-
-def _describe(terms: "Charter") -> Iterator[tuple[str, str]]:
-    """The terms and what they mean, as (heading, sentence)."""
-    members, faults, needed = len(terms.members), terms.faults, terms.quorum
-    model, schedule = terms.model, terms.schedule
-    yield "charter", f"{terms.name!r}, digest {terms.digest.hex()}"
-    yield "members", ", ".join(member.name for member in terms.members)
-    yield "quorum", f"{needed} of {members} (Q) make a round; {members - needed} may be away"
-    yield (
-        "",
-        f"up to {faults} (f) may lie without the others ever deciding two things"
-        + ("" if faults else ": with fewer than 4 members nobody may"),
-    )
-    attesters = len(terms.attesters)
-    yield (
-        "ledger",
-        f"chain {terms.ledger.chain_id}; {terms.attester_quorum} of {attesters} attesters sign each round",
-    )
-    widths = " - ".join(map(str, model.layers))
-    yield (
-        "model",
-        f"{model.kind}, {widths}: {model.parameters:,} parameters, starting from {model.initial[:16]}",
-    )
-    yield from _describe_data(terms)
-    training = ", ".join(f"{key} {value}" for key, value in msgspec.structs.asdict(terms.training).items())
-    yield "training", training
-    averaging = terms.averaging
-    yield (
-        "averaging",
-        f"{averaging.rule}, {averaging.mode} mode: members see each other's updates; codec {averaging.codec}",
-    )
-    yield (
-        "schedule",
-        f"{schedule.rounds} rounds; an attempt takes at least {schedule.attempt_min:g} s to be given up",
-    )
-    if terms.auditors:
-        yield "auditors", ", ".join(auditor.name for auditor in terms.auditors) + " can open every update"
-
-
-def _describe_data(terms: "Charter") -> Iterator[tuple[str, str]]:
-    schema: Schema | None = getattr(terms, "data", None)
-    if schema is None:
-        yield "data", "x and y in safetensors files, as they are"
-        return
-    goal = f" ({', '.join(schema.classes)})" if schema.classes else ""
-    yield "data", f"{schema.task}: predict {schema.target!r}{goal} from {len(schema.columns)} columns"
-    for column in schema.columns:
-        detail = f"{len(column.categories)} categories" if column.kind == "category" else "number"
-        yield "", f"  {column.name}: {detail}, missing: {column.missing}"
+    _print(describe(terms))
 
 
 def _read(file: Path | None) -> str:

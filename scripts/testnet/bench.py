@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from folkmoot.testnet.home import Mode, Ring
+
 
 @click.group()
 def bench() -> None:
@@ -32,7 +34,21 @@ def bench() -> None:
     type=click.Choice(["f32", "int8", "int4"]),
     default="int4",
     show_default=True,
-    help="How updates travel.",
+    help="How updates travel in open mode.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["open", "secure"]),
+    default="open",
+    show_default=True,
+    help="Sealed updates to everybody, or masked ones of which only the sum is seen.",
+)
+@click.option(
+    "--ring",
+    type=click.Choice([8, 16, 32]),
+    default=16,
+    show_default=True,
+    help="Bits of a value in secure mode.",
 )
 @click.option(
     "--home",
@@ -40,7 +56,9 @@ def bench() -> None:
     help="Keep everything in this empty folder; without it, a temporary one is used and removed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def bench_round(nodes: int, params: int, rounds: int, codec: str, home: Path | None, as_json: bool) -> None:
+def bench_round(
+    nodes: int, params: int, rounds: int, codec: str, mode: Mode, ring: Ring, home: Path | None, as_json: bool
+) -> None:
     """Average random numbers between real daemons, without training.
 
     Every daemon, its network, its archive and the embedded chain are those of a real federation; only the trainer is
@@ -64,7 +82,8 @@ def bench_round(nodes: int, params: int, rounds: int, codec: str, home: Path | N
         )
 
     with interruptible():
-        figures = measure(Measure(nodes=nodes, parameters=params, rounds=rounds, codec=codec), home, say)
+        what = Measure(nodes=nodes, parameters=params, rounds=rounds, codec=codec, mode=mode, ring=ring)
+        figures = measure(what, home, say)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(figures)).decode())
     else:

@@ -37,10 +37,12 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import Charter, check_charter, sign_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.sealing import payload_size
+from folkmoot.protocol.secure.layout import ShardLayout
 from folkmoot.testnet import bench_tcp
+from folkmoot.testnet.bench_trainer import EXAMPLES
 from folkmoot.testnet.bench_usage import RoundEnd, Usage, read_round_ends
 from folkmoot.testnet.chains import await_url, read_chain_id, start_embedded
-from folkmoot.testnet.home import MAX_ATTESTERS, TestnetHome
+from folkmoot.testnet.home import MAX_ATTESTERS, Mode, Ring, TestnetHome
 from folkmoot.testnet.processes import Child, TestnetError, stop_children
 
 WARM_UP = 1
@@ -60,12 +62,22 @@ Say = Callable[[str], None]
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """What to measure."""
+    """What to measure; `codec` counts in open mode, `ring` (bits) in secure mode."""
 
     nodes: int
     parameters: int
     rounds: int
     codec: str
+    mode: Mode = "open"
+    ring: Ring = 16
+
+    @property
+    def exchanged(self) -> int:
+        """Bytes that every node sends each other in a round: its payload, or a masked shard and a sum."""
+        if self.mode == "open":
+            return payload_size(self.nodes, codec_named(self.codec).encoded_size(self.parameters))
+        layout = ShardLayout(self.parameters, self.ring, self.nodes, self.nodes)
+        return layout.shard_bytes(0) + layout.sum_bytes(0)
 
 
 class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,13 +94,15 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """The measurement; MB are 10^6 bytes. Sent and received are per node and round, encryption included.
 
-    `peak_rss_mb` is the highest resident set (VmHWM: libraries included) of any daemon. `trio_tcp_seconds`: see
-    `bench_tcp`.
+    `payload_mb` is what every node sends each other (in secure mode a masked shard and a sum). `peak_rss_mb` is the
+    highest resident set (VmHWM: libraries included) of any daemon. `trio_tcp_seconds`: see `bench_tcp`.
     """
 
     nodes: int
     params: int
     codec: str
+    mode: Mode
+    ring: Ring
     payload_mb: float
     rounds: list[RoundFigures]
     median_seconds: float
@@ -111,9 +125,8 @@ def measure(what: Measure, folder: Path | None, say: Say) -> Figures:
             ends = _watch(what, list(homes.values()), daemons, usage, say)
             peak = usage.peak_rss_mb()
         statuses = [_status(node) for node in homes.values()]
-        payload = payload_size(what.nodes, codec_named(what.codec).encoded_size(what.parameters))
         say("measuring plain TCP")
-        tcp = bench_tcp.measure(what.nodes, payload)
+        tcp = bench_tcp.measure(what.nodes, what.exchanged)
     counted = [
         RoundFigures(
             seconds=after.time - before.time,
@@ -127,7 +140,9 @@ def measure(what: Measure, folder: Path | None, say: Say) -> Figures:
         nodes=what.nodes,
         params=what.parameters,
         codec=what.codec,
-        payload_mb=payload / 1e6,
+        mode=what.mode,
+        ring=what.ring,
+        payload_mb=what.exchanged / 1e6,
         rounds=counted,
         median_seconds=float(np.median([figures.seconds for figures in counted])),
         sent_mb_per_node=sum(status.bytes_sent for status in statuses) / moved,
@@ -217,13 +232,13 @@ def _charter(
     ]
     sizes = [min(_TENSOR, what.parameters - at) for at in range(0, what.parameters, _TENSOR)]
     tensors = [{"name": f"tensor-{index:04d}", "shape": [size]} for index, size in enumerate(sizes)]
-    payload = payload_size(what.nodes, codec_named(what.codec).encoded_size(what.parameters))
-    moved = payload * what.nodes * (what.nodes - 1)
+    moved = what.exchanged * what.nodes * (what.nodes - 1)
     attempt = min(600.0, max(8.0, moved / SLOWEST_BYTES))
     tables = {
         "name": "bench",
         "model": {"kind": "mlp", "layers": [1, 1], "initial": initial.root.hex(), "tensors": tensors},
-        "averaging": {"codec": what.codec},
+        "averaging": {"mode": what.mode, "codec": what.codec, "weight_cap": EXAMPLES},
+        "secrecy": {"ring": what.ring},
         "schedule": {"rounds": what.rounds + WARM_UP, "attempt_min": attempt},
         "ledger": {"chain_id": chain_id, "code_hash": expected_code_hash().hex()},
         "members": members,

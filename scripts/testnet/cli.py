@@ -92,6 +92,19 @@ def _takes_plan(command: Command) -> Command:
         show_default=True,
         help="How updates are written for the wire: exact, or with 8 or 4 bits a value.",
     )
+    @click.option(
+        "--mode",
+        type=click.Choice(["secure", "open"]),
+        default="open",
+        help="Whether updates are masked, so that only their sum is ever seen.",
+    )
+    @click.option(
+        "--ring",
+        type=click.Choice([8, 16, 32]),
+        default=16,
+        show_default=True,
+        help="Bits of a value in secure mode.",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
     def with_plan(

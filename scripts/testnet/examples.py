@@ -62,6 +62,10 @@ class Learnable(Protocol):
         """How the rows are encoded, if that is left to the members."""
         ...
 
+    def most_rows(self, nodes: int) -> int:
+        """How many rows to train on the node with the most gets."""
+        ...
+
     def write_data(self, folders: Sequence[Path]) -> None:
         """Put into `folders` (HOME/data of each node) what it needs of the rows."""
         ...
@@ -88,6 +92,10 @@ class Example:
     def data(self) -> None:
         """No schema: the rows of an example are encoded before they are dealt."""
         return None
+
+    def most_rows(self, nodes: int) -> int:
+        """The shares are equal up to one row."""
+        return -(-len(self.train) // nodes)
 
     def write_data(self, folders: Sequence[Path]) -> None:
         """Deal to `folders` (HOME/data of each node) its share of the training rows, and to all the same test rows."""

@@ -32,6 +32,7 @@ from folkmoot.protocol.charter import (
     Member,
     Model,
     Schedule,
+    Secrecy,
     Tensor,
     check_charter,
     federation_id,
@@ -127,11 +128,19 @@ def make_charter(
         schedule=Schedule(rounds=plan.rounds),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
         training=msgspec.structs.replace(example.training, seed=plan.seed),
-        averaging=Averaging(codec=plan.codec),
+        averaging=_averaging(plan, example),
+        secrecy=Secrecy(ring=plan.ring),
         members=tuple(members),
     )
     check_charter(charter)
     return charter
+
+
+def _averaging(plan: Plan, example: Learnable) -> Averaging:
+    """In secure mode the node with the most rows has full weight, so that the ring's whole range is used."""
+    if plan.mode == "open":
+        return Averaging(codec=plan.codec)
+    return Averaging(mode="secure", codec=plan.codec, weight_cap=example.most_rows(plan.nodes))
 
 
 def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: bytes) -> None:

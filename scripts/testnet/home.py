@@ -26,6 +26,8 @@ OWN_ROWS, HELD_OUT_ROWS = "rows.parquet", "held_out.parquet"
 
 Example: TypeAlias = Literal["digits", "breast-cancer"]
 Codec: TypeAlias = Literal["f32", "int8", "int4"]
+Mode: TypeAlias = Literal["open", "secure"]
+Ring: TypeAlias = Literal[8, 16, 32]
 
 
 class OwnData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +61,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     chain: str = "embedded"
     seed: int = 0
     codec: Codec = "f32"
+    mode: Mode = "open"
+    ring: Ring = 16
 
     @property
     def names(self) -> list[str]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from folkmoot.protocol.certificates import Federation, verify_certificate
-from folkmoot.protocol.effects import Blame, Effect, Gossip, Persist, RecordEvidence, Send
+from folkmoot.protocol.effects import Accuse, Blame, Effect, Gossip, Persist, RecordEvidence, Send
 from folkmoot.protocol.equivocation import Slot, compute_slot
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.journal import Attested, Entry, Locked, Voted, own_signed
@@ -53,6 +53,8 @@ class Invariants:
                 self._check_frame(node.member, frame)
             case RecordEvidence(member=member) if member not in self._liars:
                 raise Broken(f"{node.name} holds evidence against honest member {member}: {effect.evidence}")
+            case Accuse(member=member, kind=kind, reason=reason) if member not in self._liars:
+                raise Broken(f"{node.name} accuses honest member {member} of a {kind}: {reason}")
             case Blame(member=member, kind=kind, reason=reason) if member not in (None, *self._liars):
                 raise Broken(f"{node.name} blames honest member {member} for a {kind}: {reason}")
             case _:

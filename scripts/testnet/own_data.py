@@ -35,7 +35,12 @@ class OwnTask:
     training: Training
     data: Schema
     folder: Path
+    rows: tuple[int, ...]
     notes: tuple[str, ...]
+
+    def most_rows(self, nodes: int) -> int:
+        """Of the node with the most, as they were dealt."""
+        return max(self.rows)
 
     def write_data(self, folders: Sequence[Path]) -> None:
         """Put into `folders` (HOME/data of each node) its rows and the common held-out ones."""
@@ -56,7 +61,7 @@ def deal(own: OwnData, nodes: int, folder: Path) -> OwnTask:
             source, training, own.target, own.task, spelled=spelled(file), leave_out=own.leave_out
         )
         rows = dealer.write(folder)
-    hidden = HIDDEN if rows >= FEW_ROWS else ()
+    hidden = HIDDEN if sum(rows) >= FEW_ROWS else ()
     return OwnTask(
         name=_charter_name(file),
         kind="mlp" if hidden else "logistic",
@@ -64,6 +69,7 @@ def deal(own: OwnData, nodes: int, folder: Path) -> OwnTask:
         training=Training(batch=32, lr="0.02"),
         data=schema,
         folder=folder,
+        rows=rows,
         notes=(*dealer.notes, *notes),
     )
 
@@ -124,8 +130,8 @@ class _Dealer:
             self.notes.append(f"{split_by} by node: " + " | ".join(held))
         return shares
 
-    def write(self, folder: Path) -> int:
-        """One Parquet file for each node, and one with what is held out; how many rows are dealt."""
+    def write(self, folder: Path) -> tuple[int, ...]:
+        """One Parquet file for each node, and one with what is held out; how many rows each node is dealt."""
         folder.mkdir(parents=True, exist_ok=True)
         counts = dict(self._source.ask(f"SELECT node, count(*) FROM {_PARTS} GROUP BY node"))
         for node in range(-1, self._nodes):
@@ -136,7 +142,7 @@ class _Dealer:
             rows = f"FROM {_ROWS} rows JOIN {_PARTS} ON rows.rowid = id WHERE node = {node} ORDER BY id"
             target = quote_text(str(folder / name))
             self._source.ask(f"COPY (SELECT {self._present(node)} {rows}) TO {target} (FORMAT parquet)")
-        return sum(count for node, count in counts.items() if node >= 0)
+        return tuple(counts[node] for node in range(self._nodes))
 
     def _present(self, node: int) -> str:
         """The columns of which a node has a value: what it never recorded is in no file of its own either."""

@@ -11,6 +11,7 @@ from folkmoot.protocol.messages import (
     Enter,
     Evidence,
     Final,
+    Fingerprint,
     Frame,
     Hello,
     KeyShared,
@@ -25,8 +26,12 @@ from folkmoot.protocol.messages import (
     Recalled,
     Receipt,
     Roster,
+    Seeds,
+    Share,
+    Shares,
     Signed,
     Statement,
+    Sum,
     Survivor,
     SurvivorSet,
     Vote,
@@ -78,6 +83,21 @@ OMITTED = (Omission(2, 1),)
 VOTE = Vote(FEDERATION, 2, 1, SURVIVORS.digest)
 LOCK = Lock(FEDERATION, 2, 1, SURVIVORS.digest, mark(13))
 PROPOSAL = Proposal(FEDERATION, 2, 1, SURVIVORS.digest, omitted_digest(OMITTED))
+MASKED_READY = Ready(2, mark(1), bytes([0, 3]), mark(2), mark(3), mark(4), 0, (), mark(18))
+MASKED_COMMITMENT = Commitment(
+    federation=FEDERATION,
+    round=2,
+    roster=ROSTER_DIGEST,
+    member=0,
+    root=mark(20),
+    size=4096,
+    key=bytes(32),
+    shards=(mark(40), mark(41), mark(42)),
+    shares=(mark(43), mark(44)),
+    seeds=(bytes(32), mark(45), mark(46)),
+)
+SUM = Sum(FEDERATION, 2, SURVIVORS.digest, 1, mark(47), 1536)
+FINGERPRINT = Fingerprint(FEDERATION, 2, 1, SURVIVORS.digest, mark(48), bytes(range(48)))
 STATEMENT = Statement(FEDERATION, 2, mark(11), mark(12), mark(1), SURVIVORS.digest, mark(14), mark(15))
 CERTIFICATE = Certificate(SURVIVORS, (signed(0, VOTE), signed(1, VOTE)))
 
@@ -95,6 +115,13 @@ SAMPLES: dict[str, Frame] = {
     "proposal with a certificate": Propose(signed(PROPOSER, PROPOSAL), SURVIVORS, (), CERTIFICATE),
     "certificate": CERTIFICATE,
     "opening": Opening(SURVIVORS, (signed(0, LOCK), signed(1, LOCK))),
+    "masked ready": signed(0, MASKED_READY),
+    "masked commitment": signed(0, MASKED_COMMITMENT),
+    "share": signed(0, Share(2, ROSTER_DIGEST, 1, mark(49))),
+    "sum": signed(1, SUM),
+    "fingerprint": signed(0, FINGERPRINT),
+    "seeds": Seeds(2, SURVIVORS.digest, 0, ((2, bytes(range(16))),)),
+    "shares": Shares(2, SURVIVORS.digest, 1, ((0, mark(50)), (1, mark(51)))),
     "final": Final((signed(0, STATEMENT), signed(1, STATEMENT)), BlobRef(mark(14), 32)),
     "hello": Hello(2, 1, 1),
     "recall": Recall(),

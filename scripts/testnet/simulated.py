@@ -3,31 +3,38 @@
 import hashlib
 from dataclasses import dataclass, field, fields, replace
 
-from folkmoot.protocol.charter import Charter, LedgerTerms, Member, Model, Schedule, Tensor
-from folkmoot.protocol.effects import RecordEvidence
+from folkmoot.protocol.charter import Averaging, Charter, LedgerTerms, Member, Model, Schedule, Tensor
+from folkmoot.protocol.effects import Accuse, RecordEvidence
 from folkmoot.protocol.events import Event, FrameReceived, Trained
 from folkmoot.protocol.journal import Entry, decode_entry, encode_entry
 from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.secure.masks import public_key
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.types import Digest, MemberId, Round
 
-PARAMETERS = 8
-"""Length of the simulated model."""
+PARAMETERS = 130
+"""Length of the simulated model: with the weight block four blocks, so that seven members have empty shards too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
     """What may go wrong before `until` (virtual seconds); after it every link is whole and every node comes back.
 
-    `loss`, `duplicate` and `fit_failure` are probabilities, `latency` bounds of seconds. `crashes` happen between two
+    `loss`, `duplicate`, `replay` (the same message again, up to a minute later) and `fit_failure` are probabilities,
+    `latency` bounds of seconds. `crashes` happen between two
     events, `broken_off` inside the effects of one (biased to the edges of a Persist), `partitions` cut the honest in
     two for a while. `two_faced` members are two nodes each, of which every other member sees one. `dead` members stop
     for good at some moment. `ledger` is how long a record takes to be final.
+
+    In secure mode besides, and for all time: `wrong_sums` members add one to a value of every sum that they make,
+    `wrong_prints` sign fingerprints that are not those of their shards, `bad_shares` deal a share that does not fit,
+    `withholding` ones give nobody their shards or sums, and `odd_seeds` mask with other pair seeds than their peers.
     """
 
     until: float = 60.0
     loss: float = 0.0
     duplicate: float = 0.0
+    replay: float = 0.0
     latency: tuple[float, float] = (0.005, 0.05)
     fit_failure: float = 0.0
     crashes: int = 0
@@ -36,6 +43,17 @@ class Faults:
     two_faced: tuple[MemberId, ...] = ()
     dead: tuple[MemberId, ...] = ()
     ledger: float = 0.2
+    wrong_sums: tuple[MemberId, ...] = ()
+    wrong_prints: tuple[MemberId, ...] = ()
+    bad_shares: tuple[MemberId, ...] = ()
+    withholding: tuple[MemberId, ...] = ()
+    odd_seeds: tuple[MemberId, ...] = ()
+
+    @property
+    def liars(self) -> frozenset[MemberId]:
+        """Members that break a rule, other than by being away."""
+        several = (self.two_faced, self.wrong_sums, self.wrong_prints, self.bad_shares)
+        return frozenset(member for one in (*several, self.withholding, self.odd_seeds) for member in one)
 
 
 def format_faults(faults: Faults) -> str:
@@ -77,6 +95,7 @@ class Node:
     blobs: set[Digest] = field(default_factory=set)
     models: dict[Round, Digest] = field(default_factory=dict)
     evidence: list[RecordEvidence] = field(default_factory=list)
+    accused: list[Accuse] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -92,7 +111,7 @@ class Node:
         return [decode_entry(body) for _, body in self.journal]
 
 
-def simulated_charter(members: int, rounds: int, max_ahead: int = 50) -> Charter:
+def simulated_charter(members: int, rounds: int, max_ahead: int = 50, secure: bool = False) -> Charter:
     """A charter of `members` nameless organisations with impossible keys."""
     return Charter(
         name="simulation",
@@ -103,6 +122,7 @@ def simulated_charter(members: int, rounds: int, max_ahead: int = 50) -> Charter
             tensors=(Tensor(name="w", shape=(PARAMETERS,)),),
         ),
         schedule=Schedule(rounds=rounds, max_ahead=max_ahead),
+        averaging=Averaging(mode="secure" if secure else "open", weight_cap=20),
         ledger=LedgerTerms(chain_id=1, code_hash="00" * 32),
         members=tuple(
             Member(
@@ -144,4 +164,10 @@ def simulated_training(node: Node, round_: Round, base: Digest) -> Trained:
         report=salted,
         num_examples=10 + node.member,
         metrics=(),
+        mask_key=public_key(epoch_secret(node)),
     )
+
+
+def epoch_secret(node: Node) -> bytes:
+    """The X25519 secret of a node's masks: on its disk, so the same after a crash."""
+    return name_of(b"epoch", bytes([node.member, node.face]))

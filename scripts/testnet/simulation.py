@@ -15,6 +15,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.effects import (
+    Accuse,
     Effect,
     Gossip,
     Persist,
@@ -39,6 +40,7 @@ from folkmoot.protocol.signing import FakeSigner, FakeVerifier
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.testnet.invariants import Broken, Invariants
 from folkmoot.testnet.links import Links
+from folkmoot.testnet.masked_workshop import MaskedWorkshop
 from folkmoot.testnet.simulated import (
     PARAMETERS,
     Faults,
@@ -48,10 +50,15 @@ from folkmoot.testnet.simulated import (
     parse_faults,
     simulated_charter,
 )
+from folkmoot.testnet.transcript import Transcript
 from folkmoot.testnet.workshop import Workshop
 
 HEARTBEAT = 5.0
 """Seconds until the others notice that a node is gone."""
+
+
+REPLAY_SECONDS = 60.0
+"""How late a message may come once more."""
 
 
 class Violation(AssertionError):
@@ -69,10 +76,11 @@ class Simulation:
         faults: Faults | None = None,
         max_ahead: int = 50,
         trace: Callable[[str], None] | None = None,
+        secure: bool = False,
     ) -> None:
         self.seed = seed
         self.faults = faults or Faults()
-        self.charter = simulated_charter(members, rounds, max_ahead)
+        self.charter = simulated_charter(members, rounds, max_ahead, secure)
         self.federation = Federation(federation_id(self.charter.digest, 1, bytes(20)), self.charter)
         self.now = 0.0
         self.random = random.Random(seed)
@@ -81,8 +89,9 @@ class Simulation:
         self._trace = trace
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._workshop = Workshop(self)
-        self._invariants = Invariants(self.federation, self.faults.two_faced)
+        self.transcript = Transcript(self.federation, self.faults.liars)
+        self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
+        self._invariants = Invariants(self.federation, self.faults.liars)
         self.nodes = [
             Node(member, face)
             for member in range(members)
@@ -114,7 +123,7 @@ class Simulation:
         parts = [
             f"python -m folkmoot.testnet.simulation --seed {self.seed} --members {len(self.charter.members)}",
             f"--rounds {self.charter.schedule.rounds} --max-ahead {self.charter.schedule.max_ahead}",
-            f"--faults '{format_faults(self.faults)}'",
+            f"--faults '{format_faults(self.faults)}'" + (" --secure" if self.charter.is_secure else ""),
         ]
         return " ".join(parts)
 
@@ -135,7 +144,7 @@ class Simulation:
     @property
     def honest(self) -> list[Node]:
         """The nodes that follow the rules, and live."""
-        out = (*self.faults.two_faced, *self.faults.dead)
+        out = (*self.faults.liars, *self.faults.dead)
         return [node for node in self.nodes if node.member not in out]
 
     def _all_done(self) -> bool:
@@ -229,6 +238,7 @@ class Simulation:
             kept = self._break_off(effects)
         for effect in effects[:kept]:
             self._invariants.check(node, effect)
+            self.transcript.check(node, effect)
             self._carry_out(node, effect)
         if kept < len(effects):
             self._crash(node)
@@ -285,6 +295,8 @@ class Simulation:
                 self._record(statement)
             case RecordEvidence():
                 node.evidence.append(effect)
+            case Accuse():
+                node.accused.append(effect)
             case _:
                 self._workshop.carry_out(node, effect)
 
@@ -295,6 +307,9 @@ class Simulation:
         for _ in range(2 if self.happens(self.faults.duplicate) else 1):
             self.delivered += 1
             self.tell(receiver, FrameReceived(neighbour, decode_frame(data)), self.latency())
+        if self.happens(self.faults.replay):
+            late = self.random.uniform(0.0, REPLAY_SECONDS)
+            self.tell(receiver, FrameReceived(neighbour, decode_frame(data)), late)
 
     def _betrays_the_other_face(self, receiver: Node, frame: Frame) -> bool:
         """A face that heard what the other one said would say the same, and the liar would lie no more."""
@@ -338,11 +353,20 @@ class Simulation:
 @click.option(
     "--faults", default="", metavar="NAME=VALUE,...", help="Fields of Faults, as a failing test prints them."
 )
+@click.option("--secure/--open", default=False, show_default=True, help="Mask the updates, or show them.")
 @click.option("--trace/--no-trace", default=True, show_default=True, help="Print every event.")
-def main(seed: int, members: int, rounds: int, max_ahead: int, faults: str, trace: bool) -> None:
+def main(
+    seed: int, members: int, rounds: int, max_ahead: int, faults: str, secure: bool, trace: bool
+) -> None:
     """Run one federation in virtual time, and say whether every rule held."""
     simulation = Simulation(
-        seed, members, rounds, parse_faults(faults), max_ahead, trace=click.echo if trace else None
+        seed,
+        members,
+        rounds,
+        parse_faults(faults),
+        max_ahead,
+        trace=click.echo if trace else None,
+        secure=secure,
     )
     try:
         simulation.run()

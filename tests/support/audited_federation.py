@@ -31,11 +31,13 @@ from folkmoot.protocol.certificates import (
 )
 from folkmoot.protocol.charter import (
     Auditor,
+    Averaging,
     Charter,
     LedgerTerms,
     Member,
     Model,
     Schedule,
+    Secrecy,
     Tensor,
     federation_id,
     sign_charter,
@@ -68,11 +70,13 @@ from folkmoot.protocol.sealing import (
     seal_payload,
 )
 from folkmoot.protocol.typed_data import Domain, struct_hash
-from folkmoot.protocol.types import MemberId
+from folkmoot.protocol.types import Digest, MemberId
 
 NAMES = ("alice", "bob", "carol", "dave")
 CONTRACT = bytes(range(1, 21))
 CHAIN_ID = 31_337
+OPEN = Averaging()
+DEFAULT_SECRECY = Secrecy()
 TENSORS = (Tensor(name="weight", shape=(3, 2)), Tensor(name="bias", shape=(2,)))
 
 
@@ -114,19 +118,26 @@ class AuditedFederation:
         chain_id: int = CHAIN_ID,
         charter_chain_id: int | None = None,
         auditors: tuple[Auditor, ...] = (),
+        tensors: tuple[Tensor, ...] = TENSORS,
+        averaging: Averaging = OPEN,
+        secrecy: Secrecy = DEFAULT_SECRECY,
+        names: tuple[str, ...] = NAMES,
     ) -> None:
-        self.keys = [Keys(name) for name in NAMES]
+        self.names = names
+        self.keys = [Keys(name) for name in names]
         self.random = np.random.default_rng(7)
-        self.base = self.random.normal(size=8).astype(np.float32)
+        self.base = self.random.normal(size=sum(tensor.size for tensor in tensors)).astype(np.float32)
         self.models = [self.base]
         self.charter = Charter(
             name="audited",
             model=Model(
-                kind="logistic", layers=(3, 2), initial=_model_ref(self.base).root.hex(), tensors=TENSORS
+                kind="logistic", layers=(3, 2), initial=_model_ref(self.base).root.hex(), tensors=tensors
             ),
             schedule=Schedule(rounds=3),
+            averaging=averaging,
+            secrecy=secrecy,
             ledger=LedgerTerms(chain_id=charter_chain_id or chain_id, code_hash=expected_code_hash().hex()),
-            members=tuple(keys.member(name) for keys, name in zip(self.keys, NAMES, strict=True)),
+            members=tuple(keys.member(name) for keys, name in zip(self.keys, names, strict=True)),
             auditors=auditors,
         )
         self._codec = codec_named(self.charter.averaging.codec)
@@ -225,7 +236,7 @@ class AuditedFederation:
         home = Home(path)
         signatures = {
             name: sign_charter(self.charter, keys.identity)
-            for name, keys in zip(NAMES, self.keys, strict=True)
+            for name, keys in zip(self.names, self.keys, strict=True)
         }
         write_charter(home, self.charter, signatures)
         Models(home.models).add_bytes(self.models[0].tobytes())
@@ -242,30 +253,29 @@ class AuditedFederation:
     # --- a round's parts ----------------------------------------------------------------------------------------------
 
     def _train(self) -> list[Float32s]:
-        return [self.random.normal(scale=0.1, size=8).astype(np.float32) for _ in NAMES]
+        return [self.random.normal(scale=0.1, size=len(self.base)).astype(np.float32) for _ in self.names]
 
     def _roster(self, number: int, base: Float32s, updates: list[Float32s]) -> Signed:
-        layout, terms = Layout(self.charter.model.sizes), self.charter.averaging
-        readies = []
-        for member, update in enumerate(updates):
-            exponents = ring.compute_exponents(update, layout, terms.exponent_min, terms.exponent_max)
-            body = Ready(
-                round=number,
-                base=_model_ref(base).root,
-                exponents=exponents.tobytes(),
-                manifest=bytes(32),
-                privacy_log=bytes(32),
-                report=bytes(32),
-                num_examples=100 + member,
-                metrics=(("accuracy", 0.5), ("examples", 20.0)),
-            )
-            readies.append(self.say(member, body))
-        scales = compute_exponents(
-            [one.body for one in readies if isinstance(one.body, Ready)], self.charter.faults
-        )
         root = _model_ref(base).root
+        readies = [self._ready(number, root, member, update) for member, update in enumerate(updates)]
+        scales = compute_exponents(readies, self.charter.faults)
+        signed = tuple(self.say(member, body) for member, body in enumerate(readies))
         proposer = self.federation.proposer(number, root, 0)
-        return self.say(proposer, Roster(number, 0, root, tuple(readies), scales))
+        return self.say(proposer, Roster(number, 0, root, signed, scales))
+
+    def _ready(self, number: int, base: Digest, member: MemberId, update: Float32s) -> Ready:
+        layout, terms = Layout(self.charter.model.sizes), self.charter.averaging
+        exponents = ring.compute_exponents(update, layout, terms.exponent_min, terms.exponent_max)
+        return Ready(
+            round=number,
+            base=base,
+            exponents=exponents.tobytes(),
+            manifest=bytes(32),
+            privacy_log=bytes(32),
+            report=bytes(32),
+            num_examples=100 + member,
+            metrics=(("accuracy", 0.5), ("examples", 20.0)),
+        )
 
     def _seal(
         self, number: int, roster: bytes, member: MemberId, update: Float32s, spoilt: bool

@@ -84,7 +84,7 @@ def test_the_proposer_names_everybody_once_all_are_ready() -> None:
     effects = hear_ready(node, LAST)
     assert bodies(effects, Roster) == [ROSTER.body]
     assert position(effects, Persist, ROSTER) < position(effects, Send, ROSTER)
-    assert of_kind(effects, Encode) == [Encode(1, DIGEST, tuple(town.members))]
+    assert of_kind(effects, Encode) == [Encode(1, DIGEST, tuple(town.members), ROSTER.body)]
 
 
 def test_the_proposer_waits_for_the_rest_only_for_the_grace() -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak
+from msgspec.structs import asdict
 
 from folkmoot.protocol import messages, typed_data
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -23,8 +24,11 @@ def parsed(type_string: str) -> tuple[str, list[dict[str, str]]]:
 def example(name: str, fields: list[dict[str, str]]) -> msgspec.Struct:
     values: dict[str, Any] = {}
     for place, field in enumerate(fields, start=1):
-        bits = field["type"]
-        values[field["name"]] = place * 1001 if bits.startswith("uint") else bytes([place]) * 32
+        word = bytes([place]) * 32
+        others = {"bytes32[]": (word, bytes(32)), "bytes": word[:17]}
+        values[field["name"]] = (
+            place * 1001 if field["type"].startswith("uint") else others.get(field["type"], word)
+        )
     struct: type[msgspec.Struct] = getattr(messages, name)
     return struct(**values)
 
@@ -51,7 +55,9 @@ def test_digest_is_that_of_eth_account(type_string: str) -> None:
                 "chainId": DOMAIN.chain_id,
                 "verifyingContract": "0x" + DOMAIN.contract.hex(),
             },
-            "message": msgspec.structs.asdict(obj),
+            "message": {
+                key: list(value) if isinstance(value, tuple) else value for key, value in asdict(obj).items()
+            },
         }
     )
     assert struct_hash(obj) == theirs.body

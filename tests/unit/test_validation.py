@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from small_federation import BASE, SmallFederation, mark
 
 from folkmoot.protocol.errors import Ignore, Reject, RemoteProtocolError
+from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.messages import Commitment, Omission, Propose, Ready, Receipt, Roster, Signed
 from folkmoot.protocol.validation import (
     MAX_ATTEMPTS_AHEAD,
@@ -139,8 +140,12 @@ def test_roster_is_rejected(signed: Signed, why: str) -> None:
 EXCHANGE = town.exchange(0, ROSTER)
 
 
-def test_commitment_is_accepted() -> None:
-    validate_commitment(town.commitment(1, ROSTER), VIEW, EXCHANGE)
+def test_commitment_is_accepted_once() -> None:
+    exchange = Exchange(0, ROSTER)
+    validate_commitment(town.commitment(1, ROSTER), VIEW, exchange)
+    exchange.add_commitment(town.commitment(1, ROSTER))
+    with pytest.raises(Ignore, match="already known"):
+        validate_commitment(town.commitment(1, ROSTER), VIEW, exchange)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +234,8 @@ def test_proposal_on_an_unknown_roster_is_ignored() -> None:
         (replace(town.propose(ALL), proposal=forged(town.propose(ALL).proposal)), "bad signature"),
         (town.propose(ALL, certificate=town.certificate(THREE)), "certificate for another set"),
         (town.propose(ALL, certificate=town.certificate(ALL, members=[0, 1])), "3 are needed"),
-        (town.propose(town.survivors(ROSTER, [0, 1])), "2 survivors, the quorum is 3"),
-        (town.propose(town.survivors(ROSTER, [])), "0 survivors, the quorum is 3"),
+        (town.propose(town.survivors(ROSTER, [0, 1])), "2 survivors, 3 are needed"),
+        (town.propose(town.survivors(ROSTER, [])), "0 survivors, 3 are needed"),
         (town.propose(town.survivors(ROSTER, [1, 0, 2])), "ascending order"),
         (town.propose(town.survivors(ROSTER, [0, 1, 2, 9])), "distinct roster members"),
         (town.propose(town.survivors(ROSTER, config=mark(5))), "round, base or configuration"),

@@ -1,0 +1,62 @@
+"""What the engine and those who work for it share: the parts of a node, and who is told about its progress."""
+
+import random
+from dataclasses import dataclass
+from typing import Protocol
+
+from structlog.stdlib import BoundLogger
+
+from folkmoot.node.archive import Archive, Models
+from folkmoot.node.learning import Learning
+from folkmoot.node.logs import Once
+from folkmoot.node.masked_sums import MaskedSums
+from folkmoot.node.masking import Masking
+from folkmoot.node.network import port
+from folkmoot.node.outbox import Outbox
+from folkmoot.node.payloads import Payloads
+from folkmoot.node.store import Journal
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.effects import Promote
+from folkmoot.protocol.metrics import Metrics
+from folkmoot.protocol.types import Digest, MemberId
+
+
+class Watcher(Protocol):
+    """Is told what the node's status and report are made of."""
+
+    def promoted(self, effect: Promote) -> None:
+        """A round is done."""
+
+    def measured(self, model: Digest, metrics: Metrics) -> None:
+        """A model was measured on this member's held-out data; `metrics` is empty if it has none."""
+
+    def accused(self, name: str, kind: str, reason: str) -> None:
+        """The member called `name` signed something that is wrong, or two things that contradict each other."""
+
+    def finished(self) -> None:
+        """The charter's last round is done, and its model measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the engine works with."""
+
+    charter: Charter
+    network: port.Network
+    journal: Journal
+    archive: Archive
+    models: Models
+    payloads: Payloads
+    masking: Masking
+    sums: MaskedSums
+    learning: Learning
+    outbox: Outbox
+    watcher: Watcher
+    once: Once
+    log: BoundLogger
+    rng: random.Random
+    keep_models: int
+
+    def name(self, member: MemberId | None) -> str:
+        """What people call a member."""
+        return "unknown" if member is None else self.charter.members[member].name

@@ -1,0 +1,101 @@
+"""One survivor set on its way from the certificate to the open sum: who summed what, what I hold, what was released."""
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.events import Value
+from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.messages import Seeds, Shares, Signed, Sum, SurvivorSet
+from folkmoot.protocol.secure.dealing import left_out
+from folkmoot.protocol.secure.exchange import MaskedExchange
+from folkmoot.protocol.types import Digest, MemberId
+
+VALUE_SIZE = 16
+
+
+def sums_digest(survivors: Digest, roots: tuple[Digest, ...]) -> Digest:
+    """What fingerprints and locks name: the masked sums of all shards, in order."""
+    return digest("folkmoot/v1/masked-sums", survivors, *roots)
+
+
+def encode_values(values: tuple[Value, ...]) -> bytes:
+    """Fingerprints on the wire: two big-endian 64-bit numbers for each shard."""
+    return b"".join(number.to_bytes(8, "big") for value in values for number in value)
+
+
+def decode_values(data: bytes) -> tuple[Value, ...]:
+    """The other way; the caller has checked the length."""
+    numbers = [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+class Gathering:
+    """Holds no rules (`secure/mode.py` does)."""
+
+    def __init__(self, survivors: SurvivorSet, exchange: MaskedExchange) -> None:
+        self.survivors = survivors
+        self.digest = survivors.digest
+        self.exchange = exchange
+        self.members = tuple(survivor.member for survivor in survivors.survivors)
+        self.left_out = left_out(exchange.roster, survivors)
+        # Sums, by shard: who claims which, and the one that I hold and take for right
+        self.claims: list[dict[Digest, Signed]] = [{} for _ in range(exchange.shards)]
+        self.held: dict[int, BlobRef] = {}
+        self.fetching: set[tuple[int, Digest]] = set()
+        self.failed: set[tuple[int, Digest]] = set()
+        self.summing: set[int] = set()
+        self.recounted: set[int] = set()
+        # Fingerprints, by sums digest
+        self.checking: set[Digest] = set()
+        self.totals: dict[Digest, tuple[Value, ...]] = {}
+        self.mine: dict[Digest, tuple[Value, ...]] = {}
+        self.measured: dict[tuple[Digest, MemberId, int], Value] = {}
+        self.measuring: set[tuple[Digest, MemberId, int]] = set()
+        self.verified: Digest | None = None
+        self.accused: set[MemberId] = set()
+        # Released
+        self.seeds: dict[MemberId, Seeds] = {}
+        self.shares: dict[MemberId, Shares] = {}
+        self.unmasking = False
+        self.given_up = False
+
+    @property
+    def sums(self) -> tuple[BlobRef, ...] | None:
+        """The sums of all shards, once I hold them all."""
+        if len(self.held) < self.exchange.shards:
+            return None
+        return tuple(self.held[shard] for shard in range(self.exchange.shards))
+
+    @property
+    def sums_digest(self) -> Digest | None:
+        """Their name."""
+        sums = self.sums
+        return None if sums is None else sums_digest(self.digest, tuple(ref.root for ref in sums))
+
+    @property
+    def signed_sums(self) -> tuple[Signed, ...]:
+        """Somebody's word for each sum that I hold, in order; only those that there are."""
+        held = sorted(self.held.items())
+        return tuple(self.claims[shard][ref.root] for shard, ref in held if ref.root in self.claims[shard])
+
+    def add_claim(self, signed: Signed) -> None:
+        """A verified `Sum`; of those who claim the same the first is kept."""
+        assert isinstance(signed.body, Sum)
+        self.claims[signed.body.shard].setdefault(signed.body.root, signed)
+
+    @property
+    def disputed(self) -> list[int]:
+        """Shards of which different sums are claimed, and that I have not summed myself."""
+        return [
+            shard
+            for shard, claims in enumerate(self.claims)
+            if len(claims) > 1 and shard not in self.recounted
+        ]
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether the masks towards those left out can be taken off."""
+        return not self.left_out or set(self.members) <= set(self.seeds)
+
+    def shares_of(self, member: MemberId) -> dict[int, bytes]:
+        """Released shares of a survivor's self-mask, by the place on its polynomial."""
+        released = ((holder, dict(shares.shares)) for holder, shares in sorted(self.shares.items()))
+        return {holder + 1: of[member] for holder, of in released if member in of}

@@ -1,0 +1,158 @@
+"""What leaves honest nodes in a simulated round, read as a coalition would: does anything give a member away?
+
+The rules are PROTOCOL section 4's, counted with the true quorum whatever the nodes believe:
+
+- pair seeds of those left out leave against a certificate only, shares of self-masks against an opening only;
+- never, of one roster, a pair seed of a member and (with what f colluders were dealt) enough shares of its self-mask;
+- one survivor set of a roster, and one of a round, is ever opened;
+- no mask meets two plaintexts; a share goes to the member that it was dealt to, and to nobody else.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.effects import Effect, Gossip, Persist, Send
+from folkmoot.protocol.journal import Entry, Locked, Proposed, RosterTaken, Said, Voted
+from folkmoot.protocol.messages import (
+    Commitment,
+    Frame,
+    Lock,
+    Propose,
+    Roster,
+    Seeds,
+    Share,
+    Shares,
+    Signed,
+    SurvivorSet,
+    Vote,
+    body_digest,
+    roster_digest,
+)
+from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
+from folkmoot.testnet.invariants import Broken
+from folkmoot.testnet.simulated import Node
+
+
+class Transcript:
+    """Watches all nodes of a run; raises `Broken`. In open mode there is nothing to see."""
+
+    def __init__(self, federation: Federation, liars: Iterable[MemberId]) -> None:
+        charter = federation.charter
+        self._quorum, self._faults = charter.quorum, charter.faults
+        self._threshold, self._needed = charter.quorum - charter.faults, max(3, charter.faults + 2)
+        self._liars = frozenset(liars)
+        self._sets: dict[Digest, SurvivorSet] = {}
+        self._rosters: dict[Digest, tuple[MemberId, ...]] = {}
+        self._commitments: dict[Digest, Commitment] = {}
+        self._votes: dict[tuple[Attempt, Digest], set[MemberId]] = defaultdict(set)
+        self._locks: dict[tuple[Attempt, Digest, Digest], set[MemberId]] = defaultdict(set)
+        self._seeds: dict[tuple[Digest, MemberId], set[MemberId]] = defaultdict(set)
+        self._shares: dict[tuple[Digest, MemberId], set[MemberId]] = defaultdict(set)
+        self._opened: dict[tuple[str, Round | Digest], Digest] = {}
+        self._plaintexts: dict[tuple[MemberId, int, bytes], Digest] = {}
+        self.released = 0
+
+    def check(self, node: Node, effect: Effect) -> None:
+        """Look at one effect before it is carried out."""
+        match effect:
+            case Persist(entries=entries):
+                for entry in entries:
+                    self._learn(node, entry)
+            case Send(members=members, frame=frame) if node.member not in self._liars:
+                self._check_frame(frame, members)
+            case Gossip(frame=frame) if node.member not in self._liars:
+                self._check_frame(frame, None)
+            case _:
+                pass
+
+    def note_mask(self, node: Node, seed: bytes, plaintext: Digest) -> None:
+        """This mask is added to that encoded update."""
+        key = (node.member, node.face, seed)
+        if self._plaintexts.setdefault(key, plaintext) != plaintext:
+            raise Broken(f"{node.name} masks two different vectors with one mask")
+
+    def roots_of(self, survivors: SurvivorSet) -> list[Digest]:
+        """The roots that the survivors committed to."""
+        return [self._commitments[one.commitment].root for one in survivors.survivors]
+
+    # --- what is decided ------------------------------------------------------------------------------------
+
+    def _learn(self, node: Node, entry: Entry) -> None:
+        match entry:
+            case Proposed(propose=Propose(survivors=survivors)) | Voted(survivors=survivors):
+                self._sets[survivors.digest] = survivors
+            case RosterTaken(roster=Signed(member=member, body=Roster() as roster)):
+                members = tuple(ready.member for ready in roster.readies)
+                self._rosters[roster_digest(member, roster)] = members
+            case Said(signed=Signed(body=Commitment() as commitment)):
+                self._commitments[body_digest(commitment)] = commitment
+            case _:
+                pass
+        match entry:
+            case Voted(vote=Signed(body=Vote() as vote)):
+                self._votes[vote.attempt, vote.survivors].add(node.member)
+            case Locked(lock=Signed(body=Lock() as lock)):
+                self._locks[lock.attempt, lock.survivors, lock.sums].add(node.member)
+            case _:
+                pass
+
+    def _is_certified(self, digest: Digest) -> bool:
+        return any(
+            len(voters | self._liars) >= self._quorum
+            for (_, survivors), voters in self._votes.items()
+            if survivors == digest
+        )
+
+    def _is_open(self, digest: Digest) -> bool:
+        return any(
+            len(lockers | self._liars) >= self._quorum
+            for (_, survivors, _), lockers in self._locks.items()
+            if survivors == digest
+        )
+
+    # --- what leaves ----------------------------------------------------------------------------------------
+
+    def _check_frame(self, frame: Frame, members: tuple[MemberId, ...] | None) -> None:
+        match frame:
+            case Signed(body=Share(recipient=recipient)):
+                if members != (recipient,):
+                    raise Broken(f"a share for member {recipient} goes to {members or 'everybody'}")
+            case Seeds(survivors=digest, seeds=seeds, member=member):
+                survivors = self._released_for(digest, "pair seeds")
+                if not self._is_certified(digest):
+                    raise Broken(f"member {member}'s pair seeds are released without a certificate")
+                for left_out, _ in seeds:
+                    self._seeds[survivors.roster, left_out].add(member)
+                    self._check_both(survivors.roster, left_out)
+            case Shares(survivors=digest, shares=shares, member=member):
+                survivors = self._released_for(digest, "shares")
+                if not self._is_open(digest):
+                    raise Broken(f"member {member}'s shares are released without an opening")
+                self._check_one_opening(survivors)
+                for survivor, _ in shares:
+                    self._shares[survivors.roster, survivor].add(member)
+                    self._check_both(survivors.roster, survivor)
+            case _:
+                pass
+
+    def _released_for(self, digest: Digest, what: str) -> SurvivorSet:
+        self.released += 1
+        survivors = self._sets.get(digest)
+        if survivors is None:
+            raise Broken(f"{what} are released for a set that nobody proposed or voted for")
+        if len(survivors.survivors) < self._needed:
+            raise Broken(f"{what} are released for a crowd of {len(survivors.survivors)}")
+        return survivors
+
+    def _check_both(self, roster: Digest, member: MemberId) -> None:
+        """A pair seed is out, and a coalition of f has, or is lacking nothing for, the member's self-mask."""
+        shares = self._shares[roster, member]
+        colluders = min(self._faults, len(set(self._rosters.get(roster, ())) - shares - {member}))
+        if self._seeds[roster, member] and shares and len(shares) + colluders >= self._threshold:
+            raise Broken(f"both kinds of masks of member {member} come off in one roster")
+
+    def _check_one_opening(self, survivors: SurvivorSet) -> None:
+        for place in (("round", survivors.round), ("roster", survivors.roster)):
+            if self._opened.setdefault(place, survivors.digest) != survivors.digest:
+                raise Broken(f"two sets are opened in one {place[0]} (round {survivors.round})")
