@@ -42,6 +42,9 @@ KILL_AT_WRITE = "FOLKMOOT_TEST_KILL_AT_WRITE"
 KILL_AFTER_ENTRY = "FOLKMOOT_TEST_KILL_AFTER_ENTRY"
 """The same, once an entry of that kind is on disk, or a "said" entry of a body with that tag."""
 
+PERMITTED = "permitted"
+"""Kind of the rows that hold permits which this node has answered (`disputes.py`)."""
+
 _APPLICATION = 0x464D4A4C  # "FMJL", tells our files from any other SQLite file
 _VERSION = 2
 _PAGE = 256

@@ -46,6 +46,10 @@ class Daemons:
         """A member's home."""
         return self.home.node(name)
 
+    def adopt(self, child: Child) -> None:
+        """Have a process that the test started stopped with the others."""
+        self._children.append(child)
+
     def start(
         self, name: str, environment: Mapping[str, str] | None = None, home: Home | None = None
     ) -> Child:

@@ -32,7 +32,7 @@ from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.rooms import Rooms
-from folkmoot.node.store import Journal
+from folkmoot.node.store import PERMITTED, Journal
 from folkmoot.node.trainer import FakeTrainer, Trainer
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Charter, Schedule
@@ -228,7 +228,7 @@ class House:
         frames = [decode_frame(data) for data in dict.fromkeys(self.said)]
         with Journal.open(self.store, read_only=True) as journal:
             rows = list(journal.entries())
-        entries = [decode_entry(body) for _, _, kind, body in rows if kind != DISCLOSURE]
+        entries = [decode_entry(body) for _, _, kind, body in rows if kind not in (DISCLOSURE, PERMITTED)]
         records = [decode_record(self.archive.record(number) or b"") for number in self.archive.rounds()]
         for thing in (*frames, *entries, *records):
             yield from signed_within(thing)
