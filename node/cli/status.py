@@ -130,12 +130,13 @@ def _history(rounds: list[RoundStatus]) -> object:
 
 
 def format_size(size: float) -> str:
-    """Bytes for people, in powers of 1000."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    """Bytes for people, in powers of 1000 and three digits: 999 B, 9.9 kB, 120 MB."""
+    unit = "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5 or unit == "GB":
+            break
         size /= 1000
-    return f"{size:.1f} GB"
+    return f"{size:.1f} {unit}" if size < 99.95 and unit != "B" else f"{size:.0f} {unit}"
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
