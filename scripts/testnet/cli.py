@@ -1,7 +1,6 @@
 """`folkmoot testnet`: a whole federation on this machine."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ import msgspec
 
 from folkmoot.protocol.charter import default_mode
 from folkmoot.protocol.schema import Task
+from folkmoot.testnet import cli_chaos
 from folkmoot.testnet.home import MAX_NODES, Mode, OwnData, OwnModel, Plan, TestnetHome
+from folkmoot.testnet.options import Command, takes_home
 
-DEFAULT_HOME = Path(".folkmoot/testnet")
-
-Command = Callable[..., None]
+MAX_SHAPED = 16
+"""Nodes with shaped links: each pair costs the relay two ports and up to four open files."""
 
 
 @click.group()
@@ -22,21 +22,8 @@ def testnet() -> None:
     """Run a whole federation on this machine: real nodes, real data and a chain, for trying things out."""
 
 
-def _takes_home(command: Command) -> Command:
-    """Adds `--home`, passed on as `home: TestnetHome`."""
-
-    @click.option(
-        "--home",
-        type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
-        default=DEFAULT_HOME,
-        show_default=True,
-        help="The testnet's directory.",
-    )
-    @functools.wraps(command)
-    def with_home(home: Path, **rest: Any) -> None:
-        command(home=TestnetHome(home), **rest)
-
-    return with_home
+for _command in cli_chaos.COMMANDS:
+    testnet.add_command(_command)
 
 
 def _takes_plan(command: Command) -> Command:
@@ -105,6 +92,13 @@ def _takes_plan(command: Command) -> Command:
         show_default=True,
         help="Bits of a value in secure mode.",
     )
+    @click.option(
+        "--links",
+        type=click.Choice(["direct", "shaped"]),
+        default="direct",
+        show_default=True,
+        help="How nodes reach each other; shaped links can be slowed down and cut.",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
     def with_plan(
@@ -122,6 +116,8 @@ def _takes_plan(command: Command) -> Command:
     ) -> None:
         if chain != "embedded" and not chain.startswith(("http://", "https://")):
             raise click.BadParameter(f"{chain!r} is neither 'embedded' nor an http URL", param_hint="--chain")
+        if fields["links"] == "shaped" and fields["nodes"] > MAX_SHAPED:
+            raise click.UsageError(f"--links shaped takes at most {MAX_SHAPED} nodes")
         data = _own_data(file, target, split_by, task, leave_out)
         own_model = _own_model(model)
         plan = msgspec.structs.replace(
@@ -157,7 +153,7 @@ def _own_model(source: str | None) -> OwnModel | None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 @_takes_plan
 def run(home: TestnetHome, plan: Plan, fresh: bool) -> None:
     """Start a federation, watch it to its last round, audit and compare it, and stop it.
@@ -170,7 +166,7 @@ def run(home: TestnetHome, plan: Plan, fresh: bool) -> None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 @_takes_plan
 def up(home: TestnetHome, plan: Plan, fresh: bool) -> None:
     """Start a federation, or a stopped one again, and leave it running."""
@@ -180,7 +176,7 @@ def up(home: TestnetHome, plan: Plan, fresh: bool) -> None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 def down(home: TestnetHome) -> None:
     """Stop all processes of a testnet; its files stay."""
     from folkmoot.testnet.overview import stop_testnet
@@ -189,7 +185,7 @@ def down(home: TestnetHome) -> None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(home: TestnetHome, as_json: bool) -> None:
     """Show the nodes of a testnet and its chain."""
