@@ -69,6 +69,8 @@ class LedgerReader:
         self._next_block: int | None = None
         self._recent: dict[tuple[str, str], Record] = {}
         self._synced_at: str | None = None
+        # What `_height_at` knows: the first block that it has not searched, and the height before it.
+        self._counted: tuple[int, Round] | None = None
 
     def identity(self) -> LedgerIdentity:
         """Read once; see `Ledger.identity`."""
@@ -142,9 +144,25 @@ class LedgerReader:
             height=height,
             digest=view.head(latest.number),
             block=number,
-            finalized_height=height if final.number == number else view.height(hex(final.number)),
+            finalized_height=height if final.number == number else self._height_at(final.number),
             final=final,
         )
+
+    def _height_at(self, final: int) -> Round:
+        """Rounds recorded as of a final block; from the events where the node has forgotten so old a state."""
+        try:
+            return self._view.height(hex(final))
+        except RpcError:
+            first, height = self._counted or (self._start(), 0)
+        last = final
+        while last >= first:
+            begin = max(first, last - self._span + 1)
+            if logs := self._logs(begin, last):
+                height = codec.decode_uint(to_bytes(logs[-1].topics[1]), 63)
+                break
+            last = begin - 1
+        self._counted = (max(first, final + 1), height)
+        return height
 
     def _check_endpoint(self, name: str, ask: Ask) -> None:
         """Raise `WrongLedger` for a URL of another chain, or where another contract or none is at the address."""

@@ -20,7 +20,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, Charter, Member, Tensor, check_charter
+from folkmoot.protocol.charter import Charter, Member, Tensor, check_charter, default_mode
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.schema import Schema
@@ -156,8 +156,7 @@ def averaging_table(mode: str | None, members: int, chosen: Table) -> Table:
     averaging = chosen.get("averaging")
     if isinstance(averaging, dict) and "mode" in averaging:
         mode = averaging["mode"]
-    if mode is None:
-        mode = "secure" if MIN_GROUP <= members <= MAX_GROUP else "open"
+    mode = mode or default_mode(members)
     return {"mode": mode, "weight_cap": SECURE_WEIGHT_CAP} if mode == "secure" else {"mode": mode}
 
 

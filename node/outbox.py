@@ -30,7 +30,8 @@ from folkmoot.protocol.effects import Record
 from folkmoot.protocol.types import Round
 
 POLL_SECONDS = (0.1, 5.0)
-"""Bounds of the pause between two looks at the head; within them, a quarter of the chain's own pace."""
+"""Bounds of the pause between two looks at the head; within them, a quarter of the chain's own pace. The longer one
+while nothing waits to be recorded: a provider counts every call."""
 QUICK_SECONDS = (0.05, 0.5)
 """The same while a statement of ours is on its way: from the first look to the later ones."""
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
@@ -211,7 +212,7 @@ class Outbox:
         waiting = self._next()
         if waiting is None or not self._is_due(waiting):
             self._quick = QUICK_SECONDS[0]
-            return self._pause
+            return self._pause if self.backlog else POLL_SECONDS[1]
         self._quick = min(2 * self._quick, QUICK_SECONDS[1])
         return self._quick
 

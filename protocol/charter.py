@@ -261,6 +261,11 @@ def quorum(members: int) -> int:
     return (members + max_faults(members)) // 2 + 1
 
 
+def default_mode(members: int) -> Literal["open", "secure"]:
+    """What a draft for so many members proposes: secure mode where it takes them."""
+    return "secure" if MIN_GROUP <= members <= MAX_GROUP else "open"
+
+
 def parse_charter(text: str, source: str = "charter.toml") -> Charter:
     """Read a charter from TOML text; raises `CharterError` (or `ConfigError` for an unknown key) naming `source`."""
     charter = decode_toml(text, Charter, source)

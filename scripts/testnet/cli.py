@@ -1,19 +1,20 @@
 """`folkmoot testnet`: a whole federation on this machine."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from folkmoot.protocol.charter import default_mode
 from folkmoot.protocol.schema import Task
-from folkmoot.testnet.home import MAX_NODES, OwnData, OwnModel, Plan, TestnetHome
+from folkmoot.testnet import cli_chaos
+from folkmoot.testnet.home import MAX_NODES, Mode, OwnData, OwnModel, Plan, TestnetHome
+from folkmoot.testnet.options import Command, takes_home
 
-DEFAULT_HOME = Path(".folkmoot/testnet")
-
-Command = Callable[..., None]
+MAX_SHAPED = 16
+"""Nodes with shaped links: each pair costs the relay two ports and up to four open files."""
 
 
 @click.group()
@@ -21,21 +22,8 @@ def testnet() -> None:
     """Run a whole federation on this machine: real nodes, real data and a chain, for trying things out."""
 
 
-def _takes_home(command: Command) -> Command:
-    """Adds `--home`, passed on as `home: TestnetHome`."""
-
-    @click.option(
-        "--home",
-        type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
-        default=DEFAULT_HOME,
-        show_default=True,
-        help="The testnet's directory.",
-    )
-    @functools.wraps(command)
-    def with_home(home: Path, **rest: Any) -> None:
-        command(home=TestnetHome(home), **rest)
-
-    return with_home
+for _command in cli_chaos.COMMANDS:
+    testnet.add_command(_command)
 
 
 def _takes_plan(command: Command) -> Command:
@@ -90,13 +78,12 @@ def _takes_plan(command: Command) -> Command:
         type=click.Choice(["f32", "int8", "int4"]),
         default="f32",
         show_default=True,
-        help="How updates are written for the wire: exact, or with 8 or 4 bits a value.",
+        help="In open mode, how updates are written for the wire: exact, or with 8 or 4 bits a value.",
     )
     @click.option(
         "--mode",
         type=click.Choice(["secure", "open"]),
-        default="open",
-        help="Whether updates are masked, so that only their sum is ever seen.",
+        help="Whether updates are masked, so that only their sum is ever seen; secure with 3 to 16 nodes, else open.",
     )
     @click.option(
         "--ring",
@@ -104,6 +91,13 @@ def _takes_plan(command: Command) -> Command:
         default=16,
         show_default=True,
         help="Bits of a value in secure mode.",
+    )
+    @click.option(
+        "--links",
+        type=click.Choice(["direct", "shaped"]),
+        default="direct",
+        show_default=True,
+        help="How nodes reach each other; shaped links can be slowed down and cut.",
     )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
@@ -117,14 +111,19 @@ def _takes_plan(command: Command) -> Command:
         task: Task | None,
         leave_out: tuple[str, ...],
         model: str | None,
+        mode: Mode | None,
         **fields: Any,
     ) -> None:
         if chain != "embedded" and not chain.startswith(("http://", "https://")):
             raise click.BadParameter(f"{chain!r} is neither 'embedded' nor an http URL", param_hint="--chain")
+        if fields["links"] == "shaped" and fields["nodes"] > MAX_SHAPED:
+            raise click.UsageError(f"--links shaped takes at most {MAX_SHAPED} nodes")
         data = _own_data(file, target, split_by, task, leave_out)
         own_model = _own_model(model)
         plan = msgspec.structs.replace(
-            msgspec.convert({"chain": chain, **fields}, Plan), data=data, model=own_model
+            msgspec.convert({"chain": chain, "mode": mode or default_mode(fields["nodes"]), **fields}, Plan),
+            data=data,
+            model=own_model,
         )
         command(home=home, plan=plan, fresh=fresh)
 
@@ -154,7 +153,7 @@ def _own_model(source: str | None) -> OwnModel | None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 @_takes_plan
 def run(home: TestnetHome, plan: Plan, fresh: bool) -> None:
     """Start a federation, watch it to its last round, audit and compare it, and stop it.
@@ -167,7 +166,7 @@ def run(home: TestnetHome, plan: Plan, fresh: bool) -> None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 @_takes_plan
 def up(home: TestnetHome, plan: Plan, fresh: bool) -> None:
     """Start a federation, or a stopped one again, and leave it running."""
@@ -177,7 +176,7 @@ def up(home: TestnetHome, plan: Plan, fresh: bool) -> None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 def down(home: TestnetHome) -> None:
     """Stop all processes of a testnet; its files stay."""
     from folkmoot.testnet.overview import stop_testnet
@@ -186,7 +185,7 @@ def down(home: TestnetHome) -> None:
 
 
 @testnet.command()
-@_takes_home
+@takes_home
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(home: TestnetHome, as_json: bool) -> None:
     """Show the nodes of a testnet and its chain."""

@@ -144,11 +144,15 @@ def _averaging(plan: Plan, example: Learnable) -> Averaging:
 
 
 def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: bytes) -> None:
-    """`node.toml` of one node: any free port, and the others found by the files they write their addresses to."""
+    """`node.toml` of one node: any free port, and the others found by files.
+
+    These are the ones to which nodes write their addresses or, where links are shaped, the relay's.
+    """
+    direct = tuple(f"../{other}/address" for other in plan.names if other != name)
     config = NodeConfig(
         name=name,
         network=NetworkConfig(
-            bootstrap=tuple(f"../{other}/address" for other in plan.names if other != name)
+            bootstrap=direct if plan.links == "direct" else (str(home.relay_addresses(name)),)
         ),
         ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
         trainer=TrainerConfig(command=trainer_command(home)),

@@ -28,6 +28,7 @@ Example: TypeAlias = Literal["digits", "breast-cancer"]
 Codec: TypeAlias = Literal["f32", "int8", "int4"]
 Mode: TypeAlias = Literal["open", "secure"]
 Ring: TypeAlias = Literal[8, 16, 32]
+Links: TypeAlias = Literal["direct", "shaped"]
 
 
 class OwnData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +51,8 @@ class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point.
 
-    Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one.
+    Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one. `codec`
+    counts in open mode, `ring` (bits of a value) in secure mode.
     """
 
     nodes: int
@@ -63,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     codec: Codec = "f32"
     mode: Mode = "open"
     ring: Ring = 16
+    links: Links = "direct"
 
     @property
     def names(self) -> list[str]:
@@ -96,7 +99,7 @@ class Testnet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return [process for process in self.processes if process.is_running]
 
     def process(self, name: str) -> ProcessRef | None:
-        """The process called `name` (a node, "chain" or "supervisor"), if it was started and lives."""
+        """The process called `name` (a node, "chain", "trainers", "relay", "supervisor"), if it lives."""
         return next((process for process in self.running if process.name == name), None)
 
 
@@ -144,8 +147,22 @@ class TestnetHome:
         return self.path / "trainers.sock"
 
     @property
+    def relay_socket(self) -> Path:
+        """Where the process through which shaped links run takes orders; there while it does."""
+        return self.path / "relay.sock"
+
+    def relay_addresses(self, name: str) -> Path:
+        """Under which addresses one node finds each of the others, where links are shaped."""
+        return self.path / "relay" / name
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever changes `testnet.json` of a testnet that runs."""
+        return self.path / "testnet.lock"
+
+    @property
     def logs(self) -> Path:
-        """Output of chain, trainers and baselines; each node has its own."""
+        """Output of chain, trainers, relay and baselines; each node has its own."""
         return self.path / "logs"
 
     def node(self, name: str) -> Home:

@@ -9,11 +9,14 @@ from folkmoot.node.status_file import NodeStatus, read_status
 from folkmoot.testnet.home import Testnet, TestnetHome, read_testnet, write_testnet
 from folkmoot.testnet.processes import ProcessRef, stop_processes
 
-STOPPED = "stopped"
+STOPPED, PAUSED = "stopped", "paused"
 
 
 class NodeOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """One node; `pid` is None and `phase` "stopped" while it does not run, the rest is its last word."""
+    """One node; `pid` is None and `phase` "stopped" while it does not run, the rest is its last word.
+
+    `phase` is "paused" while the process is frozen.
+    """
 
     name: str
     pid: int | None
@@ -76,9 +79,15 @@ def _node(name: str, peer_id: str, process: ProcessRef | None, status: NodeStatu
         pid=process.pid if process else None,
         peer_id=peer_id,
         rounds=seen.rounds,
-        phase=seen.phase if process else STOPPED,
+        phase=_phase(process, seen),
         peers=seen.peers if process else [],
     )
+
+
+def _phase(process: ProcessRef | None, seen: NodeStatus) -> str:
+    if process is None:
+        return STOPPED
+    return PAUSED if process.is_paused else seen.phase
 
 
 def show_overview(overview: Overview) -> None:

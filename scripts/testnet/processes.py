@@ -22,7 +22,9 @@ STOP_SECONDS = 15.0
 
 _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.02
-_TAIL = 16_384
+_LINE = 1024
+"""Bytes a line has at most, as far as `last_lines` cares: more only makes it give fewer."""
+_DEAD = ("", "Z", "X")
 
 
 class TestnetError(FolkmootError):
@@ -45,11 +47,21 @@ class ProcessRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Whether this very process lives (not another one that has its pid by now)."""
         return start_mark(self.pid) == self.started
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether it lives but was stopped by SIGSTOP."""
+        return self.is_running and _state(self.pid) == "T"
+
     def signal(self, number: int, *, group: bool = False) -> None:
         """Send a signal to the process, or to all of its group, if it still lives."""
         if self.is_running:
             with suppress(ProcessLookupError):  # it may end in between
                 (os.killpg if group else os.kill)(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end; a paused process would hear that only once it goes on."""
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
 
 
 class Child:
@@ -106,7 +118,7 @@ class Child:
 
     def wait(self, seconds: float) -> int | None:
         """The exit code, waiting for it if need be; None if it still runs after that long."""
-        _wait(lambda: self.poll() is not None, seconds)
+        wait_until(lambda: self.poll() is not None, seconds)
         return self.exit_code
 
     def release(self) -> None:
@@ -125,52 +137,73 @@ def stop_children(children: Collection[Child], seconds: float = STOP_SECONDS) ->
     """SIGTERM to all, wait for them together, SIGKILL what is left, reap; the names of those that were killed."""
     for child in children:
         if child.poll() is None:
-            child.ref.signal(signal.SIGTERM)
-    if _wait(lambda: all(child.poll() is not None for child in children), seconds):
+            child.ref.terminate()
+    if wait_until(lambda: all(child.poll() is not None for child in children), seconds):
         return []
     late = [child for child in children if child.poll() is None]
     for child in late:
         child.ref.signal(signal.SIGKILL, group=True)
-    _wait(lambda: all(child.poll() is not None for child in late), _KILL_SECONDS)
+    wait_until(lambda: all(child.poll() is not None for child in late), _KILL_SECONDS)
     return [child.ref.name for child in late]
 
 
 def stop_processes(refs: Collection[ProcessRef], seconds: float = STOP_SECONDS) -> list[str]:
     """As `stop_children`, for processes that another command started."""
     for ref in refs:
-        ref.signal(signal.SIGTERM)
-    if _wait(lambda: not any(ref.is_running for ref in refs), seconds):
+        ref.terminate()
+    if wait_until(lambda: not any(ref.is_running for ref in refs), seconds):
         return []
     late = [ref for ref in refs if ref.is_running]
     for ref in late:
         ref.signal(signal.SIGKILL, group=True)
-    _wait(lambda: not any(ref.is_running for ref in late), _KILL_SECONDS)
+    wait_until(lambda: not any(ref.is_running for ref in late), _KILL_SECONDS)
     return [ref.name for ref in late]
 
 
 def start_mark(pid: int) -> str | None:
     """When process `pid` began, in the system's own words; None if there is no such living process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except ProcessLookupError:
-        return None
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _start_from_ps(pid)
-    # proc_pid_stat(5): the command's name, field 2, may itself hold blanks and brackets.
-    fields = stat.rpartition(")")[2].split()
-    state, start_ticks = fields[0], fields[19]
-    return None if state in "ZX" else f"{_boot()}:{start_ticks}"
+    state, mark = _look_up(pid)
+    return None if state in _DEAD else mark
 
 
 def last_lines(path: Path, count: int) -> list[str]:
     """The last lines of a log, blank ones left out; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LINE * (count + 1)))
             text = file.read().decode(errors="replace")
     except OSError:
         return []
     return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether `condition` came to hold within so long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _state(pid: int) -> str:
+    """What the process does, in the system's letters: R, S, D, T (stopped), Z (ended, not reaped); "" if unknown."""
+    return _look_up(pid)[0]
+
+
+def _look_up(pid: int) -> tuple[str, str]:
+    """State and start of a process; both empty if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except ProcessLookupError:
+        return "", ""
+    except FileNotFoundError:
+        return ("", "") if Path("/proc/self/stat").exists() else _ask_ps(pid)
+    # proc_pid_stat(5): the command's name, field 2, may itself hold blanks and brackets.
+    fields = stat.rpartition(")")[2].split()
+    state, start_ticks = fields[0], fields[19]
+    return state, f"{_boot()}:{start_ticks}"
 
 
 def _boot() -> str:
@@ -181,17 +214,8 @@ def _boot() -> str:
         return "unknown"
 
 
-def _start_from_ps(pid: int) -> str | None:
+def _ask_ps(pid: int) -> tuple[str, str]:
     """Where there is no /proc (macOS, the BSDs)."""
     answer = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True)
     state, _, start = answer.stdout.strip().partition(" ")
-    return start.strip() if answer.returncode == 0 and start and not state.startswith("Z") else None
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
+    return (state[:1], start.strip()) if answer.returncode == 0 else ("", "")

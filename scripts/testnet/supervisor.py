@@ -1,13 +1,12 @@
 """Start, watch and stop all processes of a testnet.
 
 Each has a session of its own, so that Ctrl-C reaches only this process, which then stops the others in order: nodes
-first, which still want to record on the chain, then trainers and chain. `testnet.json` always names what runs.
+first, which still want to record on the chain, then trainers, chain and relay. `testnet.json` always names what runs.
 """
 
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +15,13 @@ from typing import Self
 
 import msgspec
 
-from folkmoot.node.passphrase import FILE_VARIABLE
 from folkmoot.node.status_file import NodeStatus, StatusError, read_status
 from folkmoot.protocol.schema import DataError
-from folkmoot.testnet import chains, learning
+from folkmoot.testnet import chains, learning, relay_link
 from folkmoot.testnet.examples import Learnable
 from folkmoot.testnet.home import Plan, TestnetHome, open_home, write_testnet
 from folkmoot.testnet.learning import Job
+from folkmoot.testnet.nodes import start_node
 from folkmoot.testnet.processes import Child, ProcessRef, TestnetError, start_mark, stop_children
 from folkmoot.testnet.table import Display, make_view
 
@@ -45,6 +44,7 @@ class Supervisor:
         self.nodes: dict[str, Child] = {}
         self.trainers: Child | None = None
         self.chain: Child | None = None
+        self.relay: Child | None = None
         self._say = say
         self._jobs: list[Job] = []
         self._fallen: set[str] = set()
@@ -69,6 +69,7 @@ class Supervisor:
             self._reconnect()
         else:
             self._found()
+        self._start_relay()
         self._start_nodes()
 
     def release(self) -> None:
@@ -77,7 +78,7 @@ class Supervisor:
         self._save(supervised=False)
         for child in children:
             child.release()
-        self.nodes, self.trainers, self.chain = {}, None, None
+        self.nodes, self.trainers, self.chain, self.relay = {}, None, None, None
 
     def begin_baselines(self) -> Job:
         """Train the models to compare with; `learning.baselines` waits for the scores."""
@@ -120,7 +121,7 @@ class Supervisor:
         for job in self._jobs:
             job.cancel()
         self.stop_nodes()
-        self._stop([child for child in (self.trainers, self.chain) if child is not None])
+        self._stop(self._shared())
         if not self._children():
             return
         write_testnet(self.home, msgspec.structs.replace(self.testnet, processes=()))
@@ -179,16 +180,15 @@ class Supervisor:
         self._save()
         return chains.await_url(self.home, self.chain)
 
+    def _start_relay(self) -> None:
+        if self.plan.links == "shaped":
+            self.relay = relay_link.start_relay(self.home)
+            self._save()
+            relay_link.await_relay(self.home, self.relay)
+
     def _start_nodes(self) -> None:
         for name in self.plan.names:
-            node = self.home.node(name)
-            node.address.unlink(missing_ok=True)  # nobody may call where an earlier run listened
-            self.nodes[name] = Child.start(
-                name,
-                [sys.executable, "-m", "folkmoot.node.cli", "run", "--home", str(node.path)],
-                node.logs / "output.log",
-                environment={FILE_VARIABLE: str(self.home.passphrase(name))},
-            )
+            self.nodes[name] = start_node(self.home, name)
         self._save()
         self._say(f"started {', '.join(self.plan.names)}")
 
@@ -199,8 +199,8 @@ class Supervisor:
                 self._say(child.why_it_ended())
         if len(self._fallen) == len(self.nodes):
             raise TestnetError("all nodes ended: see above and their logs")
-        for other in (self.chain, self.trainers):
-            if other is not None and other.poll() is not None:
+        for other in self._shared():
+            if other.poll() is not None:
                 raise TestnetError(other.why_it_ended())
 
     def _is_done(self, status: NodeStatus) -> bool:
@@ -219,8 +219,11 @@ class Supervisor:
         return job
 
     def _children(self) -> list[Child]:
-        others = [child for child in (self.trainers, self.chain) if child is not None]
-        return [*self.nodes.values(), *others]
+        return [*self.nodes.values(), *self._shared()]
+
+    def _shared(self) -> list[Child]:
+        """What no single node owns."""
+        return [child for child in (self.trainers, self.chain, self.relay) if child is not None]
 
     def _stop(self, children: list[Child]) -> None:
         for name in stop_children(children):

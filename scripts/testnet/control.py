@@ -1,0 +1,97 @@
+"""Break a running testnet on purpose, one node at a time: kill, restart, pause, resume.
+
+Nobody has to be asked for that: `testnet.json` names every process, and signals reach them. All raise `TestnetError`
+where the testnet, the node or its process is not there.
+"""
+
+import fcntl
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from folkmoot.testnet.home import Testnet, TestnetHome, read_testnet, write_testnet
+from folkmoot.testnet.nodes import start_node
+from folkmoot.testnet.processes import ProcessRef, TestnetError, stop_processes, wait_until
+
+SIGNAL_SECONDS = 5.0
+"""How long the system may take to carry out a signal that no process can refuse."""
+
+
+def check_node(testnet: Testnet, name: str) -> None:
+    """Raises `TestnetError` if no node is called `name`."""
+    if name not in testnet.plan.names:
+        raise TestnetError(f"{name}: no such node: there are {', '.join(testnet.plan.names)}")
+
+
+def check_up(home: TestnetHome, testnet: Testnet) -> None:
+    """Raises `TestnetError` unless what all nodes need is running."""
+    if testnet.process("trainers") is None:
+        raise TestnetError(f"{home.path}: the testnet is down: start it with 'folkmoot testnet up'")
+
+
+def kill(home: TestnetHome, name: str) -> None:
+    """End a node at once (SIGKILL), as a power cut would."""
+    process = _running_node(home, name)
+    process.signal(signal.SIGKILL)
+    _await(name, "did not die", lambda: not process.is_running)
+
+
+def pause(home: TestnetHome, name: str) -> None:
+    """Freeze a node (SIGSTOP): its connections stay open, and nothing comes from it."""
+    process = _running_node(home, name)
+    if process.is_paused:
+        raise TestnetError(f"{name} is paused already")
+    process.signal(signal.SIGSTOP)
+    _await(name, "did not stop", lambda: process.is_paused)
+
+
+def resume(home: TestnetHome, name: str) -> None:
+    """Let a paused node go on (SIGCONT)."""
+    process = _running_node(home, name)
+    if not process.is_paused:
+        raise TestnetError(f"{name} is not paused")
+    process.signal(signal.SIGCONT)
+    _await(name, "does not go on", lambda: not process.is_paused)
+
+
+def restart(home: TestnetHome, name: str) -> ProcessRef:
+    """Start a node that was killed or ended; one that runs is stopped first. Returns the new process."""
+    with _alone(home):
+        testnet = read_testnet(home)
+        check_node(testnet, name)
+        check_up(home, testnet)
+        if testnet.process("supervisor") is not None:
+            raise TestnetError(
+                f"{home.path}: 'testnet run' watches its nodes and would not know a new one: restart nodes of a "
+                "testnet that was started with 'folkmoot testnet up'"
+            )
+        stop_processes([process for process in testnet.running if process.name == name])
+        child = start_node(home, name)
+        others = [process for process in testnet.processes if process.name != name]
+        write_testnet(home, msgspec.structs.replace(testnet, processes=(*others, child.ref)))
+        child.release()
+    return child.ref
+
+
+def _running_node(home: TestnetHome, name: str) -> ProcessRef:
+    testnet = read_testnet(home)
+    check_node(testnet, name)
+    process = testnet.process(name)
+    if process is None:
+        raise TestnetError(f"{name} is not running: start it with 'folkmoot testnet restart {name}'")
+    return process
+
+
+def _await(name: str, failure: str, condition: Callable[[], bool]) -> None:
+    if not wait_until(condition, SIGNAL_SECONDS):
+        raise TestnetError(f"{name} {failure} within {SIGNAL_SECONDS:.0f} s of the signal")
+
+
+@contextmanager
+def _alone(home: TestnetHome) -> Iterator[None]:
+    """Two restarts at once would each write down a testnet without the other's new process."""
+    with home.lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
