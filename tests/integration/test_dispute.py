@@ -1,4 +1,4 @@
-"""A dispute among real homes: what a federation of daemons left behind lets an auditor open one update, and no second."""
+"""A dispute among real homes: what daemons left behind lets an auditor open one update, and no second."""
 
 import json
 import subprocess
@@ -52,7 +52,7 @@ def test_auditor_opens_one_update_of_a_finished_federation(tmp_path: Path) -> No
     assert {check["status"] for check in report["checks"]} == {"PASS"}
     (update,) = report["updates"]
     assert update["member"] == "bob" and 1 <= update["weight"] <= 255
-    assert all(0 < tensor["norm"] and 0 < tensor["largest"] <= 1 for tensor in update["tensors"])
+    assert all(tensor["norm"] > 0 and 0 < tensor["largest"] <= 1 for tensor in update["tensors"])
 
     draft("carol", tmp_path / "second.toml")
     refused = folkmoot(
