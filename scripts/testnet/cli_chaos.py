@@ -159,4 +159,34 @@ def slow(home: TestnetHome, node: str, delay: float, rate: float | None) -> None
     click.echo(f"slowed {node} down" if delay or rate else f"{node} is as fast as the others")
 
 
-COMMANDS = (logs, kill, restart, pause, resume, partition, heal, slow)
+@click.command()
+@takes_home
+@click.option("--minutes", type=click.FloatRange(0.1, MAX_MINUTES), default=5.0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Draws what is done, to whom and when.",
+)
+def chaos(home: TestnetHome, minutes: float, seed: int) -> None:
+    """Kill, freeze, cut off and slow down nodes at random for a while, mend all, and report.
+
+    Exits with 0 only if no process died that was not killed, all nodes went on together afterwards with the same
+    models, and the audit passes. Links are disturbed only where the testnet was started with --links shaped. Ctrl-C
+    mends what is broken and ends it without a report.
+    """
+    from rich.console import Console
+
+    from folkmoot.testnet.chaos import Chaos
+    from folkmoot.testnet.chaos_report import show_chaos_report, write_chaos_report
+    from folkmoot.testnet.supervisor import interruptible
+
+    with interruptible():
+        report = Chaos(home, click.echo).run(minutes * 60, seed)
+    write_chaos_report(home, report)
+    show_chaos_report(Console(), home, report)
+    click.get_current_context().exit(0 if report.held else 1)
+
+
+COMMANDS = (logs, kill, restart, pause, resume, partition, heal, slow, chaos)

@@ -122,6 +122,11 @@ class TestnetHome:
         return self.path / "report.json"
 
     @property
+    def chaos_report(self) -> Path:
+        """What the last `testnet chaos` found."""
+        return self.path / "chaos.json"
+
+    @property
     def chain(self) -> Path:
         """The embedded chain's own directory."""
         return self.path / "chain"
