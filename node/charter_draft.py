@@ -37,8 +37,9 @@ MODEL_SECONDS = 120.0
 SLOW_LINK = 2e6
 """Bytes a second at which a member should still be able to fetch a round's updates in one attempt."""
 
-SECURE_WEIGHT_CAP = 4_096
-"""Examples for full weight where a secure draft says nothing else: weights have 255 steps only."""
+SECURE_WEIGHT_CAP = 1_024
+"""Examples for full weight where a secure draft says nothing else. Weights have 255 steps, and a light update has fewer
+bits in the ring: with a cap far above everybody's examples all updates would be coarse."""
 
 Table: TypeAlias = dict[str, Any]
 """A TOML table, before msgspec makes a `Charter` of it."""

@@ -217,7 +217,7 @@ def test_show_says_what_secure_mode_hides(
     assert "if 1 (f) members collude, an update hides among those of 2 honest ones or more" in shown
     assert "silent" not in shown
     charter = parse_charter((tmp_path / "charter.toml").read_text())
-    assert (charter.averaging.mode, charter.averaging.weight_cap) == ("secure", 4096)
+    assert (charter.averaging.mode, charter.averaging.weight_cap) == ("secure", 1024)
     assert folkmoot("charter", "new", *terms, "--out", "high.toml", "--set", "secrecy.threshold=3") != 0
     (tmp_path / "model0.safetensors").unlink()
     assert folkmoot("charter", "new", *terms, "--out", "high.toml", "--set", "secrecy.threshold=3") == 0
