@@ -54,6 +54,8 @@ bootstrap() {
     local extras="$1" extra done_key python
     [ -L "$ROOT/.typing/folkmoot/node" ] || die ".typing/folkmoot/node is not a symbolic link." \
         "The checkout needs links: on Windows, clone inside WSL."
+    # Making it anew would empty another checkout's.
+    [ ! -L "$VENV" ] || die ".venv is a symbolic link; every checkout has its own: remove the link."
     # The second test finds an environment that was moved: its commands name the place where it was made.
     if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null || ! grep -qsF "$VENV/bin/python" "$VENV/bin/pip"; then
         python="$(find_python)"
