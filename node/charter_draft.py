@@ -156,6 +156,8 @@ def averaging_table(mode: str | None, members: int, chosen: Table) -> Table:
     """What a draft says of averaging before what was `chosen` by --set: secure if the federation's size allows it."""
     averaging = chosen.get("averaging")
     if isinstance(averaging, dict) and "mode" in averaging:
+        if mode not in (None, averaging["mode"]):
+            raise ConfigError(f"--mode {mode} and --set averaging.mode={averaging['mode']}: give one of them")
         mode = averaging["mode"]
     mode = mode or default_mode(members)
     return {"mode": mode, "weight_cap": SECURE_WEIGHT_CAP} if mode == "secure" else {"mode": mode}

@@ -78,6 +78,8 @@ class NodeStatus(_Report):
     peer_id: str
     member: int
     """Index in the charter."""
+    mode: str = "open"
+    """`open` or `secure`: whether members see each other's updates."""
     round: int = 1
     """The round at work or next."""
     rounds: int = 0

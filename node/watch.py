@@ -43,7 +43,13 @@ class Watch:
         member = charter.members[me]
         self._path = home.status
         self._charter = charter
-        self._status = NodeStatus(name=member.name, pid=os.getpid(), peer_id=member.peer_id, member=me)
+        self._status = NodeStatus(
+            name=member.name,
+            pid=os.getpid(),
+            peer_id=member.peer_id,
+            member=me,
+            mode=charter.averaging.mode,
+        )
         self._metrics: dict[str, dict[str, float]] = {}
         self._own_rss, self._trainer_rss = PeakRss(), PeakRss()
         self._measured_last = False

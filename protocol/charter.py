@@ -304,8 +304,8 @@ def _check_secrecy(charter: Charter, source: str) -> None:
     members, faults = len(charter.members), charter.faults
     if not MIN_GROUP <= members <= MAX_GROUP:
         raise CharterError(
-            f"{source}: {members} members in secure mode, which takes {MIN_GROUP} to {MAX_GROUP}: of two each "
-            "would know the other's update; set averaging.mode = 'open', or found a federation of another size"
+            f"{source}: {members} members in secure mode, which takes {MIN_GROUP} (of two each would know the "
+            f"other's update) to {MAX_GROUP}: set averaging.mode = 'open', or found a federation of another size"
         )
     if not 3 <= charter.survivors_needed <= members:
         raise CharterError(

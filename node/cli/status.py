@@ -57,6 +57,12 @@ def describe_state(report: NodeStatus, running: bool, now: float) -> str:
     return f"running as process {report.pid}"
 
 
+MODES = {
+    "open": "open: members see each other's updates",
+    "secure": "secure: nobody sees a single update, only sums",
+}
+
+
 def describe_ledger(ledger: LedgerStatus) -> str:
     """How far the record is, what waits for it, and what is wrong with it."""
     parts = {"sent": ledger.sent, "deferred": ledger.deferred}
@@ -80,6 +86,7 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
     rows = {
         "state": describe_state(report, running, now),
         "peer id": report.peer_id,
+        "mode": MODES.get(report.mode, report.mode),
         "rounds": _progress(report, running),
         "peers": (", ".join(report.peers) or "none answers") if running else "-",
         "model": report.model_digest or "none yet",
@@ -114,7 +121,9 @@ def _history(rounds: list[RoundStatus]) -> object:
 
     table = Table()
     names = metric_names(row.metrics for row in rounds)
-    for heading in ("round", "took part", "seconds", " / ".join(names), "by all", "traffic", "model"):
+    by_all = any(row.members_metrics for row in rounds)  # never in secure mode
+    headings = ["round", "took part", "seconds", " / ".join(names), *["by all"] * by_all, "traffic", "model"]
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("took part", "model") else "right")
     for row in rounds:
         table.add_row(
@@ -122,7 +131,7 @@ def _history(rounds: list[RoundStatus]) -> object:
             " ".join(row.participants) or "(snapshot)",
             f"{row.seconds:.2f}",
             format_values(row.metrics, names),
-            format_values(row.members_metrics, names),
+            *[format_values(row.members_metrics, names)] * by_all,
             format_size(row.bytes),
             row.model_digest[:16],
         )

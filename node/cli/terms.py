@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     """The terms and what they mean, as (heading, sentence)."""
-    members, faults, needed = len(terms.members), terms.faults, terms.quorum
+    members, faults, needed = len(terms.members), terms.faults, terms.survivors_needed
     model, schedule = terms.model, terms.schedule
     yield "charter", f"{terms.name!r}, digest {terms.digest.hex()}"
     yield "members", ", ".join(member.name for member in terms.members)
-    yield "quorum", f"{needed} of {members} (Q) make a round; {members - needed} may be away"
+    yield "quorum", f"{terms.quorum} of {members} (Q) decide; {members - needed} may be away"
     yield (
         "",
         f"up to {faults} (f) may lie without the others ever deciding two things"

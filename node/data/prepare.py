@@ -174,6 +174,7 @@ def _replace(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(mode=0o600)
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:

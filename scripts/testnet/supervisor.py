@@ -63,7 +63,7 @@ class Supervisor:
     def start(self) -> None:
         """Bring everything up, founding the federation if that was not done; raises `TestnetError`."""
         if self.testnet.is_founded:
-            self._say(f"continuing the federation in {self.home.path}")
+            self._say(f"continuing the federation in {self.home.path}, in {self.plan.mode} mode")
             self.trainers = learning.start_server(self.home)
             self._save()
             self._reconnect()
@@ -135,7 +135,9 @@ class Supervisor:
     def _found(self) -> None:
         from folkmoot.testnet import found
 
-        self._say(f"founding a federation of {self.plan.nodes} nodes in {self.home.path}")
+        self._say(
+            f"founding a federation of {self.plan.nodes} nodes in {self.home.path}, in {self.plan.mode} mode"
+        )
         example = self._read_rows()
         self.trainers = learning.start_server(self.home)
         self._save()

@@ -141,7 +141,7 @@ def test_check_names_all_who_have_not_signed_and_passes_when_they_have(
     sign_all(homes, drafted)
     assert folkmoot("charter", "check", "--home", homes["alice"], "--model") == 0
     shown = capsys.readouterr().out
-    assert "2 of 2 (Q) make a round" in shown and "ok     terms" in shown
+    assert "2 of 2 (Q) decide" in shown and "ok     terms" in shown
 
 
 def test_check_finds_a_charter_that_was_changed_after_signing(
@@ -189,7 +189,7 @@ def test_deploy_refuses_a_charter_that_is_not_signed_by_all(
         (None, 17, {}, "open"),
         ("open", 4, {}, "open"),
         ("secure", 2, {}, "secure"),  # which the charter's own check refuses
-        ("secure", 4, {"averaging": {"mode": "open"}}, "open"),
+        (None, 4, {"averaging": {"mode": "open"}}, "open"),
         (None, 4, {"averaging": {"codec": "f32"}}, "secure"),
     ],
 )
@@ -198,6 +198,11 @@ def test_a_draft_is_secure_where_its_size_allows_it(
 ) -> None:
     table = charter_draft.averaging_table(mode, members, chosen)
     assert table["mode"] == expected and ("weight_cap" in table) == (expected == "secure")
+
+
+def test_a_draft_is_not_of_two_modes() -> None:
+    with pytest.raises(ConfigError, match="give one of them"):
+        charter_draft.averaging_table("secure", 4, {"averaging": {"mode": "open"}})
 
 
 def test_show_says_what_secure_mode_hides(
