@@ -14,18 +14,17 @@ import msgspec
 
 from folkmoot.ledger.answers import BlockAnswer, ReceiptAnswer, parse, to_bytes, to_hex, to_int
 from folkmoot.ledger.build import contract_build
-from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed
+from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NoFunds, NonceUsed
+from folkmoot.ledger.fees import ETHER, GWEI, Fees, choose_fees
 from folkmoot.ledger.port import PreparedTransaction
 from folkmoot.ledger.reader import LedgerReader
+from folkmoot.ledger.refusals import explain_refusal, is_known
 from folkmoot.ledger.rpc import RpcClient, RpcError
-from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.types import Digest
 
-_GWEI = 10**9
 _GAS_MARGIN = 1.15
-_KNOWN = ("already known", "already imported", "known transaction")
-_REVERT_SELECTOR = bytes.fromhex("08c379a0")  # Error(string)
 _POLL = 0.05
 
 
@@ -51,11 +50,25 @@ class EvmLedger(LedgerReader):
         timeout: float = 10.0,
         first_block: int | None = None,
         span: int = 2000,
+        chain_id: int | None = None,
+        fee_cap: int | None = None,
     ) -> None:
-        """`gas_key`: 32 secret bytes of the account that pays; the rest as in `LedgerReader`."""
-        super().__init__(rpc_urls, contract, timeout=timeout, first_block=first_block, span=span)
+        """`gas_key`: 32 secret bytes of the account that pays; the rest as in `LedgerReader`.
+
+        `fee_cap`: the most wei that it pays for one gas.
+        """
+        super().__init__(
+            rpc_urls, contract, timeout=timeout, first_block=first_block, span=span, chain_id=chain_id
+        )
         self._gas_key = gas_key
-        self._payer: _Payer | None = None
+        self._fee_cap = fee_cap
+        self._known_payer: _Payer | None = None
+
+    def nonce(self) -> int:
+        """See `Ledger.nonce`. Raises `LocalProtocolError` without a gas key."""
+        payer = self._payer()
+        with self._rpc.usable_answers():
+            return payer.nonce("latest")
 
     def prepare(
         self,
@@ -65,19 +78,23 @@ class EvmLedger(LedgerReader):
         replaces: PreparedTransaction | None = None,
     ) -> PreparedTransaction:
         """See `Ledger.prepare`. Raises `LocalProtocolError` without a gas key."""
-        if self._gas_key is None:
-            raise LocalProtocolError("this node has no gas key: it cannot record statements")
+        payer = self._payer()
         identity = self.identity()  # a transaction to an address without code would succeed and do nothing
-        if self._payer is None:
-            self._payer = _Payer(self._rpc, self._gas_key)
         call = _finalize_call(statement, signatures)
         with self._rpc.usable_answers():
-            return self._payer.prepare(identity.chain_id, self._contract, call, nonce, replaces)
+            return payer.prepare(identity.chain_id, self._contract, call, nonce, replaces)
 
     def send(self, prepared: PreparedTransaction) -> None:
         """See `Ledger.send`."""
         with self._rpc.usable_answers():
             _broadcast(self._rpc, prepared)
+
+    def _payer(self) -> "_Payer":
+        if self._gas_key is None:
+            raise LocalProtocolError("this node has no gas key: it cannot record statements")
+        if self._known_payer is None:
+            self._known_payer = _Payer(self._rpc, self._gas_key, self._fee_cap)
+        return self._known_payer
 
 
 def deploy(
@@ -121,25 +138,30 @@ def _await_deployment(rpc: RpcClient, transaction: Digest, deadline: float) -> D
 
 
 def _broadcast(rpc: RpcClient, prepared: PreparedTransaction) -> None:
-    """Send; a transaction that the chain knows already is sent. Raises `NonceUsed`, `LedgerRejected`."""
+    """Send; a transaction that the chain knows already is sent. Raises `LedgerRejected`, see `Ledger.send`."""
     try:
         rpc.call("eth_sendRawTransaction", to_hex(prepared.raw))
     except RpcError as error:
-        message = error.message.lower()
-        if any(known in message for known in _KNOWN):
+        if is_known(error):
             return
-        if "nonce too low" not in message:
-            raise _rejected(error) from error
-        if rpc.call("eth_getTransactionReceipt", to_hex(prepared.hash)) is None:
-            raise NonceUsed(error.message, "prepare the statement again") from error
+        refusal = explain_refusal(error)
+        used = isinstance(refusal, NonceUsed)
+        if used and rpc.call("eth_getTransactionReceipt", to_hex(prepared.hash)) is not None:
+            return  # by itself
+        raise refusal from error
 
 
 class _Payer:
     """The account that pays: fills in nonce, gas and fees, and signs."""
 
-    def __init__(self, rpc: RpcClient, gas_key: bytes) -> None:
+    def __init__(self, rpc: RpcClient, gas_key: bytes, fee_cap: int | None = None) -> None:
         self._rpc = rpc
         self._account = _web3().eth.account.from_key(gas_key)
+        self._fee_cap = fee_cap
+
+    def nonce(self, tag: str) -> int:
+        """How many transactions the account has sent: in blocks ("latest"), or also in the pool ("pending")."""
+        return to_int(self._rpc.call("eth_getTransactionCount", self._account.address, tag))
 
     def prepare(
         self,
@@ -149,56 +171,62 @@ class _Payer:
         nonce: int | None = None,
         replaces: PreparedTransaction | None = None,
     ) -> PreparedTransaction:
-        """A signed transaction, sent nowhere yet; raises `LedgerRejected` if it would revert."""
-        address = self._account.address
-        call = {"from": address, "data": to_hex(data)} | ({"to": to_hex(to)} if to else {})
+        """A signed transaction, sent nowhere yet.
+
+        Raises `LedgerRejected` if it would revert, `FeesTooHigh`, or `NoFunds` if the account could not pay for it.
+        """
+        call = {"from": self._account.address, "data": to_hex(data)} | ({"to": to_hex(to)} if to else {})
         try:
-            gas = to_int(self._rpc.call("eth_estimateGas", call))
+            # On the pending block, which some nodes take for default, what is to be replaced would be in the way.
+            gas = to_int(self._rpc.call("eth_estimateGas", call, "latest"))
         except RpcError as error:
-            raise _rejected(error) from error
+            raise explain_refusal(error) from error
         if replaces is not None:
             nonce = replaces.nonce
-        if nonce is None:
-            nonce = to_int(self._rpc.call("eth_getTransactionCount", address, "pending"))
-        max_fee, tip, fees = self._fees(replaces)
+        elif nonce is None:
+            nonce = self.nonce("pending")
+        fees, fields = self._fees(replaces)
+        gas = int(gas * _GAS_MARGIN)
+        self._check_funds(gas * fees.max_fee)
         transaction: dict[str, Any] = {
             "chainId": chain_id,
             "nonce": nonce,
-            "gas": int(gas * _GAS_MARGIN),
+            "gas": gas,
             "value": 0,
             "data": data,
-            **fees,
+            **fields,
         }
         if to:
             transaction["to"] = to
         signed = self._account.sign_transaction(transaction)
-        return PreparedTransaction(
-            raw=bytes(signed.raw_transaction), hash=bytes(signed.hash), nonce=nonce, max_fee=max_fee, tip=tip
-        )
+        raw, hash_ = bytes(signed.raw_transaction), bytes(signed.hash)
+        return PreparedTransaction(raw=raw, hash=hash_, nonce=nonce, max_fee=fees.max_fee, tip=fees.tip)
 
-    def _fees(self, replaces: PreparedTransaction | None) -> tuple[int, int, dict[str, int]]:
-        """(max fee, tip, transaction fields): EIP-1559 where the chain has a base fee, else one gas price.
+    def _check_funds(self, cost: int) -> None:
+        """Better here than by the node's refusal: nothing is signed, and it says which account lacks what."""
+        address = self._account.address
+        balance = to_int(self._rpc.call("eth_getBalance", address, "latest"))
+        if balance < cost:
+            raise NoFunds(
+                f"insufficient funds: the gas key's account {address} has {balance / ETHER:.9f}, a transaction may "
+                f"cost {cost / ETHER:.9f}",
+                "send it some of the chain's currency",
+            )
 
-        Twice the base fee survives five full blocks. Nodes accept a replacement only if it raises both by 10 %: ours
-        raises them by an eighth.
-        """
+    def _fees(self, replaces: PreparedTransaction | None) -> tuple[Fees, dict[str, int]]:
+        """The fees, and as fields of a transaction: EIP-1559 where the chain has a base fee, else one gas price."""
         base = parse(self._rpc.call("eth_getBlockByNumber", "latest", False), BlockAnswer).base_fee_per_gas
         if base is None:
-            price = _outbid(to_int(self._rpc.call("eth_gasPrice")), replaces.max_fee if replaces else 0)
-            return price, price, {"gasPrice": price}
-        tip = _outbid(self._tip(), replaces.tip if replaces else 0)
-        max_fee = _outbid(2 * to_int(base) + tip, replaces.max_fee if replaces else 0)
-        return max_fee, tip, {"maxFeePerGas": max_fee, "maxPriorityFeePerGas": tip}
+            fees = choose_fees(0, to_int(self._rpc.call("eth_gasPrice")), self._fee_cap, replaces)
+            return fees, {"gasPrice": fees.max_fee}
+        fees = choose_fees(to_int(base), self._tip(), self._fee_cap, replaces)
+        return fees, {"maxFeePerGas": fees.max_fee, "maxPriorityFeePerGas": fees.tip}
 
     def _tip(self) -> int:
         try:
             return to_int(self._rpc.call("eth_maxPriorityFeePerGas"))
         except RpcError:  # an optional method
-            return _GWEI
-
-
-def _outbid(market: int, before: int) -> int:
-    return max(market, -(-before * 9 // 8))
+            return GWEI
 
 
 def _finalize_call(statement: Statement, signatures: Sequence[bytes]) -> bytes:
@@ -234,20 +262,3 @@ def _web3() -> Any:
     finally:
         sys.setrecursionlimit(limit)
     return Web3()
-
-
-def _rejected(error: RpcError) -> LedgerRejected:
-    """A node's refusal as ours; the contract's own word where it reverted with one."""
-    return LedgerRejected(_revert_reason(error) or error.message)
-
-
-def _revert_reason(error: RpcError) -> str | None:
-    """The string of `Error(string)` in the error's data, if any: offset, length, text."""
-    try:
-        payload = to_bytes(error.data)
-    except RemoteProtocolError:
-        return None
-    if payload[:4] != _REVERT_SELECTOR:
-        return None
-    length = int.from_bytes(payload[36:68], "big")
-    return payload[68 : 68 + length].decode(errors="replace")

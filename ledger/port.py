@@ -28,17 +28,25 @@ class LedgerIdentity(msgspec.Struct, frozen=True):
     founded_at: int = 0
 
 
+class FinalBlock(msgspec.Struct, frozen=True):
+    """A block that counts as final. Its number alone would not tell one history from another."""
+
+    number: int
+    hash: Digest
+
+
 class LedgerHead(msgspec.Struct, frozen=True):
     """Where the record stands, as of the chain's block number `block`.
 
     `digest` is that of the last statement (the federation id at height 0); rounds up to `finalized_height` are in
-    blocks that the chain calls finalized.
+    blocks that the chain calls finalized, the newest of which is `final`.
     """
 
     height: Round
     digest: Digest
     block: int
     finalized_height: Round
+    final: FinalBlock
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -87,11 +95,31 @@ class Ledger(Protocol):
         ...
 
     def head(self) -> LedgerHead:
-        """Where the record stands now. Cheap: made to be polled."""
+        """Where the record stands now. Cheap: made to be polled.
+
+        Raises `LedgerReorganised` if the chain no longer has a block that was final at an earlier call, or that
+        `expect` named.
+        """
+        ...
+
+    def expect(self, final: FinalBlock) -> None:
+        """Tell of a block that was final in an earlier life of this node."""
+        ...
+
+    def compare(self) -> tuple[str, ...]:
+        """Ask every RPC endpoint, where there are several, and compare what they show.
+
+        Returns what the operator should know of them (one is silent, one is behind). Raises `LedgerDisagrees` if they
+        show different histories.
+        """
         ...
 
     def records(self, first: Round, last: Round | None = None) -> list[Record]:
         """Records of rounds `first` to `last` (both included; None: all there are), in ledger order."""
+        ...
+
+    def nonce(self) -> int:
+        """The first nonce of the gas key that no block has used."""
         ...
 
     def prepare(
@@ -104,12 +132,17 @@ class Ledger(Protocol):
         """Make, but do not send, the transaction that records `statement`.
 
         `signatures` are 64 bytes each, in ascending order of their signers' addresses. `replaces` is a transaction
-        that is stuck: the new one takes its nonce and outbids it. Raises `LedgerRejected` if the contract would refuse.
+        that is stuck: the new one takes its nonce and outbids it. Raises `LedgerRejected` if the contract would refuse,
+        `FeesTooHigh` if the operator's cap does not allow for what the chain asks, `NoFunds`.
         """
         ...
 
     def send(self, prepared: PreparedTransaction) -> None:
-        """Hand a transaction to the chain; doing it again is no error. Raises `NonceUsed`, `LedgerRejected`."""
+        """Hand a transaction to the chain; doing it again is no error.
+
+        Raises `NonceUsed`, `Underpriced`, `NoFunds`, or another `LedgerRejected`. After any error, `LedgerUnavailable`
+        too, the transaction may have arrived all the same.
+        """
         ...
 
     def receipt(self, transaction: Digest) -> Receipt | None:

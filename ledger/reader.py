@@ -19,17 +19,17 @@ from folkmoot.ledger.answers import (
     to_hex,
     to_int,
 )
-from folkmoot.ledger.build import contract_build, expected_code_hash
-from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
-from folkmoot.ledger.port import LedgerHead, LedgerIdentity, Receipt, Record
-from folkmoot.ledger.rpc import RpcClient, RpcError
+from folkmoot.ledger.build import contract_build
+from folkmoot.ledger.compare import compare_endpoints
+from folkmoot.ledger.errors import LedgerDisagrees, LedgerReorganised, LedgerUnavailable, WrongLedger
+from folkmoot.ledger.finality import Finality
+from folkmoot.ledger.port import FinalBlock, LedgerHead, LedgerIdentity, Receipt, Record
+from folkmoot.ledger.rpc import Ask, RpcClient, RpcError
+from folkmoot.ledger.views import ContractView
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Statement
-from folkmoot.protocol.typed_data import Domain, keccak256
+from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import Digest, Round
-
-_FINALITY_DEPTH = 64
-"""Blocks that count as final on a chain that has no `finalized` tag (two epochs of Ethereum)."""
 
 
 class LedgerReader:
@@ -43,14 +43,21 @@ class LedgerReader:
         timeout: float = 10.0,
         first_block: int | None = None,
         span: int = 2000,
+        chain_id: int | None = None,
     ) -> None:
         """`contract`: 20 bytes. `timeout`: seconds for one call to the RPC.
+
+        `chain_id`: the chain that is meant; then a URL that shows another one, or other code at the contract's address,
+        is not used, and `WrongLedger` is raised only when no other is left. Without it all must show one chain.
 
         `first_block`: where to begin to look for records (None: where the contract says that it was deployed; on some
         second layers that is a block of the first, much too early). `span`: blocks searched at once, at most.
         """
-        self._rpc = RpcClient(rpc_urls, timeout)
+        self._rpc = RpcClient(rpc_urls, timeout, self._check_endpoint if chain_id is not None else None)
+        self._view = ContractView(self._rpc.call, contract)
         self._contract = contract
+        self._chain_id = chain_id
+        self._finality = Finality()
         self._span = span
         self._lock = threading.Lock()
         self._identity: LedgerIdentity | None = None
@@ -62,6 +69,8 @@ class LedgerReader:
         self._next_block: int | None = None
         self._recent: dict[tuple[str, str], Record] = {}
         self._synced_at: str | None = None
+        # What `_height_at` knows: the first block that it has not searched, and the height before it.
+        self._counted: tuple[int, Round] | None = None
 
     def identity(self) -> LedgerIdentity:
         """Read once; see `Ledger.identity`."""
@@ -71,15 +80,27 @@ class LedgerReader:
     def head(self) -> LedgerHead:
         """See `Ledger.head`. One light call while the chain has no new block."""
         with self._lock, self._rpc.usable_answers():
-            latest = self._block("latest")
+            latest = self._view.block("latest")
             if self._head is None or self._head[0] != latest.hash:
-                self._head = (latest.hash, self._read_head(latest))
+                self._check_finality(latest)
+                head = self._read_head(latest)
+                self._finality.advance(head.final)
+                self._head = (latest.hash, head)
             return self._head[1]
+
+    def expect(self, final: FinalBlock) -> None:
+        """See `Ledger.expect`."""
+        self._finality.advance(final)
+
+    def compare(self) -> tuple[str, ...]:
+        """See `Ledger.compare`. Nothing is asked where there is one URL only."""
+        endpoints = self._rpc.each()
+        return compare_endpoints(endpoints, self._contract) if len(endpoints) > 1 else ()
 
     def records(self, first: Round, last: Round | None = None) -> list[Record]:
         """See `Ledger.records`. Records in final blocks are read once."""
         with self._lock, self._rpc.usable_answers():
-            latest = self._block("latest")
+            latest = self._view.block("latest")
             if self._synced_at != latest.hash:
                 self._sync(latest)
                 self._synced_at = latest.hash
@@ -103,56 +124,82 @@ class LedgerReader:
         return self._identity
 
     def _read_identity(self) -> LedgerIdentity:
-        chain_id = to_int(self._rpc.call("eth_chainId"))
-        where = f"the code at {to_hex(self._contract)} on chain {chain_id}"
-        code = to_bytes(self._rpc.call("eth_getCode", to_hex(self._contract), "latest"))
-        if not code:
-            raise WrongLedger(where, "a RoundLedger", "empty", "check ledger.contract and ledger.rpc")
-        code_hash, expected = keccak256(code), expected_code_hash()
-        if code_hash != expected:
-            advice = "check ledger.contract, or use the release of Folkmoot that the charter was made with"
-            raise WrongLedger(f"the hash of {where}", to_hex(expected), to_hex(code_hash), advice)
+        view = self._view
+        chain_id = view.chain_id()
         return LedgerIdentity(
             chain_id=chain_id,
             contract=self._contract,
-            code_hash=code_hash,
-            charter_digest=exactly(self._view("charter_digest", "latest"), 32),
-            attesters=codec.decode_addresses(self._view("attesters", "latest")),
-            quorum=codec.decode_uint(self._view("quorum", "latest"), 32),
-            founded_at=codec.decode_uint(self._view("founded_at", "latest"), 63),
+            code_hash=view.code_hash(f"on chain {chain_id}"),
+            charter_digest=exactly(view.state("charter_digest"), 32),
+            attesters=codec.decode_addresses(view.state("attesters")),
+            quorum=codec.decode_uint(view.state("quorum"), 32),
+            founded_at=codec.decode_uint(view.state("founded_at"), 63),
         )
 
     def _read_head(self, latest: BlockAnswer) -> LedgerHead:
         self._known_identity()  # a view of an address without code "succeeds" with nothing
-        height = self._height(latest.number)
-        number, final = to_int(latest.number), self._finalized(latest)
+        view, number = self._view, to_int(latest.number)
+        height, final = view.height(latest.number), view.final(latest)
         return LedgerHead(
             height=height,
-            digest=exactly(self._view("head", latest.number), 32),
+            digest=view.head(latest.number),
             block=number,
-            finalized_height=height if final == number else self._height(hex(final)),
+            finalized_height=height if final.number == number else self._height_at(final.number),
+            final=final,
         )
 
-    def _height(self, block: str) -> Round:
-        answer = self._view("height", block)
-        # Nothing: the contract was not there yet.
-        return codec.decode_uint(answer, 63) if answer else 0
-
-    def _finalized(self, latest: BlockAnswer) -> int:
-        """The number of the newest block that counts as final."""
-        number = to_int(latest.number)
+    def _height_at(self, final: int) -> Round:
+        """Rounds recorded as of a final block; from the events where the node has forgotten so old a state."""
         try:
-            found = self._rpc.call("eth_getBlockByNumber", "finalized", False)
+            return self._view.height(hex(final))
         except RpcError:
-            found = None
-        if found is None:
-            return max(0, number - _FINALITY_DEPTH)
-        return min(number, to_int(parse(found, BlockAnswer).number))
+            first, height = self._counted or (self._start(), 0)
+        last = final
+        while last >= first:
+            begin = max(first, last - self._span + 1)
+            if logs := self._logs(begin, last):
+                height = codec.decode_uint(to_bytes(logs[-1].topics[1]), 63)
+                break
+            last = begin - 1
+        self._counted = (max(first, final + 1), height)
+        return height
+
+    def _check_endpoint(self, name: str, ask: Ask) -> None:
+        """Raise `WrongLedger` for a URL of another chain, or where another contract or none is at the address."""
+        view = ContractView(ask, self._contract)
+        found = view.chain_id()
+        if found != self._chain_id:
+            advice = "set ledger.rpc to RPCs of the charter's chain"
+            raise WrongLedger(f"the chain id at {name}", self._chain_id, found, advice)
+        view.code_hash(f"at {name}")
+
+    def _check_finality(self, latest: BlockAnswer) -> None:
+        """Raise unless the chain has the last block that was final; one URL's word is not enough for that."""
+        try:
+            self._finality.check(to_int(latest.number), self._view.hash_of)
+        except LedgerUnavailable:
+            self._rpc.use_next()
+            raise
+        except LedgerReorganised as error:
+            self._rpc.use_next()
+            keeping = [name for name, ask in self._rpc.each() if self._keeps(ask, error)]
+            if keeping:
+                raise LedgerDisagrees(
+                    f"the RPC endpoints disagree on the ledger: {error}; but {', '.join(keeping)} still has that block"
+                ) from error
+            raise
+
+    def _keeps(self, ask: Ask, error: LedgerReorganised) -> bool:
+        """Whether a URL shows the block that another one lost."""
+        try:
+            return ContractView(ask, self._contract).hash_of(error.number) == error.expected
+        except (LedgerUnavailable, WrongLedger, RpcError, RemoteProtocolError):
+            return False
 
     # --- records ----------------------------------------------------------------------------------------------------
 
     def _sync(self, latest: BlockAnswer) -> None:
-        final = self._finalized(latest)
+        final = self._view.final(latest).number
         first = self._start() if self._next_block is None else self._next_block
         settled: list[Record] = []
         recent: dict[tuple[str, str], Record] = {}
@@ -247,15 +294,5 @@ class LedgerReader:
 
     def _federation_id(self) -> Digest:
         if self._federation is None:
-            self._federation = exactly(self._view("federation", "latest"), 32)
+            self._federation = exactly(self._view.state("federation"), 32)
         return self._federation
-
-    # --- calls ------------------------------------------------------------------------------------------------------
-
-    def _block(self, tag: str) -> BlockAnswer:
-        return parse(self._rpc.call("eth_getBlockByNumber", tag, False), BlockAnswer)
-
-    def _view(self, method: str, block: str) -> bytes:
-        """What a view of the contract returns at `block` (a number in hex, or a tag)."""
-        call = {"to": to_hex(self._contract), "data": to_hex(contract_build().selector(method))}
-        return to_bytes(self._rpc.call("eth_call", call, block))

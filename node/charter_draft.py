@@ -20,7 +20,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, Charter, Member, Tensor, check_charter
+from folkmoot.protocol.charter import Charter, Member, Tensor, check_charter, default_mode
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.schema import Schema
@@ -37,8 +37,9 @@ MODEL_SECONDS = 120.0
 SLOW_LINK = 2e6
 """Bytes a second at which a member should still be able to fetch a round's updates in one attempt."""
 
-SECURE_WEIGHT_CAP = 4_096
-"""Examples for full weight where a secure draft says nothing else: weights have 255 steps only."""
+SECURE_WEIGHT_CAP = 1_024
+"""Examples for full weight where a secure draft says nothing else. Weights have 255 steps, and a light update has fewer
+bits in the ring: with a cap far above everybody's examples all updates would be coarse."""
 
 Table: TypeAlias = dict[str, Any]
 """A TOML table, before msgspec makes a `Charter` of it."""
@@ -156,8 +157,7 @@ def averaging_table(mode: str | None, members: int, chosen: Table) -> Table:
     averaging = chosen.get("averaging")
     if isinstance(averaging, dict) and "mode" in averaging:
         mode = averaging["mode"]
-    if mode is None:
-        mode = "secure" if MIN_GROUP <= members <= MAX_GROUP else "open"
+    mode = mode or default_mode(members)
     return {"mode": mode, "weight_cap": SECURE_WEIGHT_CAP} if mode == "secure" else {"mode": mode}
 
 

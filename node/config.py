@@ -41,10 +41,21 @@ class NetworkConfig(_Table, frozen=True):
 
 
 class LedgerConfig(_Table, frozen=True):
-    """JSON-RPC end points, tried in order, and the address of the federation's contract."""
+    """JSON-RPC end points, used in turn and compared, and the address of the federation's contract.
+
+    A transaction never offers more than `max_fee_gwei` for a gas; one that is in no block after `bump_seconds` is sent
+    again with higher fees, as far as that allows.
+    """
 
     rpc: Annotated[tuple[Url, ...], Meta(min_length=1)]
     contract: Address
+    max_fee_gwei: Annotated[float, Meta(gt=0, le=1_000_000)] = 100.0
+    bump_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
+
+    @property
+    def fee_cap(self) -> int:
+        """The most wei for one gas."""
+        return round(self.max_fee_gwei * 1e9)
 
 
 class TrainerConfig(_Table, frozen=True):
@@ -208,7 +219,8 @@ def render_config(config: NodeConfig) -> str:
         *_assignments(config.network),
         "",
         "[ledger]",
-        "# rpc: JSON-RPC end points, tried in order",
+        "# rpc: JSON-RPC end points, better two or more, of different operators: used in turn and compared",
+        "# max_fee_gwei: the most that your gas key pays for one gas; above it recording waits",
         *_assignments(config.ledger),
         "",
         "[trainer]",

@@ -20,8 +20,8 @@ from pathlib import Path
 import trio
 
 from folkmoot.ledger.audit_key import AuditKey
+from folkmoot.ledger.development import check_secret_keys
 from folkmoot.ledger.evm import EvmLedger
-from folkmoot.ledger.identity import check_identity
 from folkmoot.ledger.port import LedgerHead
 from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.node.archive import Archive, Models
@@ -31,6 +31,7 @@ from folkmoot.node.data.child import prepare_data
 from folkmoot.node.engine import Engine
 from folkmoot.node.keys import NodeKeys, load_keys, public_keys
 from folkmoot.node.learning import Learning, check_data, data_manifest
+from folkmoot.node.ledger_start import await_known_ledger, read_recorded
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
@@ -41,7 +42,7 @@ from folkmoot.node.outbox import Outbox
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.rooms import Rooms
-from folkmoot.node.store import KILL_AT_WRITE, Journal, kill_at_write
+from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_after_entry, kill_at_write
 from folkmoot.node.train.source import locate_source
 from folkmoot.node.trainer import Task, TrainerProcess
 from folkmoot.node.watch import Watch
@@ -49,6 +50,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import Charter, federation_id
 from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.events import HeadAdvanced
 from folkmoot.protocol.ring import check_float_environment
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.typed_data import Domain
@@ -99,7 +101,7 @@ def open_home(path: Home) -> Node:
 
 
 def _check_keys(home: Home, charter: Charter, me: MemberId) -> None:
-    """The keys on disk must be those that the charter names."""
+    """The keys on disk must be those that the charter names, and nobody else's."""
     public, member = public_keys(home.keys), charter.members[me]
     for what in ("peer_id", "identity_key", "sealing_key", "audit_key"):
         if getattr(public, what) != getattr(member, what):
@@ -107,6 +109,7 @@ def _check_keys(home: Home, charter: Charter, me: MemberId) -> None:
                 f"{home.keys}: the {what} is not the one that the charter names for {member.name}; "
                 "use the keys that were made for this federation"
             )
+    check_secret_keys(charter, public.gas_key)
 
 
 def _initial_model(home: Home, charter: Charter) -> BlobRef:
@@ -146,17 +149,17 @@ class _Stop:
 
 
 async def _run_until(node: Node, stop: _Stop) -> None:
-    hook = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
-    with Journal.open(node.home.store, on_write=hook) as journal:
+    on_write = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
+    on_append = kill_after_entry(os.environ[KILL_AFTER_ENTRY]) if KILL_AFTER_ENTRY in os.environ else None
+    with Journal.open(node.home.store, on_write=on_write, on_append=on_append) as journal:
         journal.bind(node.federation.id, node.charter.digest)
         watch = Watch(node.home, node.charter, node.me)
         with watch.telling():
             async with _trainer(node) as trainer:
                 with stop.starting:
-                    ledger = await _checked_ledger(node)
                     manifest = await _data_manifest(node)
                 if not stop.asked.is_set():
-                    await _Daemon(node, journal, trainer, ledger, watch, manifest).run(stop)
+                    await _Daemon(node, journal, trainer, _ledger(node), watch, manifest).run(stop)
 
 
 def _trainer(node: Node) -> TrainerProcess:
@@ -175,11 +178,16 @@ def _trainer(node: Node) -> TrainerProcess:
     return TrainerProcess(task, home.logs / "trainer.log", config.trainer.command)
 
 
-async def _checked_ledger(node: Node) -> EvmLedger:
-    """The ledger, after it has shown that it is the charter's."""
-    ledger = EvmLedger(node.config.ledger.rpc, node.contract, node.keys.gas)
-    check_identity(await trio.to_thread.run_sync(ledger.identity, abandon_on_cancel=True), node.charter)
-    return ledger
+def _ledger(node: Node) -> EvmLedger:
+    """The charter's ledger; nothing is asked of it yet."""
+    config = node.config.ledger
+    return EvmLedger(
+        config.rpc,
+        node.contract,
+        node.keys.gas,
+        chain_id=node.charter.ledger.chain_id,
+        fee_cap=config.fee_cap,
+    )
 
 
 async def _data_manifest(node: Node) -> Digest:
@@ -211,7 +219,8 @@ class _Daemon:
         self._models = Models(node.home.models)
         self._watch = watch
         self._manifest = manifest
-        self._outbox = Outbox(ledger, journal, node.charter, self._on_head, self._log)
+        bump_seconds = node.config.ledger.bump_seconds
+        self._outbox = Outbox(ledger, journal, node.charter, self._on_head, self._log, bump_seconds)
         self._engine: Engine | None = None
 
     async def run(self, stop: _Stop) -> None:
@@ -220,8 +229,9 @@ class _Daemon:
             await trio.to_thread.run_sync(store.clean)
         async with trio.open_nursery() as nursery:
             following = await nursery.start(self._follow_ledger)
-            async with self._connected() as network:
-                await self._work(network, stop)
+            if await await_known_ledger(self._outbox, self._journal, self._watch, stop.asked, self._log):
+                async with self._connected() as network:
+                    await self._work(network, stop)
             following.cancel()
             with trio.move_on_after(DRAIN_SECONDS):
                 await self._outbox.drain()
@@ -272,7 +282,9 @@ class _Daemon:
             self._engine.served(root, member)
 
     async def _work(self, network: Network, stop: _Stop) -> None:
-        engine = self._engine = Engine(self._machine(), self._rooms(network))
+        engine = Engine(self._machine(), self._rooms(network))
+        await engine.put(HeadAdvanced(await read_recorded(self._outbox, self._journal)))
+        self._engine = engine
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._trainer.check_start)
             nursery.start_soon(engine.run)

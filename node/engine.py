@@ -16,6 +16,7 @@ from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.masked_work import MaskedWork
 from folkmoot.node.network import port
 from folkmoot.node.rooms import Rooms
+from folkmoot.node.store import PERMITTED
 from folkmoot.node.transfers import Transfers
 from folkmoot.node.workshop import Workshop
 from folkmoot.protocol.effects import (
@@ -133,7 +134,7 @@ class Engine:
     def _read_journal(self) -> list[Entry]:
         """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind."""
         rows = self._rooms.journal.entries(first_round=self._first_reread())
-        return [decode_entry(body) for _, _, kind, body in rows if kind != DISCLOSURE]
+        return [decode_entry(body) for _, _, kind, body in rows if kind not in (DISCLOSURE, PERMITTED)]
 
     def _first_reread(self) -> Round:
         recorded = int(self._rooms.journal.meta(RECORDED) or 0)

@@ -121,6 +121,11 @@ def load_keys(directory: Path, passphrase: str) -> NodeKeys:
     return NodeKeys(identity=SigningKey(identity), sealing=PrivateKey(sealing), audit=audit, gas=gas)
 
 
+def load_identity(directory: Path) -> SigningKey:
+    """The identity key alone, which needs no passphrase. Raises `KeysError`."""
+    return SigningKey(_plain_key(directory / IDENTITY))
+
+
 def public_keys(directory: Path) -> PublicKeys:
     """The public halves of the keys in `directory`; needs no passphrase. Raises `KeysError`."""
     identity = bytes(SigningKey(_plain_key(directory / IDENTITY)).verify_key)

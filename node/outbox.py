@@ -1,38 +1,66 @@
 """The outbox: puts finished rounds on the ledger, and follows the ledger's head.
 
 Rounds do not wait for the chain. Every attester hands every statement in; the one whose turn it is submits at once,
-the others step in, one by one, if the head has not moved. A transaction stands in the journal before it is sent, so
-that a crash sends the same bytes again.
+the others step in, one by one, if the head has not moved. What is done to a statement until a block holds it is
+`transactions.py`'s; here is decided when, and what to do and say if the ledger is not as it should be.
 """
 
-import itertools
 import math
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar, TypeVarTuple
+from typing import NamedTuple
 
 import msgspec
 import trio
 from structlog.stdlib import BoundLogger
 
-from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed
-from folkmoot.ledger.port import Ledger, LedgerHead, PreparedTransaction, Receipt
-from folkmoot.node.store import Journal, OutboxRow
+from folkmoot.ledger.errors import (
+    LedgerDisagrees,
+    LedgerRejected,
+    LedgerReorganised,
+    LedgerUnavailable,
+    WrongLedger,
+)
+from folkmoot.ledger.identity import check_identity
+from folkmoot.ledger.port import FinalBlock, Ledger, LedgerHead
+from folkmoot.node.store import Journal
+from folkmoot.node.transactions import LedgerCalls, Transactions
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
-from folkmoot.protocol.types import Digest, Round
+from folkmoot.protocol.types import Round
 
 POLL_SECONDS = (0.1, 5.0)
-"""Bounds of the pause between two looks at the head; within them, a quarter of the chain's own pace."""
-RECEIPT_SECONDS = 0.5
-"""Longest pause between two looks for a receipt."""
-BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Bounds of the pause between two looks at the head; within them, a quarter of the chain's own pace. The longer one
+while nothing waits to be recorded: a provider counts every call."""
+QUICK_SECONDS = (0.05, 0.5)
+"""The same while a statement of ours is on its way: from the first look to the later ones."""
+BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
+"""Pauses between two tries while the ledger does not answer: in the end as rarely as a healthy one is polled."""
+PAUSED_SECONDS = 1.0
+"""The longest of these pauses once rounds wait for the ledger."""
+REFUSED_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Pauses between two tries while the ledger, or the fee cap, refuses a statement."""
+COMPARE_SECONDS = 60.0
+"""How often the endpoints are compared; besides, whenever a round becomes final."""
+BUMP_SECONDS = 60.0
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+VERIFIED = "ledger verified"
+"""Journal meta: digest of the charter that the contract was once found to fit. (A journal is tied to one contract.)"""
+FINAL_BLOCK = "ledger final block"
+"""Journal meta: the block that counted as final when a round last became so."""
 
 OnHead = Callable[[LedgerHead], Awaitable[None]]
+
+
+class Backlog(NamedTuple):
+    """Statements that are finished here and not on the ledger, by how far they are."""
+
+    pending: int
+    """Waiting for the rounds before them, for their turn or for the ledger to answer."""
+    sent: int
+    """The chain has taken the transaction; no block has it yet."""
+    deferred: int
+    """The ledger refuses it, or its fees are above the cap; tried again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +76,55 @@ class Outbox:
     """One task (`run`) owns the gas key's transactions."""
 
     def __init__(
-        self, ledger: Ledger, journal: Journal, charter: Charter, on_head: OnHead, log: BoundLogger
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        charter: Charter,
+        on_head: OnHead,
+        log: BoundLogger,
+        bump_seconds: float = BUMP_SECONDS,
     ) -> None:
+        """`bump_seconds`: see `Transactions`."""
         self._ledger = ledger
         self._journal = journal
         self._charter = charter
         self._on_head = on_head
         self._log = log
-        # Blocking calls only, few at a time: more threads make the event loop late (they hold the GIL).
-        self._limiter = trio.CapacityLimiter(4)
+        self._call = LedgerCalls()
+        self._transactions = Transactions(ledger, journal, self._call, log, bump_seconds)
         self._waiting: dict[Round, _Waiting] = {}
-        self._settled: Round = 0
+        self._refusal: LedgerRejected | None = None
         self._refusals = 0
         self._again_at = -math.inf
         self._failures = 0
         self._changed = trio.Event()
-        self._pause = 0.5
+        self._pause, self._quick = 0.5, QUICK_SECONDS[0]
         self._block_at = self._moved_at = trio.current_time()
+        self._compared_at = -math.inf
+        self._notes: tuple[str, ...] = ()
+        self.asked = trio.Event()
+        """Set once the ledger was asked for the first time, whatever it answered."""
+        self.verified = trio.Event()
+        """Set once the ledger has shown, in this life of the node, that it is the charter's."""
         self.head: LedgerHead | None = None
         self.state = "starting"
+        """starting · ok · unreachable · disagreeing (endpoints) · deferred · reorganised · wrong"""
+        self.reason = ""
+        """The state in words, and what is to be said of single endpoints."""
 
     @property
     def backlog(self) -> int:
         """Statements that are finished here and not on the ledger."""
+        return sum(self.counts())
+
+    def counts(self) -> Backlog:
+        """The backlog by how far its statements are."""
         height = self.head.height if self.head is not None else 0
-        return sum(round_ > height for round_ in self._waiting)
+        unrecorded = [one.record for round_, one in self._waiting.items() if round_ > height]
+        sent = sum(self._transactions.is_out(record.digest) for record in unrecorded)
+        first = self._next() if self._refusal is not None else None
+        deferred = int(first is not None and not self._transactions.is_out(first.record.digest))
+        return Backlog(len(unrecorded) - sent - deferred, sent, deferred)
 
     def add(self, record: Record) -> None:
         """Take a statement in; the same one again does no harm."""
@@ -84,7 +136,7 @@ class Outbox:
         self._changed.set()
 
     async def run(self) -> None:
-        """Follow the head and submit, until cancelled."""
+        """Follow the head and submit, until cancelled. Raises `WrongLedger`, `LedgerReorganised`."""
         while True:
             self._changed = trio.Event()
             try:
@@ -92,19 +144,20 @@ class Outbox:
             except LedgerUnavailable as error:
                 await self._back_off(error)
                 continue
-            self._failures, self.state = 0, "ok"
-            with trio.move_on_after(self._pause):
+            except (WrongLedger, LedgerReorganised) as error:
+                self.state = "wrong" if isinstance(error, WrongLedger) else "reorganised"
+                self.reason = str(error)
+                self._log.error("the ledger cannot be gone on with", error=str(error), backlog=self.backlog)
+                raise
+            self.asked.set()
+            self._recover()
+            with trio.move_on_after(self._rest()):
                 await self._changed.wait()
 
-    async def _back_off(self, error: LedgerUnavailable) -> None:
-        if self.state != "unreachable":
-            self._log.warning("ledger unreachable", error=str(error), backlog=self.backlog)
-        self.state = "unreachable"
-        self._failures += 1
-        await trio.sleep(_back_off(self._failures))
-
     async def step(self) -> None:
-        """Look at the head once, and submit the next statement if it is due. Raises `LedgerUnavailable`."""
+        """Look at the head once, do what is due for the next statement. Raises as `run`, and `LedgerUnavailable`."""
+        if not self.verified.is_set():
+            await self._verify()
         await self._look()
         waiting = self._next()
         if waiting is not None and self._is_due(waiting):
@@ -119,33 +172,99 @@ class Outbox:
         try:
             while (waiting := self._next()) is not None and self._is_due(waiting):
                 await self.step()
-                if self._next() is waiting:
-                    return
+                await trio.sleep(QUICK_SECONDS[0])
         except LedgerUnavailable as error:
             self._log.warning("stopping with rounds unrecorded", backlog=self.backlog, error=str(error))
 
+    # --- how the ledger is ------------------------------------------------------------------------------------------
+
+    async def _verify(self) -> None:
+        """Before anything the ledger says is believed: is it the charter's, and does it still have what was final?"""
+        identity = await self._call(self._ledger.identity)
+        check_identity(identity, self._charter)
+        if (kept := await trio.to_thread.run_sync(self._journal.meta, FINAL_BLOCK)) is not None:
+            self._ledger.expect(msgspec.msgpack.decode(kept, type=FinalBlock))
+        await trio.to_thread.run_sync(self._journal.set_meta, VERIFIED, self._charter.digest)
+        self.verified.set()
+
+    async def _back_off(self, error: LedgerUnavailable) -> None:
+        state = "disagreeing" if isinstance(error, LedgerDisagrees) else "unreachable"
+        if self.state != state:
+            self._log.warning(f"ledger {state}", error=str(error), backlog=self.backlog)
+        self.state, self.reason = state, str(error)
+        self.asked.set()
+        self._failures += 1
+        # What is not recorded by now stops the rounds: be quick to notice when the ledger is back.
+        paused = self.backlog >= self._charter.schedule.max_ahead
+        longest = PAUSED_SECONDS if paused else math.inf
+        await trio.sleep(min(_nth(BACKOFF_SECONDS, self._failures), longest))
+        self._block_at = trio.current_time()  # silence says nothing of the chain's pace
+
+    def _recover(self) -> None:
+        if self._failures:
+            self._log.info("ledger answers again", backlog=self.backlog)
+        self._failures = 0
+        self.state = "ok" if self._refusal is None else "deferred"
+        self.reason = "; ".join((*([] if self._refusal is None else [str(self._refusal)]), *self._notes))
+
+    def _rest(self) -> float:
+        """Seconds until the next look."""
+        waiting = self._next()
+        if waiting is None or not self._is_due(waiting):
+            self._quick = QUICK_SECONDS[0]
+            return self._pause if self.backlog else POLL_SECONDS[1]
+        self._quick = min(2 * self._quick, QUICK_SECONDS[1])
+        return self._quick
+
+    # --- the head -----------------------------------------------------------------------------------------------
+
     async def _look(self) -> None:
         head = await self._call(self._ledger.head)
-        if head == self.head:
+        before, now = self.head, trio.current_time()
+        if before is not None:
+            # A block that was final is still there, even if this endpoint does not call it so yet.
+            settled = max(head.finalized_height, before.finalized_height)
+            head = msgspec.structs.replace(head, finalized_height=settled)
+        grown = before is None or head.finalized_height > before.finalized_height
+        if grown or now - self._compared_at >= COMPARE_SECONDS:
+            self._notes = await self._call(self._ledger.compare)
+            self._compared_at = now
+        if head == before:
             return
-        now, moved = trio.current_time(), self.head is None or head.height != self.head.height
+        self._check_record(head)
+        if grown:
+            await self._put_away(head)
         shortest, longest = POLL_SECONDS
         self._pause = min(max((now - self._block_at) / 4, shortest), longest)
         self._block_at, self.head = now, head
-        if moved:
-            self._moved_at, self._refusals, self._again_at = now, 0, -math.inf
-            self._log.info("ledger", height=head.height, block=head.block)
-        await self._put_away(head)
+        if before is None or head.height != before.height:
+            self._on_moved(head, before)
         await self._on_head(head)
 
+    def _on_moved(self, head: LedgerHead, before: LedgerHead | None) -> None:
+        self._moved_at = trio.current_time()
+        self._refusal, self._refusals, self._again_at = None, 0, -math.inf
+        self._log.info("ledger", height=head.height, block=head.block)
+        if before is not None and head.height < before.height:
+            self._log.warning("blocks were undone", height=head.height, before=before.height)
+            self._transactions.undone()
+
+    def _check_record(self, head: LedgerHead) -> None:
+        """Only more faulty attesters than the rules allow for can make two statements of one round: say it loudly."""
+        mine = self._waiting.get(head.height)
+        if mine is not None and mine.record.digest != head.digest:
+            ours, theirs = mine.record.digest.hex(), head.digest.hex()
+            self._log.error("the ledger has another statement", round=head.height, theirs=theirs, mine=ours)
+
     async def _put_away(self, head: LedgerHead) -> None:
-        """Recorded statements need no transaction; only final ones are forgotten, for a block may yet be undone."""
-        for round_ in [round_ for round_ in self._waiting if round_ <= head.height]:
-            if round_ > self._settled:
-                await self._settle(self._waiting[round_].record.digest)
-            if round_ <= head.finalized_height:
-                del self._waiting[round_]
-        self._settled = head.height
+        """Only what is final is forgotten, for any other block may yet be undone."""
+        final = msgspec.msgpack.encode(head.final)
+        await trio.to_thread.run_sync(self._journal.set_meta, FINAL_BLOCK, final)
+        await self._transactions.settle(head.finalized_height)
+        for round_ in [round_ for round_ in self._waiting if round_ <= head.finalized_height]:
+            del self._waiting[round_]
+
+    # --- the next statement -------------------------------------------------------------------------------------
 
     def _next(self) -> _Waiting | None:
         return self._waiting.get(self.head.height + 1) if self.head is not None else None
@@ -156,66 +275,21 @@ class Outbox:
         return trio.current_time() >= max(self._again_at, max(waiting.since, self._moved_at) + turns)
 
     async def _submit(self, waiting: _Waiting) -> None:
-        record, log = waiting.record, self._log.bind(round=waiting.record.statement.round)
-        try:
-            prepared = await self._resumed(record.digest) or await self._prepare(waiting)
-            await self._call(self._ledger.send, prepared)
-            log.info("submitted", transaction=prepared.hash.hex())
-            receipt = await self._await_receipt(prepared)
-            if receipt is not None and not receipt.succeeded:  # somebody else's came first
-                await self._settle(record.digest)
-        except NonceUsed:
-            await self._settle(record.digest)
-        except LedgerRejected as error:
-            await self._settle(record.digest)
-            if not error.stale:
-                self._put_off(error, log)
-
-    def _put_off(self, error: LedgerRejected, log: BoundLogger) -> None:
-        """Something that time or the operator may mend, as an empty gas account: try again, ever more rarely."""
-        if self._refusals == 0:
-            log.error("statement refused by the ledger, which will be asked again", reason=str(error))
-        self._refusals += 1
-        self._again_at = trio.current_time() + _back_off(self._refusals)
-
-    async def _prepare(self, waiting: _Waiting) -> PreparedTransaction:
         record = waiting.record
-        prepared = await self._call(self._ledger.prepare, record.statement, waiting.signatures)
-        row = OutboxRow(
-            round=record.statement.round,
-            statement=record.digest,
-            nonce=prepared.nonce,
-            raw=msgspec.msgpack.encode(prepared),
-            hash=prepared.hash,
-            state="sent",
-            first_seen=time.time(),
-        )
-        await trio.to_thread.run_sync(self._journal.outbox_insert, row)
-        return prepared
+        try:
+            if await self._transactions.push(record.statement, record.digest, waiting.signatures):
+                self._refusal = None
+        except LedgerRejected as error:
+            if not error.stale:  # else somebody else's came first: the next look shows it
+                self._put_off(error, record.statement.round)
 
-    async def _resumed(self, statement: Digest) -> PreparedTransaction | None:
-        """The transaction that was made for this statement before a crash, if it may still be pending."""
-        rows = await trio.to_thread.run_sync(self._journal.outbox_of, statement)
-        open_rows = [row for row in rows if row.state == "sent" and row.raw is not None]
-        if not open_rows or open_rows[-1].raw is None:
-            return None
-        return msgspec.msgpack.decode(open_rows[-1].raw, type=PreparedTransaction)
-
-    async def _await_receipt(self, prepared: PreparedTransaction) -> Receipt | None:
-        """The receipt, or None if no block takes the transaction for so long that others step in."""
-        with trio.move_on_after(self._charter.schedule.submit_after):
-            for attempt in itertools.count(1):
-                if (receipt := await self._call(self._ledger.receipt, prepared.hash)) is not None:
-                    return receipt
-                await trio.sleep(min(0.05 * attempt, RECEIPT_SECONDS))
-        return None
-
-    async def _settle(self, statement: Digest) -> None:
-        """The statement is on the ledger, by whomever, or its transaction is void: do not send it again."""
-        for row in await trio.to_thread.run_sync(self._journal.outbox_of, statement):
-            if row.state == "sent":
-                settled = msgspec.structs.replace(row, state="final")
-                await trio.to_thread.run_sync(self._journal.outbox_update, settled)
+    def _put_off(self, error: LedgerRejected, round_: Round) -> None:
+        """Something that time or the operator may mend, as an empty gas account: try again, ever more rarely."""
+        if self._refusal is None or type(self._refusal) is not type(error):
+            self._log.error("statement refused, to be tried again", round=round_, reason=str(error))
+        self._refusal = error
+        self._refusals += 1
+        self._again_at = trio.current_time() + _nth(REFUSED_SECONDS, self._refusals)
 
     def _in_contract_order(self, record: Record) -> tuple[bytes, ...]:
         by_address = {
@@ -224,11 +298,7 @@ class Outbox:
         }
         return tuple(by_address[address] for address in sorted(by_address))
 
-    async def _call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """A call to the ledger in a thread; abandoned, not awaited, when this task is cancelled."""
-        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter, abandon_on_cancel=True)
 
-
-def _back_off(failures: int) -> float:
-    """Seconds to wait after the `failures`-th failure in a row."""
-    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
+def _nth(pauses: tuple[float, ...], number: int) -> float:
+    """The pause after the `number`-th time (from 1) in a row; the last one for all later ones."""
+    return pauses[min(number, len(pauses)) - 1]

@@ -28,10 +28,20 @@ class LedgerStatus(_Report):
 
     height: int = 0
     """Rounds recorded on the ledger."""
+    finalized: int = 0
+    """Rounds recorded in blocks that the chain calls final."""
     backlog: int = 0
-    """Rounds finished here and not yet recorded."""
+    """Rounds finished here and not yet recorded: `pending`, `sent` and `deferred` together."""
+    pending: int = 0
+    """Of these, waiting for those before them, for their turn or for the ledger to answer."""
+    sent: int = 0
+    """Of these, handed to the chain, in no block yet."""
+    deferred: int = 0
+    """Of these, refused by the ledger, or its fees are above the cap: tried again."""
     state: str = "unknown"
     """ok · unreachable · …: the outbox's word."""
+    reason: str = ""
+    """The state in words: what is wrong, and what to do; empty if all is well."""
 
 
 class RoundStatus(_Report):

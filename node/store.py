@@ -18,15 +18,32 @@ from typing import Self, TypeAlias
 import msgspec
 
 from folkmoot.node.database import Database, StoreError
+from folkmoot.protocol.journal import Said, decode_entry
 from folkmoot.protocol.types import Digest, MemberId, Round
 
-__all__ = ["KILL_AT_WRITE", "Journal", "JournalEntry", "OutboxRow", "Secret", "StoreError", "kill_at_write"]
+__all__ = [
+    "KILL_AFTER_ENTRY",
+    "KILL_AT_WRITE",
+    "Journal",
+    "JournalEntry",
+    "OutboxRow",
+    "Secret",
+    "StoreError",
+    "kill_after_entry",
+    "kill_at_write",
+]
 
 JournalEntry: TypeAlias = tuple[Round, str, bytes]
 """(round, kind, body)."""
 
 KILL_AT_WRITE = "FOLKMOOT_TEST_KILL_AT_WRITE"
 """Environment variable, for tests: the daemon kills itself at that call of the write hook."""
+
+KILL_AFTER_ENTRY = "FOLKMOOT_TEST_KILL_AFTER_ENTRY"
+"""The same, once an entry of that kind is on disk, or a "said" entry of a body with that tag."""
+
+PERMITTED = "permitted"
+"""Kind of the rows that hold permits which this node has answered (`disputes.py`)."""
 
 _APPLICATION = 0x464D4A4C  # "FMJL", tells our files from any other SQLite file
 _VERSION = 2
@@ -84,8 +101,9 @@ class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
 class Journal:
     """The open store; see `create` and `open`. One process writes, others may read beside it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_append: Callable[[JournalEntry], None] | None = None) -> None:
         self._database = database
+        self._on_append = on_append
 
     @staticmethod
     def create(path: Path, *, replacement: bool = False) -> None:
@@ -104,11 +122,17 @@ class Journal:
 
     @classmethod
     def open(
-        cls, path: Path, *, read_only: bool = False, on_write: Callable[[int], None] | None = None
+        cls,
+        path: Path,
+        *,
+        read_only: bool = False,
+        on_write: Callable[[int], None] | None = None,
+        on_append: Callable[[JournalEntry], None] | None = None,
     ) -> Self:
         """Open an existing store.
 
-        `on_write(n)` is called before (odd n) and after (even n) each commit: tests kill the process there.
+        `on_write(n)` is called before (odd n) and after (even n) each commit, `on_append` with each entry that is on
+        disk: tests kill the process there.
         Raises `StoreError` if the file is missing, damaged, of another version, or (for writing) open in
         another process.
         """
@@ -117,7 +141,8 @@ class Journal:
                 f"{path}: the journal is missing: without it a node cannot know what it has signed. Restore "
                 "the file; if it is lost, the node must start a new journal and sit out until the next epoch"
             )
-        return cls(Database(path, _APPLICATION, _VERSION, read_only=read_only, on_write=on_write))
+        database = Database(path, _APPLICATION, _VERSION, read_only=read_only, on_write=on_write)
+        return cls(database, on_append)
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +189,9 @@ class Journal:
                 "INSERT OR REPLACE INTO secrets VALUES (?, ?, ?, ?)",
                 [(secret.round, secret.roster, secret.member, secret.key) for secret in secrets],
             )
+        if self._on_append is not None:
+            for entry in entries:
+                self._on_append(entry)
 
     def entries(self, first_round: Round = 0) -> Iterator[tuple[int, Round, str, bytes]]:
         """(seq, round, kind, body) of all entries from `first_round` on, in the order of writing."""
@@ -281,6 +309,22 @@ def kill_at_write(call: int) -> Callable[[int], None]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hook
+
+
+def kill_after_entry(word: str) -> Callable[[JournalEntry], None]:
+    """An `on_append` hook for tests, see `KILL_AFTER_ENTRY`."""
+
+    def hook(entry: JournalEntry) -> None:
+        _, kind, body = entry
+        if kind == word or (kind == "said" and _tag_said(body) == word):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def _tag_said(body: bytes) -> object:
+    entry = decode_entry(body)
+    return type(entry.signed.body).__struct_config__.tag if isinstance(entry, Said) else None
 
 
 def _columns(row: OutboxRow) -> tuple[object, ...]:

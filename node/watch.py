@@ -120,6 +120,15 @@ class Watch:
                 self._status.phase = "stopped"
             self._write()
 
+    async def wait_for_ledger(self, outbox: Outbox) -> None:
+        """Until cancelled: before anything else starts, tell how the ledger is."""
+        while True:
+            self._status.ledger = _ledger_status(outbox)
+            if self._status.ledger.state not in ("starting", "ok"):
+                self._status.phase = "waiting for the ledger"
+            self._write()
+            await trio.sleep(WRITE_SECONDS)
+
     async def run(
         self, machine: RoundMachine, network: Network, outbox: Outbox, trainer: TrainerProcess, once: Once
     ) -> None:
@@ -148,7 +157,7 @@ class Watch:
     def _sample(
         self, machine: RoundMachine, network: Network, outbox: Outbox, trainer: TrainerProcess, once: Once
     ) -> None:
-        status, head = self._status, outbox.head
+        status = self._status
         self._own_rss.sample(os.getpid())
         self._trainer_rss.sample(trainer.pid)
         status.round, status.rounds = machine.current.round, machine.completed
@@ -160,10 +169,24 @@ class Watch:
         status.bytes_sent, status.bytes_received = network.stats.bytes_sent, network.stats.bytes_received
         status.rss_mb, status.peak_rss_mb = self._own_rss.now, self._own_rss.peak
         status.trainer_peak_rss_mb = self._trainer_rss.peak
-        status.ledger = LedgerStatus(head.height if head else 0, outbox.backlog, outbox.state)
+        status.ledger = _ledger_status(outbox)
         status.refused = dict(network.stats.refused + Counter(once.counts()))
 
     def _bytes_moved(self) -> int:
         if self._network is None:
             return 0
         return self._network.stats.bytes_sent + self._network.stats.bytes_received
+
+
+def _ledger_status(outbox: Outbox) -> LedgerStatus:
+    head, counts = outbox.head, outbox.counts()
+    return LedgerStatus(
+        height=head.height if head else 0,
+        finalized=head.finalized_height if head else 0,
+        backlog=sum(counts),
+        pending=counts.pending,
+        sent=counts.sent,
+        deferred=counts.deferred,
+        state=outbox.state,
+        reason=outbox.reason,
+    )

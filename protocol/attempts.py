@@ -146,12 +146,12 @@ class Attempts:
     def gathered(self) -> bool:
         """Whether the proposer need not wait any longer.
 
-        First attempt: every member not known to be away is ready, or the grace is over. Later: a quorum has entered it.
+        Every member not known to be away is ready, or the grace is over; in a later attempt a quorum has entered it
+        too (one that was entered early, because its proposer died, may find members still training).
         """
         context, state = self._context, self._state
-        if state.attempt:
-            return self._quorum_is_here
-        return self.is_over("grace") or set(context.members) - context.down <= set(state.readies)
+        ready = self.is_over("grace") or set(context.members) - context.down <= set(state.readies)
+        return ready and (state.attempt == 0 or self._quorum_is_here)
 
     # --- early frames ---------------------------------------------------------------------------------------
 

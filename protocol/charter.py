@@ -216,9 +216,12 @@ class Charter(_Terms, frozen=True, kw_only=True):
     @property
     def survivors_needed(self) -> int:
         """How many updates a sum must hold: a quorum's, and in secure mode a crowd to hide in (`k_min`)."""
-        if not self.is_secure:
-            return self.quorum
-        return max(self.quorum, self.secrecy.k_min or max(3, self.faults + 2))
+        return max(self.quorum, self.k_min) if self.is_secure else self.quorum
+
+    @property
+    def k_min(self) -> int:
+        """Secure mode: how many updates must at least be hidden in a sum, so that f colluders still see a crowd."""
+        return self.secrecy.k_min or max(3, self.faults + 2)
 
     @property
     def threshold(self) -> int:
@@ -256,6 +259,11 @@ def max_faults(members: int) -> int:
 def quorum(members: int) -> int:
     """Q for `members` members (or k for as many attesters)."""
     return (members + max_faults(members)) // 2 + 1
+
+
+def default_mode(members: int) -> Literal["open", "secure"]:
+    """What a draft for so many members proposes: secure mode where it takes them."""
+    return "secure" if MIN_GROUP <= members <= MAX_GROUP else "open"
 
 
 def parse_charter(text: str, source: str = "charter.toml") -> Charter:

@@ -88,14 +88,8 @@ def seal_key(context: PayloadContext, key: bytes, recipient: bytes) -> bytes:
     holds the content key can check what was sealed to everybody else. Raises LocalProtocolError on an
     unusable public key.
     """
-    ephemeral = PrivateKey(digest("folkmoot/v1/seal", context.encoded, recipient, _checked_key(key)))
-    sender = bytes(ephemeral.public_key)
-    # Nonce and layout are those of libsodium's crypto_box_seal.
-    nonce = hashlib.blake2b(sender + recipient, digest_size=Box.NONCE_SIZE).digest()
-    try:
-        return sender + Box(ephemeral, PublicKey(recipient)).encrypt(key, nonce).ciphertext
-    except (CryptoError, ValueError) as error:
-        raise LocalProtocolError(f"cannot seal to {recipient.hex()}: no usable X25519 public key") from error
+    ephemeral = digest("folkmoot/v1/seal", context.encoded, recipient, _checked_key(key))
+    return seal(key, recipient, ephemeral)
 
 
 def unseal_key(sealed: Buffer, secret: bytes) -> bytes:
@@ -105,10 +99,31 @@ def unseal_key(sealed: Buffer, secret: bytes) -> bytes:
     """
     if len(sealed) != SEALED_KEY_SIZE:
         raise RemoteProtocolError(f"sealed content key of {len(sealed)} bytes, expected {SEALED_KEY_SIZE}")
+    return unseal(sealed, secret)
+
+
+def seal(plaintext: bytes, recipient: bytes, ephemeral: bytes) -> bytes:
+    """`plaintext` in a libsodium sealed box (48 bytes longer) to an X25519 public key.
+
+    `ephemeral` (32 bytes) is the secret half of the box's own key: nobody may know it, and it must not serve twice with
+    different plaintexts. Raises LocalProtocolError on an unusable public key.
+    """
+    own = PrivateKey(ephemeral)
+    sender = bytes(own.public_key)
+    # Nonce and layout are those of libsodium's crypto_box_seal.
+    nonce = hashlib.blake2b(sender + recipient, digest_size=Box.NONCE_SIZE).digest()
+    try:
+        return sender + Box(own, PublicKey(recipient)).encrypt(plaintext, nonce).ciphertext
+    except (CryptoError, ValueError) as error:
+        raise LocalProtocolError(f"cannot seal to {recipient.hex()}: no usable X25519 public key") from error
+
+
+def unseal(sealed: Buffer, secret: bytes) -> bytes:
+    """What is in a sealed box; raises RemoteProtocolError if it was not sealed to this X25519 secret (32 bytes)."""
     try:
         return SealedBox(PrivateKey(secret)).decrypt(bytes(sealed))
     except CryptoError as error:
-        raise RemoteProtocolError("sealed content key does not open with our key") from error
+        raise RemoteProtocolError("sealed bytes do not open with our key") from error
 
 
 # --- frames -------------------------------------------------------------------------------------------------

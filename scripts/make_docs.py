@@ -28,7 +28,9 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.secure import permit
 from folkmoot.protocol.signing import identity_preimage
+from folkmoot.testnet.sample_masks import sample_masks
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "SPEC.md")
@@ -36,11 +38,12 @@ _BLOCK = re.compile(r"(<!-- made by scripts/make_docs\.py: ([a-z-]+) -->\n).*?(<
 _HEX_COLUMNS = 96
 
 _MESSAGES: tuple[type[msgspec.Struct], ...] = (
-    messages.Ready, messages.Roster, messages.Commitment, messages.Receipt, messages.Proposal, messages.Vote,
-    messages.Lock, messages.Statement, messages.Enter, messages.Signed, messages.Survivor, messages.SurvivorSet,
-    messages.Omission, messages.Certificate, messages.Opening, messages.Propose, BlobRef, messages.Final,
-    messages.Hello, messages.Recall, messages.Recalled, messages.Evidence, messages.KeyWanted, messages.KeyShared,
-    RoundRecord,
+    messages.Ready, messages.Roster, messages.Commitment, messages.Share, messages.Receipt, messages.Proposal,
+    messages.Vote, messages.Sum, messages.Fingerprint, messages.Lock, messages.Statement, messages.Enter,
+    messages.Signed, messages.Survivor, messages.SurvivorSet, messages.Omission, messages.Certificate,
+    messages.Opening, messages.Propose, messages.Seeds, messages.Shares, BlobRef, messages.Final, messages.Hello,
+    messages.Recall, messages.Recalled, messages.Evidence, messages.KeyWanted, messages.KeyShared,
+    messages.Unmasking, RoundRecord,
 )  # fmt: skip
 _CHARTER: tuple[type[msgspec.Struct], ...] = (
     charter.Charter, charter.Model, charter.Tensor, charter.Schedule, charter.LedgerTerms, charter.Training,
@@ -68,6 +71,17 @@ _LIMITS = (
     ("recall.SHOWN", "most signatures in one answer to a recall"),
 )
 """Constants of folkmoot.protocol that the specification names, and what they are."""
+
+_SECURE_LIMITS = (
+    ("layout.MAX_MEMBERS", "members of the largest group"),
+    ("layout.BLOCK", "values of the weight block; shards begin and end at multiples of it"),
+    ("keystream.SEED_SIZE", "bytes of a mask's or a challenge's seed"),
+    ("sharing.SCALAR_SIZE", "bytes of a share"),
+    ("fingerprint.PIECE", "values of a challenge that are drawn together"),
+    ("gathering.VALUE_SIZE", "bytes of one shard's fingerprint"),
+    ("permit.MAX_ANSWER", "bytes of the largest answer to a permit"),
+)
+"""The same of folkmoot.protocol.secure."""
 
 _NETWORK_LIMITS = (
     ("port.MAX_MESSAGE", "bytes of the largest control message"),
@@ -103,6 +117,11 @@ def layouts() -> str:
 def charter_layout() -> str:
     """Every table of the charter, with its defaults."""
     return _fenced("\n\n".join(_map(kind) for kind in _CHARTER))
+
+
+def permit_layout() -> str:
+    """A permit's table, and the array that answers it."""
+    return _fenced("\n\n".join([_map(permit.Permit), _array(permit.Answer)]))
 
 
 def _array(kind: type[msgspec.Struct]) -> str:
@@ -192,6 +211,11 @@ def _wrapped(start: str, items: list[str], end: str) -> str:
 def limits() -> str:
     """The protocol's constants."""
     return _constants("folkmoot.protocol", _LIMITS)
+
+
+def secure_limits() -> str:
+    """The constants of secure mode."""
+    return _constants("folkmoot.protocol.secure", _SECURE_LIMITS)
 
 
 def network_limits() -> str:
@@ -291,10 +315,24 @@ def _example_frames(
     commitment = messages.Commitment(federation, 1, roster_name, 0, root, 200, key)
     named = messages.body_digest(commitment)
     survivors = messages.SurvivorSet(1, base, federation, config, roster_name, (messages.Survivor(0, named),))
+    masked = messages.Commitment(
+        federation,
+        1,
+        roster_name,
+        0,
+        b"\x34" * 32,
+        256,
+        bytes(32),
+        (b"\x35" * 32,),
+        (b"\x36" * 32,),
+        (bytes(32),),
+    )
     bodies: dict[str, messages.Body] = {
         "ready": ready,
+        "ready in secure mode": messages.Ready(1, base, ready.exponents, *salted, 0, mask_key=b"\x78" * 32),
         "roster": roster,
         "commitment": commitment,
+        "commitment in secure mode": masked,
         "receipt": messages.Receipt(1, 0, roster_name, (named,)),
         "proposal": messages.Proposal(federation, 1, 0, survivors.digest, b"\x88" * 32),
         "vote": messages.Vote(federation, 1, 0, survivors.digest),
@@ -335,17 +373,37 @@ def _folded(data: bytes) -> list[str]:
     return [f"  {text[at : at + _HEX_COLUMNS]}" for at in range(0, len(text), _HEX_COLUMNS)]
 
 
+def secure_examples() -> str:
+    """Every derivation and encoding of secure mode."""
+    domain = typed_data.Domain(chain_id=31337, contract=bytes(range(1, 21)))
+    federation = federation_id(b"\x11" * 32, domain.chain_id, domain.contract)
+    parts = []
+    for heading, samples in sample_masks(federation, b"\x22" * 32):
+        lines: list[str] = []
+        for name, value in samples:
+            short = value if isinstance(value, str) else value.hex()
+            is_long = isinstance(value, bytes) and len(value) > 32
+            lines += (
+                [name, *_folded(value)] if is_long and isinstance(value, bytes) else [f"{name:<42} {short}"]
+            )
+        parts.append(f"\n**{heading}**\n\n" + _fenced("\n".join(lines)))
+    return "".join(parts).removeprefix("\n")
+
+
 # --- filling in -----------------------------------------------------------------------------------------------------
 
 MAKERS: dict[str, Callable[[], str]] = {
     "help": help_text,
     "layouts": layouts,
+    "permit": permit_layout,
     "charter": charter_layout,
     "limits": limits,
     "network-limits": network_limits,
+    "secure-limits": secure_limits,
     "type-strings": type_strings,
     "contract": contract,
     "examples": examples,
+    "secure-examples": secure_examples,
 }
 
 

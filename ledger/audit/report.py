@@ -50,7 +50,7 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def exit_code(self) -> int:
         """0 pass, 1 fail, 3 inconclusive, 4 misbehaviour, 5 ledger unreachable (2 is the command line's)."""
-        return _EXIT_CODES.get(self.status, 0)
+        return exit_code_of(self.status)
 
     def check(self, id_: str) -> Check:
         """The check called `id_`; raises `KeyError`."""
@@ -118,10 +118,19 @@ class Tallies:
 
 
 def compose_report(checks: list[Check], notes: list[str]) -> AuditReport:
-    """The report over `checks`; what was skipped does not count against it."""
+    """The report over `checks`."""
+    return AuditReport(status=worst_of(checks), checks=tuple(checks), notes=tuple(map(_printable, notes)))
+
+
+def worst_of(checks: Iterable[Check]) -> Status:
+    """The status of the whole; what was skipped does not count against it."""
     found = {check.status for check in checks}
-    status = next((status for status in _GRAVITY if status in found), Status.PASS)
-    return AuditReport(status=status, checks=tuple(checks), notes=tuple(map(_printable, notes)))
+    return next((status for status in _GRAVITY if status in found), Status.PASS)
+
+
+def exit_code_of(status: Status) -> int:
+    """What scripts look at."""
+    return _EXIT_CODES.get(status, 0)
 
 
 def _join(problems: list[str]) -> str:

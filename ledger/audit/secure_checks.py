@@ -59,7 +59,7 @@ def check_shards(case: Case, frame: Frame) -> None:
 def check_sums(case: Case, frame: Frame) -> None:
     """(19) One signed sum for each shard, those that a quorum locked; each is in some archive, and whole in all."""
     withheld = []
-    for shard, ref in enumerate(_sums(case, frame)):
+    for shard, ref in enumerate(sums_of(case, frame)):
         copies = [path for source in frame.sources if (path := source.blob(ref.root))]
         for path in copies:
             if frame.ref_of_file(path) != ref:
@@ -93,7 +93,7 @@ class UnmaskedSums:
         sizes, layout = frame.federation.charter.model.sizes, round_.layout
         opened = open_sum(
             layout,
-            [_open_sum(frame, ref) for ref in _sums(case, frame)],
+            [_open_sum(frame, ref) for ref in sums_of(case, frame)],
             verify.masks_of(round_, releases_of(case, frame)),
             lambda: [base.astype("<f4", copy=False).data],
             RingDecoder(layout, sizes, round_.roster.exponents),
@@ -136,7 +136,8 @@ def _unmasking(case: Case) -> Unmasking:
     return case.record.unmasking
 
 
-def _sums(case: Case, frame: Frame) -> tuple[BlobRef, ...]:
+def sums_of(case: Case, frame: Frame) -> tuple[BlobRef, ...]:
+    """What the locked sums are called; raises `RemoteProtocolError`."""
     return verify.verify_sums(masked_round(case, frame), _unmasking(case).sums, frame.verifier)
 
 
@@ -147,7 +148,7 @@ def _copies(frame: Frame, case: Case, ref: BlobRef) -> Iterator[Path]:
 
 
 def open_shard(case: Case, frame: Frame, commitment: Commitment, shard: int, size: int) -> Open | None:
-    """A way to read a masked shard; None if no archive has it whole."""
+    """A way to read a masked shard of `size` bytes; None if no archive has it whole."""
     ref = BlobRef(commitment.shards[shard], size)
     if not size:
         return list[Buffer]
@@ -176,6 +177,21 @@ def _collect(length: int, chunks: Iterator[Float32s]) -> Float32s:
 # --- fingerprints ---------------------------------------------------------------------------------------------------
 
 
+def signed_values(case: Case, frame: Frame) -> Iterator[tuple[Signed, tuple[Value, ...]]]:
+    """Fingerprints on the locked sums with their values: the record's own, then those in other records.
+
+    Raises `RemoteProtocolError` if one of its own is bad.
+    """
+    round_ = masked_round(case, frame)
+    for signed in _unmasking(case).fingerprints:
+        yield signed, verify.verify_fingerprint(round_, signed, frame.verifier)
+    for signed in frame.fingerprints.get(round_.lock.sums, ()):
+        try:
+            yield signed, verify.verify_fingerprint(round_, signed, frame.verifier)
+        except RemoteProtocolError:
+            continue  # told where its own record is checked
+
+
 class _FingerprintCheck:
     """Check 20 on one record: signed values, and where masked shards are at hand, values taken here."""
 
@@ -183,7 +199,7 @@ class _FingerprintCheck:
         self._case, self._frame = case, frame
         self._round = masked_round(case, frame)
         self._sums = _unmasking(case).sums
-        self._refs = _sums(case, frame)
+        self._refs = sums_of(case, frame)
         self._signed: dict[MemberId, tuple[Value, ...]] = {}
         self._lies: list[str] = []
         self._wrong: list[str] = []
@@ -191,7 +207,7 @@ class _FingerprintCheck:
 
     def run(self) -> None:
         """The worst that was found is raised."""
-        prints = list(self._fingerprints())
+        prints = list(signed_values(self._case, self._frame))
         for signed, values in prints:
             if values:
                 self._signed.setdefault(signed.member, values)
@@ -208,17 +224,6 @@ class _FingerprintCheck:
             raise Lacking(f"no archive given has fingerprints of {names}, nor all its masked shards")
         if not verify.is_quorum(self._round, [signed for signed, _ in prints]):
             raise Lacking("no archive given has a quorum's fingerprints of the attempt that was locked")
-
-    def _fingerprints(self) -> Iterator[tuple[Signed, tuple[Value, ...]]]:
-        """The record's own, of which each must be good; then those of the same sums in other records, if good."""
-        own = _unmasking(self._case).fingerprints
-        for signed in own:
-            yield signed, verify.verify_fingerprint(self._round, signed, self._frame.verifier)
-        for signed in self._frame.fingerprints.get(self._round.lock.sums, ()):
-            try:
-                yield signed, verify.verify_fingerprint(self._round, signed, self._frame.verifier)
-            except RemoteProtocolError:
-                continue  # told where its own record is checked
 
     def _check_shard(self, shard: int, challenge: Challenge) -> None:
         opened = self._open_shards(shard)

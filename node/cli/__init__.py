@@ -38,6 +38,9 @@ COMMANDS = {
     "init": Entry("folkmoot.node.cli.init:init", "Make a new node's home, with its keys.", "node"),
     "ledger": Entry("folkmoot.node.cli.ledger:ledger", "Deploy the federation's contract, or look at it."),
     "data": Entry("folkmoot.node.cli.data:data", "Look at this member's own rows.", "node"),
+    "dispute": Entry(
+        "folkmoot.node.cli.dispute:dispute", "Let an auditor open single masked updates.", "node"
+    ),
     "export": Entry("folkmoot.node.cli.model:export", "Write a round's model to a file.", "node"),
     "model": Entry("folkmoot.node.cli.model:model", "Look at a model.", "node"),
     "predict": Entry("folkmoot.node.cli.model:predict", "Predict the rows of a file.", "node"),

@@ -22,6 +22,9 @@ ledger = LazyGroup(
     name="ledger",
     help="The federation's public record: its contract on an EVM chain.",
     table={
+        "accept": Entry(
+            "folkmoot.node.cli.ledger_accept:accept", "Go on after the chain undid what was final.", "node"
+        ),
         "deploy": Entry(f"{_HERE}:deploy", "Put the contract of a signed charter on the chain."),
         "dev": Entry(
             "folkmoot.testnet.ledger_dev:dev", "Run a chain for development on this machine.", "testnet"
@@ -65,6 +68,7 @@ def deploy(home: Path, rpc: str) -> None:
     The charter must be signed by all members; the gas key of HOME pays. Writes RPC and contract into HOME's node.toml
     and prints what the other members run.
     """
+    from folkmoot.ledger.development import check_secret_keys
     from folkmoot.ledger.evm import deploy as deploy_contract
     from folkmoot.ledger.identity import attester_addresses
     from folkmoot.node.charter_files import load_charter
@@ -78,7 +82,9 @@ def deploy(home: Path, rpc: str) -> None:
         raise LedgerError(
             f"{place.config}: names the contract {known.contract} already: remove it to deploy another"
         )
-    _check_chain(rpc, charter, public_keys(place.keys).gas_key)
+    payer = public_keys(place.keys).gas_key
+    check_secret_keys(charter, payer)
+    _check_chain(rpc, charter, payer)
     (gas_key,) = unlock([place.keys / GAS], read_passphrase(os.environ))
     done = deploy_contract([rpc], gas_key, charter.digest, attester_addresses(charter))
     address = f"0x{done.contract.hex()}"

@@ -8,7 +8,14 @@ import click
 import msgspec
 
 from folkmoot.node.config import Home
-from folkmoot.node.status_file import NodeStatus, RoundStatus, StatusError, is_running, read_status
+from folkmoot.node.status_file import (
+    LedgerStatus,
+    NodeStatus,
+    RoundStatus,
+    StatusError,
+    is_running,
+    read_status,
+)
 
 STALE_SECONDS = 10.0
 """A running node writes its status at least once a second; after this long something holds it up."""
@@ -50,6 +57,14 @@ def describe_state(report: NodeStatus, running: bool, now: float) -> str:
     return f"running as process {report.pid}"
 
 
+def describe_ledger(ledger: LedgerStatus) -> str:
+    """How far the record is, what waits for it, and what is wrong with it."""
+    parts = {"sent": ledger.sent, "deferred": ledger.deferred}
+    waiting = "".join(f", {count} of them {what}" for what, count in parts.items() if count)
+    reason = f"\n{ledger.reason}" if ledger.reason else ""
+    return f"{ledger.state}, {ledger.height} rounds recorded, {ledger.backlog} waiting{waiting}{reason}"
+
+
 def _show(report: NodeStatus, running: bool, now: float) -> None:
     from rich.console import Console
 
@@ -62,7 +77,6 @@ def _show(report: NodeStatus, running: bool, now: float) -> None:
 def _summary(report: NodeStatus, running: bool, now: float) -> object:
     from rich.table import Table
 
-    ledger = report.ledger
     rows = {
         "state": describe_state(report, running, now),
         "peer id": report.peer_id,
@@ -72,7 +86,7 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         "measured": format_metrics(report.metrics),
         "traffic": f"{format_size(report.bytes_sent)} sent, {format_size(report.bytes_received)} received",
         "memory": f"{report.rss_mb:.0f} MB (peak {report.peak_rss_mb:.0f}), trainer {report.trainer_peak_rss_mb:.0f}",
-        "ledger": f"{ledger.state}, {ledger.height} rounds recorded, {ledger.backlog} waiting",
+        "ledger": describe_ledger(report.ledger),
     }
     if report.refused:
         rows["refused"] = ", ".join(f"{kind}: {count}" for kind, count in sorted(report.refused.items()))
@@ -116,12 +130,13 @@ def _history(rounds: list[RoundStatus]) -> object:
 
 
 def format_size(size: float) -> str:
-    """Bytes for people, in powers of 1000."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    """Bytes for people, in powers of 1000 and three digits: 999 B, 9.9 kB, 120 MB."""
+    unit = "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5 or unit == "GB":
+            break
         size /= 1000
-    return f"{size:.1f} GB"
+    return f"{size:.1f} {unit}" if size < 99.95 and unit != "B" else f"{size:.0f} {unit}"
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:

@@ -75,10 +75,13 @@ class Summing:
     def _give_up_if_lost(self, gathering: Gathering) -> None:
         """A survivor died that owns a shard: its own part of it was nowhere else, so this set has no end any more.
 
-        Not if it gave its fingerprint and its sum before. Once only: who knows better will propose the set again.
+        Not if it gave its fingerprint and its sum before. At once the first time; who proposes the set again may know
+        better, and is given the time to show it.
         """
         exchange, state = gathering.exchange, self._state
-        if gathering.given_up or state.ballot.opening() is not None or state.attempt in state.ballot.my_locks:
+        if state.ballot.opening() is not None or state.attempt in state.ballot.my_locks:
+            return
+        if gathering.given_up and not self._attempts.is_over("gather"):
             return
         in_work = state.proposal is not None and state.proposal.survivors.digest == gathering.digest
         gone = self._without_fingerprint(gathering, gathering.sums_digest) & self._context.down

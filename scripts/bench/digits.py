@@ -1,4 +1,4 @@
-"""Time the digits federation as a whole: `.venv/bin/python scripts/bench/digits.py [RUNS] [NODES]`.
+"""Time the digits federation as a whole: `.venv/bin/python scripts/bench/digits.py [RUNS] [NODES] [MODE]`.
 
 Each run is `folkmoot testnet run` in a fresh home, its audit and baselines included. Beside it, in the same run, a
 plain loop that does the same training and averaging in one process: the floor. Prints one line a run and the medians.
@@ -34,14 +34,15 @@ def timed(command: list[str]) -> tuple[float, float]:
     return time.monotonic() - began, cpu
 
 
-def main(runs: int, nodes: int) -> None:
+def main(runs: int, nodes: int, mode: str) -> None:
     """Run, print, summarise."""
     rows = []
     for number in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder) / "home"
             command = [sys.executable, "-m", "folkmoot.node.cli", "testnet", "run", "--example", "digits"]
-            wall, _ = timed([*command, "--nodes", str(nodes), "--rounds", str(ROUNDS), "--home", str(home)])
+            terms = ["--nodes", str(nodes), "--rounds", str(ROUNDS), "--mode", mode, "--home", str(home)]
+            wall, _ = timed([*command, *terms])
             report = json.loads((home / "report.json").read_text())
         _, floor = timed([sys.executable, "-c", LOOP.format(nodes=nodes, rounds=ROUNDS)])
         rows.append(
@@ -66,4 +67,5 @@ def show(row: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, int(sys.argv[2]) if len(sys.argv) > 2 else 4)
+    given = dict(enumerate(sys.argv))
+    main(int(given.get(1, 3)), int(given.get(2, 4)), given.get(3, "secure"))

@@ -7,9 +7,10 @@ from typing import Any
 import click
 import msgspec
 
+from folkmoot.protocol.charter import default_mode
 from folkmoot.protocol.schema import Task
 from folkmoot.testnet import cli_chaos
-from folkmoot.testnet.home import MAX_NODES, OwnData, OwnModel, Plan, TestnetHome
+from folkmoot.testnet.home import MAX_NODES, Mode, OwnData, OwnModel, Plan, TestnetHome
 from folkmoot.testnet.options import Command, takes_home
 
 MAX_SHAPED = 16
@@ -77,13 +78,12 @@ def _takes_plan(command: Command) -> Command:
         type=click.Choice(["f32", "int8", "int4"]),
         default="f32",
         show_default=True,
-        help="How updates are written for the wire: exact, or with 8 or 4 bits a value.",
+        help="In open mode, how updates are written for the wire: exact, or with 8 or 4 bits a value.",
     )
     @click.option(
         "--mode",
         type=click.Choice(["secure", "open"]),
-        default="open",
-        help="Whether updates are masked, so that only their sum is ever seen.",
+        help="Whether updates are masked, so that only their sum is ever seen; secure with 3 to 16 nodes, else open.",
     )
     @click.option(
         "--ring",
@@ -111,6 +111,7 @@ def _takes_plan(command: Command) -> Command:
         task: Task | None,
         leave_out: tuple[str, ...],
         model: str | None,
+        mode: Mode | None,
         **fields: Any,
     ) -> None:
         if chain != "embedded" and not chain.startswith(("http://", "https://")):
@@ -120,7 +121,9 @@ def _takes_plan(command: Command) -> Command:
         data = _own_data(file, target, split_by, task, leave_out)
         own_model = _own_model(model)
         plan = msgspec.structs.replace(
-            msgspec.convert({"chain": chain, **fields}, Plan), data=data, model=own_model
+            msgspec.convert({"chain": chain, "mode": mode or default_mode(fields["nodes"]), **fields}, Plan),
+            data=data,
+            model=own_model,
         )
         command(home=home, plan=plan, fresh=fresh)
 

@@ -51,7 +51,8 @@ class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point.
 
-    Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one.
+    Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one. `codec`
+    counts in open mode, `ring` (bits of a value) in secure mode.
     """
 
     nodes: int

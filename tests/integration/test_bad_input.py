@@ -5,10 +5,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +21,7 @@ import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
-from daemons import Daemons, founded
+from daemons import LIMIT, Daemons, founded
 from nacl.signing import SigningKey
 
 from folkmoot.ledger.build import expected_code_hash
@@ -30,13 +32,14 @@ from folkmoot.node.charter_files import load_charter, signature_path, write_char
 from folkmoot.node.config import Home
 from folkmoot.node.keys import GAS, IDENTITY, unlock
 from folkmoot.node.passphrase import FILE_VARIABLE, VARIABLE
+from folkmoot.node.status_file import read_status
 from folkmoot.node.store import Journal
 from folkmoot.protocol.charter import Charter, sign_charter
 from folkmoot.testnet.home import Plan
 
 pytestmark = pytest.mark.integration
 
-USAGE, FAILED, UNREACHABLE = 2, 1, 5
+USAGE, FAILED = 2, 1
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,31 @@ class Case:
         log = self.home.logs / "node.log"
         assert not log.exists() or "listening" not in log.read_text()
         return lines[0]
+
+    def waits(self, *parts: str) -> str:
+        """Run until it says why it waits for the ledger, which holds all `parts`; stop it. Returns what it said."""
+        self.home.status.unlink(missing_ok=True)
+        self._capfd.readouterr()
+        said: list[str] = []
+        thread = threading.Thread(target=self._stop_when_it_waits, args=(said,))
+        thread.start()
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["run", "--home", str(self.home.path)])
+        thread.join()
+        assert caught.value.code == 0 and said, self._capfd.readouterr().err
+        for part in parts:
+            assert part in said[0]
+        assert not self.home.address.exists()
+        return said[0] + self._capfd.readouterr().err + (self.home.logs / "node.log").read_text()
+
+    def _stop_when_it_waits(self, said: list[str]) -> None:
+        deadline = time.monotonic() + LIMIT
+        while not said and time.monotonic() < deadline:
+            status = read_status(self.home.status)
+            if status is not None and status.phase == "waiting for the ledger":
+                said.append(status.ledger.reason)
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def refused_locally(self, code: int, *parts: str) -> str:
         """The same, and not even the ledger was asked."""
@@ -296,7 +324,7 @@ def closed_port() -> int:
 def test_an_rpc_that_refuses_connections(case: Case) -> None:
     port = closed_port()
     case.set("rpc", f'["http://127.0.0.1:{port}"]')
-    case.refused(UNREACHABLE, f"http://127.0.0.1:{port}", "connection refused", "ledger.rpc")
+    case.waits(f"http://127.0.0.1:{port}", "connection refused", "ledger.rpc")
 
 
 def test_an_rpc_that_says_nothing(case: Case) -> None:
@@ -304,18 +332,27 @@ def test_an_rpc_that_says_nothing(case: Case) -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         case.set("rpc", f'["http://127.0.0.1:{silent.getsockname()[1]}"]')
-        case.refused(UNREACHABLE, "no answer in time", "ledger.rpc")
+        case.waits("no answer in time", "ledger.rpc")
 
 
 def test_an_rpc_that_talks_something_else(case: Case) -> None:
     with rpc({"eth_chainId": b"<html>hello</html>"}) as (url, _):
         case.set("rpc", f'["{url}"]')
-        case.refused(UNREACHABLE, url, "not JSON-RPC")
+        case.waits(url, "not JSON-RPC")
 
 
 def test_the_key_in_an_rpc_url_is_not_shown(case: Case) -> None:
     case.set("rpc", f'["http://127.0.0.1:{closed_port()}/v3/SECRET-API-KEY"]')
-    assert "SECRET" not in case.refused(UNREACHABLE)
+    assert "SECRET" not in case.waits("connection refused")
+
+
+def test_a_wrong_end_point_beside_the_right_one(case: Case) -> None:
+    """An RPC of a wrong chain is not used, and that is said; only if there is no other does it end the node."""
+    with rpc({"eth_chainId": "0x1"}) as (url, _):
+        case.set("rpc", f'["http://127.0.0.1:{closed_port()}", "{url}"]')
+        case.waits("connection refused", url, "wrong ledger: the chain id")
+        case.set("rpc", f'["{url}"]')
+        case.refused(USAGE, "chain id", "should be", "ledger.rpc")
 
 
 # --- journal, keys, model, data -------------------------------------------------------------------------------------
@@ -450,11 +487,10 @@ def test_a_refused_start_leaves_no_process_and_no_traceback(daemons: Daemons, tm
     shutil.copytree(daemons.node("alice").path, home := tmp_path / "alice")
     text = Home(home).config.read_text()
     text = re.sub(r"(?m)^command = .*\n", "", text)
-    Home(home).config.write_text(
-        re.sub(r"(?m)^rpc = .*$", f'rpc = ["http://127.0.0.1:{closed_port()}"]', text)
-    )
-    ran = daemons.run("alice", Home(home))
-    assert ran.returncode == UNREACHABLE
+    with rpc({"eth_chainId": "0x1"}) as (url, _):
+        Home(home).config.write_text(re.sub(r"(?m)^rpc = .*$", f'rpc = ["{url}"]', text))
+        ran = daemons.run("alice", Home(home))
+    assert ran.returncode == USAGE
     assert [line for line in ran.stderr.splitlines() if not is_log(line)] == [ran.stderr.splitlines()[-1]]
     assert "Traceback" not in ran.stderr and ran.stdout == ""
     assert json.loads(Home(home).status.read_text())["phase"] == "stopped"

@@ -15,18 +15,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from daemons import Daemons, founded
-from living_federation import House, LivingFederation, in_virtual_time, signed_within, survive, unequal_bodies
+from daemons import founded
+from living_federation import House, LivingFederation, in_virtual_time, survive, unequal_bodies
 
 from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.network.memory import Faults
 from folkmoot.node.store import KILL_AT_WRITE, Journal
+from folkmoot.protocol.charter import Averaging, Secrecy
 from folkmoot.protocol.journal import SatOut, decode_entry
-from folkmoot.protocol.messages import Signed
-from folkmoot.protocol.record import decode_record
 from folkmoot.testnet.home import Plan
 
 pytestmark = pytest.mark.integration
+
+SECURE = {"averaging": Averaging(mode="secure", weight_cap=100), "secrecy": Secrecy(ring=8)}
+"""Secure mode on the ring that keeps state from round to round."""
 
 LEAST_CALLS = 50
 """Two rounds are at least so many calls of the write hook (two for each commit)."""
@@ -47,14 +49,17 @@ def play(
     pause: float = 1.0,
     seed: int = 0,
     faults: Faults | None = None,
+    **terms: object,
 ) -> list[int]:
     """Two rounds in which each member in `deaths` dies at these writes of its lives; how often each really did.
+
+    `terms` are fields of the charter.
 
     Raises if the federation does not come to its end, or anybody signed two different things.
     """
 
     async def story() -> list[int]:
-        federation = LivingFederation(path, seed=seed, faults=faults)
+        federation = LivingFederation(path, seed=seed, faults=faults, **terms)
         lives = {member: partial(survive, calls=calls, pause=pause) for member, calls in deaths.items()}
         await federation.run(lives)
         federation.check()
@@ -76,29 +81,36 @@ def proposers(path: Path) -> list[int]:
     return in_virtual_time(look)
 
 
-def test_the_proposer_may_die_at_every_write(folder: Path) -> None:
+@pytest.mark.parametrize("terms", [{}, SECURE], ids=["open", "secure"])
+def test_the_proposer_may_die_at_every_write(folder: Path, terms: Mapping[str, object]) -> None:
     victim, call = proposers(folder / "look")[0], 0
     while True:
         call += 1
-        crashes = play(folder / "run", {victim: [call]})
+        crashes = play(folder / "run", {victim: [call]}, **terms)
         if not crashes[victim]:
             break
     assert call > LEAST_CALLS
 
 
 @pytest.mark.parametrize("pause", [0.01, 9.0], ids=["back at once", "back when given up"])
-def test_another_member_may_die_at_every_fifth_write(folder: Path, pause: float) -> None:
+@pytest.mark.parametrize("terms", [{}, SECURE], ids=["open", "secure"])
+def test_another_member_may_die_at_every_fifth_write(
+    folder: Path, pause: float, terms: Mapping[str, object]
+) -> None:
     victim = proposers(folder / "look")[-1]
     for call in range(1, LEAST_CALLS, 5):
-        assert play(folder / "run", {victim: [call]}, pause=pause)[victim] == 1
+        assert play(folder / "run", {victim: [call]}, pause=pause, **terms)[victim] == 1
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_all_may_die_again_and_again_on_a_bad_network(folder: Path, seed: int) -> None:
+@pytest.mark.parametrize("terms", [{}, SECURE], ids=["open", "secure"])
+def test_all_may_die_again_and_again_on_a_bad_network(
+    folder: Path, seed: int, terms: Mapping[str, object]
+) -> None:
     rng = random.Random(seed)
     deaths = {member: [rng.randint(1, 60) for _ in range(rng.randint(0, 3))] for member in range(4)}
     faults = Faults(latency=(0.001, 0.3), stream_break=0.002, gossip_loss=0.3, gossip_duplicate=0.3)
-    play(folder / "run", deaths, pause=rng.uniform(0.1, 8.0), seed=seed, faults=faults)
+    play(folder / "run", deaths, pause=rng.uniform(0.1, 8.0), seed=seed, faults=faults, **terms)
 
 
 def test_a_journal_from_an_older_copy_makes_its_node_sit_out(folder: Path) -> None:
@@ -156,14 +168,5 @@ def test_daemons_killed_by_sigkill_go_on(tmp_path: Path) -> None:
         daemons.wait(daemons.are_done)
         statuses = [daemons.status(name) for name in plan.names]
     assert len({status.model_digest for status in statuses if status is not None}) == 1
-    assert unequal_bodies(signed for name in plan.names for signed in signed_by(daemons, name)) == {}
+    assert unequal_bodies(signed for name in plan.names for signed in daemons.signed_by(name)) == {}
     assert {status.refused.get("equivocation", 0) for status in statuses if status is not None} == {0}
-
-
-def signed_by(daemons: Daemons, name: str) -> list[Signed]:
-    """Every signed body, its own or others', in a node's journal and archive."""
-    house = daemons.node(name)
-    with Journal.open(house.store, read_only=True) as journal:
-        entries = [decode_entry(body) for _, _, kind, body in journal.entries() if kind != DISCLOSURE]
-    records = [decode_record(path.read_bytes()) for path in (house.archive / "rounds").glob("*.record")]
-    return [signed for thing in (*entries, *records) for signed in signed_within(thing)]

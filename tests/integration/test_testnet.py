@@ -36,6 +36,7 @@ def test_a_federation_runs_agrees_and_passes_its_audit(tmp_path: Path) -> None:
     ran = folkmoot("testnet", "run", *options)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     report = json.loads((home / "report.json").read_text())
+    assert report["mode"] == "secure"
     check_nodes(report)
     check_rounds(report)
     assert report["audit"]["status"] == "PASS"

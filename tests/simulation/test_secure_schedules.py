@@ -7,12 +7,15 @@ member blamed. Together these are 5,000 rounds and more.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
+from folkmoot.protocol.effects import Effect, Promote
 from folkmoot.protocol.messages import Commitment, Share
-from folkmoot.testnet.simulated import Faults
-from folkmoot.testnet.simulation import Simulation
+from folkmoot.protocol.types import MemberId
+from folkmoot.testnet.simulated import Faults, Node
+from folkmoot.testnet.simulation import HEARTBEAT, Simulation
 
 LIMIT = 1200.0
 ROUNDS = 5
@@ -103,7 +106,28 @@ def test_of_two_members_with_different_pair_seeds_one_is_left_out() -> None:
     assert not any(node.accused or node.evidence for node in simulation.honest)
 
 
-def test_two_of_eight_may_die_at_any_moment() -> None:
-    for seed in range(6):
-        dead = (seed, (seed + 1 + seed % 3) % 8)
-        Simulation(seed, 8, 3, Faults(until=8, latency=USUAL, dead=dead), secure=True).run(LIMIT)
+class Timed(Simulation):
+    """Keeps when each node finished each round."""
+
+    def _carry_out(self, node: Node, effect: Effect) -> None:
+        if isinstance(effect, Promote):
+            self.times[node.member].append(self.now)
+        super()._carry_out(node, effect)
+
+    def longest_round(self) -> float:
+        """Of any honest node, in seconds."""
+        self.times: dict[MemberId, list[float]] = {node.member: [0.0] for node in self.nodes}
+        self.run(LIMIT)
+        honest = {node.member for node in self.honest}
+        return max(later - before for member in honest for before, later in pairwise(self.times[member]))
+
+
+@pytest.mark.parametrize(("members", "deaths", "seeds"), [(4, 1, 60), (8, 2, 12)])
+def test_a_death_at_any_moment_costs_the_heartbeat_and_one_more_exchange(
+    members: int, deaths: int, seeds: int
+) -> None:
+    """As many as may die; with these links a round without deaths takes at most 3 s, most of it training and grace."""
+    for seed in range(seeds):
+        dead = tuple((seed + 3 * number) % members for number in range(deaths))
+        faults = Faults(until=16, latency=(0.002, 0.02), dead=dead)
+        assert Timed(seed, members, 6, faults, secure=True).longest_round() < HEARTBEAT + 3.0

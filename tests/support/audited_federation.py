@@ -121,8 +121,10 @@ class AuditedFederation:
         tensors: tuple[Tensor, ...] = TENSORS,
         averaging: Averaging = OPEN,
         secrecy: Secrecy = DEFAULT_SECRECY,
+        names: tuple[str, ...] = NAMES,
     ) -> None:
-        self.keys = [Keys(name) for name in NAMES]
+        self.names = names
+        self.keys = [Keys(name) for name in names]
         self.random = np.random.default_rng(7)
         self.base = self.random.normal(size=sum(tensor.size for tensor in tensors)).astype(np.float32)
         self.models = [self.base]
@@ -135,7 +137,7 @@ class AuditedFederation:
             averaging=averaging,
             secrecy=secrecy,
             ledger=LedgerTerms(chain_id=charter_chain_id or chain_id, code_hash=expected_code_hash().hex()),
-            members=tuple(keys.member(name) for keys, name in zip(self.keys, NAMES, strict=True)),
+            members=tuple(keys.member(name) for keys, name in zip(self.keys, names, strict=True)),
             auditors=auditors,
         )
         self._codec = codec_named(self.charter.averaging.codec)
@@ -234,7 +236,7 @@ class AuditedFederation:
         home = Home(path)
         signatures = {
             name: sign_charter(self.charter, keys.identity)
-            for name, keys in zip(NAMES, self.keys, strict=True)
+            for name, keys in zip(self.names, self.keys, strict=True)
         }
         write_charter(home, self.charter, signatures)
         Models(home.models).add_bytes(self.models[0].tobytes())
@@ -251,7 +253,7 @@ class AuditedFederation:
     # --- a round's parts ----------------------------------------------------------------------------------------------
 
     def _train(self) -> list[Float32s]:
-        return [self.random.normal(scale=0.1, size=len(self.base)).astype(np.float32) for _ in NAMES]
+        return [self.random.normal(scale=0.1, size=len(self.base)).astype(np.float32) for _ in self.names]
 
     def _roster(self, number: int, base: Float32s, updates: list[Float32s]) -> Signed:
         root = _model_ref(base).root

@@ -8,9 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from living_federation import signed_within
+
 from folkmoot.node.config import Home
+from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.passphrase import FILE_VARIABLE
 from folkmoot.node.status_file import NodeStatus, read_status
+from folkmoot.node.store import Journal
+from folkmoot.protocol.journal import decode_entry
+from folkmoot.protocol.messages import Signed
+from folkmoot.protocol.record import decode_record
 from folkmoot.testnet import learning
 from folkmoot.testnet.chains import await_url, start_embedded
 from folkmoot.testnet.examples import load
@@ -38,6 +45,10 @@ class Daemons:
     def node(self, name: str) -> Home:
         """A member's home."""
         return self.home.node(name)
+
+    def adopt(self, child: Child) -> None:
+        """Have a process that the test started stopped with the others."""
+        self._children.append(child)
 
     def start(
         self, name: str, environment: Mapping[str, str] | None = None, home: Home | None = None
@@ -77,6 +88,14 @@ class Daemons:
         status = read_status(self.node(name).status)
         child = self._nodes.get(name)
         return status if status is not None and child is not None and status.pid == child.ref.pid else None
+
+    def signed_by(self, name: str) -> list[Signed]:
+        """Every signed body, its own or others', in a stopped node's journal and archive."""
+        house = self.node(name)
+        with Journal.open(house.store, read_only=True) as journal:
+            entries = [decode_entry(body) for _, _, kind, body in journal.entries() if kind != DISCLOSURE]
+        records = [decode_record(path.read_bytes()) for path in (house.archive / "rounds").glob("*.record")]
+        return [signed for thing in (*entries, *records) for signed in signed_within(thing)]
 
     def are_done(self) -> bool:
         """Whether all daemons have finished and recorded all rounds."""

@@ -12,9 +12,11 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from audited_federation import AuditedFederation, MadeRound
+from audited_federation import NAMES, AuditedFederation, MadeRound
 
 from folkmoot.node.config import Home
+from folkmoot.node.keys import IDENTITY, write_secret_file
+from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.charter import Averaging, Secrecy, Tensor
 from folkmoot.protocol.events import Value
@@ -64,6 +66,7 @@ SECURE = Averaging(mode="secure", weight_cap=200)
 class Tamper:
     """What is changed on its way: each function is given what an honest member made and returns what stands instead."""
 
+    dealt: Callable[[MemberId, "Dealt"], "Dealt"] = lambda member, dealt: dealt
     commitment: Callable[[Commitment], Commitment] = lambda body: body
     total: Callable[[int, bytes], bytes] = lambda shard, data: data
     print: Callable[[MemberId, tuple[Value, ...]], tuple[Value, ...]] = lambda member, values: values
@@ -95,10 +98,10 @@ class MaskedRoundMade(MadeRound):
 
 
 class MaskedFederation(AuditedFederation):
-    """Four members in secure mode: f = 1, Q = 3, k_min = 3, and two shares open a self-mask."""
+    """Four members in secure mode (f = 1, Q = 3, k_min = 3, two shares open a self-mask), or five (Q = 4)."""
 
-    def __init__(self, ring: Literal[8, 16, 32] = 16) -> None:
-        super().__init__(tensors=TENSORS, averaging=SECURE, secrecy=Secrecy(ring=ring))
+    def __init__(self, ring: Literal[8, 16, 32] = 16, names: tuple[str, ...] = NAMES) -> None:
+        super().__init__(tensors=TENSORS, averaging=SECURE, secrecy=Secrecy(ring=ring), names=names)
         self.layout = shard_layout(self.charter)
         self.masked_rounds: list[MaskedRoundMade] = []
 
@@ -109,21 +112,26 @@ class MaskedFederation(AuditedFederation):
     def add_masked_round(
         self, survivors: tuple[MemberId, ...] = (0, 1, 2, 3), tamper: Tamper | None = None
     ) -> MaskedRoundMade:
-        """One more round; all four are in its roster."""
+        """One more round; all members are in its roster."""
         wrong, base = tamper or Tamper(), self.base
         number, updates = len(self.rounds) + 1, self._train()
         roster = self._roster(number, base, updates)
         assert isinstance(roster.body, Roster)
         name = roster_digest(roster.member, roster.body)
         context = mask_context(self.federation.id, self.charter, name, number)
-        dealt = {member: self._deal(context, roster.body, member, updates[member]) for member in range(4)}
+        dealt = {
+            member: wrong.dealt(member, self._deal(context, roster.body, member, update))
+            for member, update in enumerate(updates)
+        }
         for one in dealt.values():
             one.commitment = wrong.commitment(one.commitment)
         commitments = tuple(self.say(member, dealt[member].commitment) for member in survivors)
         named = tuple(Survivor(one.member, body_digest(one.body)) for one in commitments)
         root = ref_of(base.astype("<f4").tobytes()).root
         chosen = SurvivorSet(number, root, self.head, self.charter.digest, name, named)
-        totals = [wrong.total(shard, self._sum(shard, dealt, survivors)) for shard in range(4)]
+        totals = [
+            wrong.total(shard, self._sum(shard, dealt, survivors)) for shard in range(self.layout.shards)
+        ]
         unmasking = self._unmask(chosen, roster.body, dealt, totals, wrong)
         model = wrong.model(self._open(context, roster.body, unmasking, totals, survivors))
         sums = wrong.sums(self._sums_digest(chosen, totals))
@@ -146,6 +154,20 @@ class MaskedFederation(AuditedFederation):
                 for shard, data in enumerate(dealt.shards):
                     if owner == member or shard == member:
                         keep_shard(home.archive, 0, data)
+        return home
+
+    def write_node(self, path: Path, member: MemberId) -> Home:
+        """A home that its member can answer permits from: with node.toml, identity key and journal."""
+        home = self.write_home(path, member, with_keys=False)
+        contract = f"0x{self.contract.hex()}"
+        home.config.write_text(
+            f'name = "{self.names[member]}"\n[ledger]\nrpc = ["http://127.0.0.1:9"]\ncontract = "{contract}"\n'
+        )
+        home.keys.mkdir()
+        write_secret_file(home.keys / IDENTITY, bytes(self.keys[member].identity).hex())
+        Journal.create(home.store)
+        with Journal.open(home.store) as journal:
+            journal.add_epoch(0, self.epoch_secret(member))
         return home
 
     # --- a round's parts ----------------------------------------------------------------------------------------------
@@ -176,7 +198,7 @@ class MaskedFederation(AuditedFederation):
             seed_commitment(context, min(member, peer), max(member, peer), seeds[peer])
             if peer != member
             else NO_KEY
-            for peer in range(4)
+            for peer in range(len(self.names))
         )
         commitment = Commitment(
             federation=self.federation.id,

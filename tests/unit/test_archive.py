@@ -175,3 +175,22 @@ def test_models_are_named_by_digest_and_can_be_dropped(tmp_path: Path) -> None:
     assert models.digests() == {first.root, second.root}
     models.remove(first.root)
     assert models.digests() == {second.root}
+
+
+def test_masked_shards_lie_by_epoch_and_go_with_it(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    refs = {epoch: archive.masked(epoch).add_bytes(b"shard %d" % epoch) for epoch in (0, 2, 10)}
+    kept = archive.add_bytes(b"a sum")
+    assert archive.masked_epochs() == [0, 2, 10]
+    assert all(archive.path(ref.root) == archive.masked(epoch).place(ref.root) for epoch, ref in refs.items())
+    archive.erase_masked(10)
+    assert archive.masked_epochs() == [10]
+    assert archive.path(refs[2].root) is None and archive.masked(10).has(refs[10]) and archive.has(kept)
+
+
+def test_only_a_damaged_blob_is_dropped(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    ref = archive.add_bytes(b"whole")
+    assert not archive.drop_damaged(ref) and archive.has(ref)
+    archive.place(ref.root).write_bytes(b"other")
+    assert archive.drop_damaged(ref) and not archive.has(ref)

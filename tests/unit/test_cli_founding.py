@@ -181,6 +181,50 @@ def test_deploy_refuses_a_charter_that_is_not_signed_by_all(
 
 
 @pytest.mark.parametrize(
+    ("mode", "members", "chosen", "expected"),
+    [
+        (None, 2, {}, "open"),
+        (None, 3, {}, "secure"),
+        (None, 16, {}, "secure"),
+        (None, 17, {}, "open"),
+        ("open", 4, {}, "open"),
+        ("secure", 2, {}, "secure"),  # which the charter's own check refuses
+        ("secure", 4, {"averaging": {"mode": "open"}}, "open"),
+        (None, 4, {"averaging": {"codec": "f32"}}, "secure"),
+    ],
+)
+def test_a_draft_is_secure_where_its_size_allows_it(
+    mode: str | None, members: int, chosen: dict[str, object], expected: str
+) -> None:
+    table = charter_draft.averaging_table(mode, members, chosen)
+    assert table["mode"] == expected and ("weight_cap" in table) == (expected == "secure")
+
+
+def test_show_says_what_secure_mode_hides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FOLKMOOT_PASSPHRASE", "correct horse")
+    monkeypatch.chdir(tmp_path)
+    members = []
+    for name in ("alice", "bob", "carol", "dave"):
+        assert folkmoot("init", name, "--name", name, "--cheap-keys") == 0
+        members += ["--member", f"{name}/member.toml"]
+    terms = [*members, "--model", "logistic", "--layers", "4,2", "--chain-id", 5]
+    assert folkmoot("charter", "new", *terms) == 0
+    shown = capsys.readouterr().out
+    assert "secure mode: only the sum of all updates is ever seen (the codec is not used)" in shown
+    assert "ring of 16 bits; a sum holds 3 updates or more (k_min); 2 of 4 shares open it" in shown
+    assert "if 1 (f) members collude, an update hides among those of 2 honest ones or more" in shown
+    assert "silent" not in shown
+    charter = parse_charter((tmp_path / "charter.toml").read_text())
+    assert (charter.averaging.mode, charter.averaging.weight_cap) == ("secure", 1024)
+    assert folkmoot("charter", "new", *terms, "--out", "high.toml", "--set", "secrecy.threshold=3") != 0
+    (tmp_path / "model0.safetensors").unlink()
+    assert folkmoot("charter", "new", *terms, "--out", "high.toml", "--set", "secrecy.threshold=3") == 0
+    assert "1 silent members can keep a sum from being opened" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("given", "expected"),
     [
         (["training.lr=0.05"], {"training": {"lr": "0.05"}}),

@@ -18,7 +18,7 @@ from folkmoot.node.cli.status import (
     metric_names,
     status,
 )
-from folkmoot.node.status_file import NodeStatus, RoundStatus, StatusError, write_status
+from folkmoot.node.status_file import Misbehaviour, NodeStatus, RoundStatus, StatusError, write_status
 
 
 @pytest.fixture
@@ -57,10 +57,19 @@ def test_it_shows_state_peers_and_history(tmp_path: Path, report: NodeStatus) ->
         "bob, carol",
         "0.9125",
         "0.9375",
-        "812.3 kB",
+        "812 kB",
         "stale round: 3",
     ):
         assert part in shown.output
+
+
+def test_it_names_who_was_caught_and_why(tmp_path: Path, report: NodeStatus) -> None:
+    for member in ("bob", "carol"):
+        one = Misbehaviour(member=member, kind="wrong sum", reason="not that of the shards", round=3)
+        report.misbehaviour.append(one)
+    write_status(tmp_path / "status.json", report)
+    shown = CliRunner().invoke(status, ["--home", str(tmp_path)]).output
+    assert "bob: wrong sum (round 3)" in shown and "carol: wrong sum (round 3)" in shown
 
 
 def test_json_is_the_file_and_whether_it_runs(tmp_path: Path, report: NodeStatus) -> None:
@@ -110,7 +119,14 @@ def test_a_silent_or_dead_node_is_told(report: NodeStatus) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (7.2e12, "7200.0 GB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (2_500_000, "2.5 MB"),
+        (903_400, "903 kB"),
+        (7.2e12, "7200 GB"),
+    ],
 )
 def test_sizes_are_for_people(size: float, text: str) -> None:
     assert format_size(size) == text

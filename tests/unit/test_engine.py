@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from folkmoot.node.engine import PROGRESS_SECONDS
 from folkmoot.node.payloads import Payloads
-from folkmoot.node.store import Journal, StoreError
+from folkmoot.node.store import PERMITTED, Journal, StoreError
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.trainer import FakeTrainer, TrainerError
 from folkmoot.protocol.charter import Averaging
@@ -358,6 +358,20 @@ def test_without_a_quorum_the_rounds_wait_and_then_go_on(tmp_path: Path) -> None
             await house.live()
 
         await federation.run({CAROL: live, DAVE: live})
+        federation.check()
+
+    tell(tmp_path, story, rounds=4)
+
+
+def test_permits_that_were_answered_between_two_lives_are_no_affair_of_the_machine(tmp_path: Path) -> None:
+    async def story(federation: LivingFederation) -> None:
+        async def live(house: House) -> None:
+            await house.live_until(lambda: house.latest >= 2)
+            with Journal.open(house.store) as journal:
+                journal.append([(house.latest, PERMITTED, b"not an entry of the machine")])
+            await house.live()
+
+        await federation.run({ALICE: live})
         federation.check()
 
     tell(tmp_path, story, rounds=4)

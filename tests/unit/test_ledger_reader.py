@@ -1,127 +1,24 @@
-"""`LedgerReader` and its RPC client against an HTTP server that misbehaves on demand.
-
-Behind the server are real chains (`DevChain`): two that share their first blocks make a reorganisation.
-"""
+"""`LedgerReader` and its RPC client against an HTTP server that misbehaves on demand."""
 
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import msgspec
 import pytest
+from faulty_rpc import CHAIN_ID, KEYS, Chain, Front, failing, final_is, serving
 
-from folkmoot.ledger import evm
-from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.rpc import BadRpcUrl, RpcClient, RpcError
-from folkmoot.protocol.charter import federation_id
-from folkmoot.protocol.messages import Statement
-from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest, struct_hash
-from folkmoot.testnet.chain import JsonRpc
-from folkmoot.testnet.devchain import DevChain
-
-GAS_KEY = bytes(31) + b"\x07"
-CHAIN_ID, START = 99, 1_700_000_000
-CHARTER = keccak256(b"charter")
-KEYS = sorted((AuditKey(keccak256(b"key %d" % index)) for index in range(4)), key=lambda key: key.address)
-
-Edit = Callable[[dict[str, Any], Any], Any]
-"""(request, honest reply) -> reply."""
-
-
-class Front(ThreadingHTTPServer):
-    """JSON-RPC of `chain`, through `edit`; counts requests by method."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.chain = Chain()
-        self.edit: Edit = lambda request, reply: reply
-        self.raw: bytes | None = None
-        self.status = 200
-        self.counts: dict[str, int] = {}
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/secret-key"
-
-    def answer(self, body: bytes) -> bytes:
-        request = msgspec.json.decode(body)
-        self.counts[request["method"]] = self.counts.get(request["method"], 0) + 1
-        reply = msgspec.json.decode(JsonRpc(self.chain.devchain, None).answer(body))
-        return self.raw if self.raw is not None else msgspec.json.encode(self.edit(request, reply))
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    server: Front
-
-    def do_POST(self) -> None:
-        content = self.server.answer(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class Chain:
-    """A chain with the contract on it; same calls, same blocks."""
-
-    def __init__(self) -> None:
-        payer = evm._web3().eth.account.from_key(GAS_KEY)
-        self.devchain = DevChain(CHAIN_ID, [bytes.fromhex(payer.address[2:])], START)
-        self._payer = payer
-        self._nonce = 0
-        self._send(None, evm._deploy_call(CHARTER, [key.address for key in KEYS]))
-        receipt = self.devchain.receipt(self.devchain.block("latest")["transactions"][0])  # type: ignore[index]
-        assert receipt is not None
-        self.contract = bytes.fromhex(receipt["contractAddress"][2:])
-        self.head = federation_id(CHARTER, CHAIN_ID, self.contract)
-        self.round = 0
-
-    def record(self, salt: bytes = b"") -> Statement:
-        self.round += 1
-        federation = federation_id(CHARTER, CHAIN_ID, self.contract)
-        fields = [keccak256(b"%d %d" % (self.round, field) + salt) for field in range(5)]
-        body = Statement(federation, self.round, self.head, *fields)
-        signed = signing_digest(Domain(CHAIN_ID, self.contract), body)
-        self._send(self.contract, evm._finalize_call(body, [key.sign(signed) for key in KEYS[:3]]))
-        self.head = struct_hash(body)
-        return body
-
-    def _send(self, to: bytes | None, data: bytes) -> None:
-        fields: dict[str, Any] = {
-            "chainId": CHAIN_ID,
-            "nonce": self._nonce,
-            "gas": 2_000_000,
-            "data": data,
-            "value": 0,
-        }
-        fields |= {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 0} | ({"to": to} if to else {})
-        self._nonce += 1
-        raw = bytes(self._payer.sign_transaction(fields).raw_transaction)
-        self.devchain.mine(raw, START + self._nonce)
 
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    server = Front()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Front()) as server:
+        yield server
 
 
 @pytest.fixture
@@ -136,25 +33,6 @@ def usual_recursion_limit() -> Iterator[None]:
     sys.setrecursionlimit(1000)
     yield
     sys.setrecursionlimit(before)
-
-
-def final_is(depth: int) -> Edit:
-    """The block `depth` below the last is the finalized one."""
-
-    def edit(request: dict[str, Any], reply: Any) -> Any:
-        if request["params"][:1] == ["finalized"]:
-            number = int(reply["result"]["number"], 16)
-            reply["result"]["number"] = hex(max(0, number - depth))
-        return reply
-
-    return edit
-
-
-def failing(method: str, code: int = -32005) -> Edit:
-    def edit(request: dict[str, Any], reply: Any) -> Any:
-        return {"error": {"code": code, "message": "no"}} if request["method"] == method else reply
-
-    return edit
 
 
 def test_polls_are_one_call_while_nothing_happens(front: Front, reader: LedgerReader) -> None:
@@ -192,7 +70,7 @@ def test_the_search_starts_where_the_contract_was_deployed(front: Front, reader:
 
 
 def test_a_reorganisation_above_finality_is_followed(front: Front, reader: LedgerReader) -> None:
-    front.edit = final_is(2)
+    front.edit = final_is(front, 2)
     forked = Chain()
     for chain in (front.chain, forked):
         chain.record()

@@ -266,3 +266,22 @@ async def test_threads_may_append_at_the_same_time(journal: Journal) -> None:
     rows = [entry[1:3] for entry in journal.entries()]
     assert sorted(rows) == [(number, kind) for number in range(20) for kind in ("a", "b")]
     assert all(rows[at][0] == rows[at + 1][0] for at in range(0, 40, 2))
+
+
+def test_mask_secrets_are_kept_by_epoch_and_erased(path: Path) -> None:
+    with Journal.open(path) as journal:
+        for epoch in range(3):
+            journal.add_epoch(epoch, bytes([65 + epoch]) * 32)
+        with pytest.raises(StoreError):
+            journal.add_epoch(1, b"X" * 32)
+        journal.erase_epochs(2)
+        assert journal.epochs() == [2]
+        assert [journal.epoch_secret(epoch) for epoch in (0, 2)] == [None, b"C" * 32]
+    on_disk = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert b"C" * 32 in on_disk and b"A" * 32 not in on_disk and b"B" * 32 not in on_disk
+
+
+def test_entries_of_one_kind_come_in_order(journal: Journal) -> None:
+    journal.append([*ENTRIES, (1, "vote", b"two")])
+    assert journal.entries_of(1, "vote") == [b"one", b"two"]
+    assert journal.entries_of(3, "vote") == []

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from small_federation import BASE, SmallFederation, mark
 
 from folkmoot.protocol.errors import Ignore, Reject, RemoteProtocolError
+from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.messages import Commitment, Omission, Propose, Ready, Receipt, Roster, Signed
 from folkmoot.protocol.validation import (
     MAX_ATTEMPTS_AHEAD,
@@ -139,8 +140,12 @@ def test_roster_is_rejected(signed: Signed, why: str) -> None:
 EXCHANGE = town.exchange(0, ROSTER)
 
 
-def test_commitment_is_accepted() -> None:
-    validate_commitment(town.commitment(1, ROSTER), VIEW, EXCHANGE)
+def test_commitment_is_accepted_once() -> None:
+    exchange = Exchange(0, ROSTER)
+    validate_commitment(town.commitment(1, ROSTER), VIEW, exchange)
+    exchange.add_commitment(town.commitment(1, ROSTER))
+    with pytest.raises(Ignore, match="already known"):
+        validate_commitment(town.commitment(1, ROSTER), VIEW, exchange)
 
 
 @pytest.mark.parametrize(
