@@ -2,7 +2,7 @@
 
 A testnet of real daemons (digits, 50,826 parameters) is left running, and its nodes' logs say when rounds were done.
 KILLS times one of its nodes, each in turn, is killed with SIGKILL at a random moment and started again; then rounds are
-counted in windows of SECONDS with nobody, one killed and one frozen (0 leaves the windows out). Prints a line for each.
+counted in windows of SECONDS with nobody, one killed and one frozen (0 leaves the windows out). Prints what it found.
 """
 
 import json
@@ -22,6 +22,7 @@ from folkmoot.testnet import control
 from folkmoot.testnet.home import TestnetHome, read_testnet
 
 LIMIT = 120.0
+REPEATS = 3
 SETTLED_ROUNDS = 4
 """Rounds that all complete, all taking part, before anything is measured."""
 
@@ -144,18 +145,22 @@ def count(federation: Federation, length: float) -> int:
 
 
 def windows(federation: Federation, length: float) -> None:
-    """Count rounds with nobody away, one killed, nobody, one frozen."""
-    victim = federation.names[-1]
-    print(f"nobody away: {count(federation, length)} rounds in {length:.0f} s", flush=True)
-    control.kill(federation.home, victim)
-    print(f"one killed: {count(federation, length)} rounds in {length:.0f} s", flush=True)
-    control.restart(federation.home, victim)
-    federation.settle()
-    print(f"nobody away: {count(federation, length)} rounds in {length:.0f} s", flush=True)
-    control.pause(federation.home, victim)
-    print(f"one frozen: {count(federation, length)} rounds in {length:.0f} s", flush=True)
-    control.resume(federation.home, victim)
-    federation.settle()
+    """Count rounds with nobody away, one killed, nobody, one frozen, again and again: other work comes and goes."""
+    home, victim = federation.home, federation.names[-1]
+    counts: dict[str, list[int]] = {"nobody away": [], "one killed": [], "one frozen": []}
+    for _ in range(REPEATS):
+        counts["nobody away"].append(count(federation, length))
+        control.kill(home, victim)
+        counts["one killed"].append(count(federation, length))
+        control.restart(home, victim)
+        federation.settle()
+        counts["nobody away"].append(count(federation, length))
+        control.pause(home, victim)
+        counts["one frozen"].append(count(federation, length))
+        control.resume(home, victim)
+        federation.settle()
+    for what, rounds in counts.items():
+        print(f"{what}: {statistics.mean(rounds):.1f} rounds in {length:.0f} s ({min(rounds)}-{max(rounds)})")
 
 
 def main(nodes: int, kills: int, length: float) -> None:
@@ -191,5 +196,5 @@ def show(row: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:] + ["4", "6", "40"][len(sys.argv) - 1 :]
+    words = sys.argv[1:] + ["4", "6", "15"][len(sys.argv) - 1 :]
     main(int(words[0]), int(words[1]), float(words[2]))

@@ -17,7 +17,7 @@ LIMIT = 240.0
 UP = ("up", "--nodes", "4", "--rounds", "100000", "--links", "shaped", "--example", "breast-cancer")
 
 
-def testnet(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def folkmoot_testnet(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "folkmoot.node.cli", "testnet", *words, "--home", str(home)]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
 
@@ -26,14 +26,14 @@ def testnet(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 def home(tmp_path: Path) -> Iterator[TestnetHome]:
     path = tmp_path / "testnet"
     try:
-        assert (up := testnet(path, *UP)).returncode == 0, up.stderr
+        assert (up := folkmoot_testnet(path, *UP)).returncode == 0, up.stderr
         yield TestnetHome(path)
     finally:
-        testnet(path, "down")
+        folkmoot_testnet(path, "down")
 
 
 def test_it_holds_through_a_short_chaos(home: TestnetHome) -> None:
-    done = testnet(home.path, "chaos", "--minutes", "0.7", "--seed", "5")
+    done = folkmoot_testnet(home.path, "chaos", "--minutes", "0.7", "--seed", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(home.chaos_report.read_bytes())
     assert report["disturbances"] and report["rounds"] > 0
