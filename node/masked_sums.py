@@ -141,6 +141,7 @@ def _pieces(store: BlobStore, ref: BlobRef) -> Iterator[bytes]:
             leaves.append(merkle.leaf_hash(chunk))
             yield chunk
     if merkle.root(leaves) != ref.root:
+        store.place(ref.root).unlink(missing_ok=True)  # so that it is fetched again
         raise ArchiveError(
-            f"{store.place(ref.root)}: the contents are not {ref}: the file is damaged, remove it"
+            f"{store.place(ref.root)}: the contents are not {ref}: the file was damaged, removed"
         )

@@ -16,7 +16,14 @@ from folkmoot.node.workshop import Put
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.effects import Check, FetchPart, FetchSum, Measure, SumParts, Unmask
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.protocol.events import Aggregated, PartArrived, PartFailed, SumArrived, SumFailed
+from folkmoot.protocol.events import (
+    Aggregated,
+    GatheringFailed,
+    PartArrived,
+    PartFailed,
+    SumArrived,
+    SumFailed,
+)
 from folkmoot.protocol.messages import Commitment, body_digest
 from folkmoot.protocol.types import Round
 
@@ -55,6 +62,9 @@ class MaskedWork:
                     assert_never(effect)
         except ArchiveError as error:
             self._rooms.log.error("secure mode: cannot go on", work=type(effect).__name__, error=str(error))
+            if isinstance(effect, SumParts | Check | Measure | Unmask):
+                survivors = effect.survivors
+                await self._put(GatheringFailed(survivors.round, survivors.digest))
 
     async def _fetch_part(self, effect: FetchPart) -> None:
         commitment = effect.commitment.body

@@ -186,6 +186,14 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class GatheringFailed:
+    """Instead of an answer to `SumParts`, `Check`, `Measure` or `Unmask`: a part or sum that was here is gone."""
+
+    round: Round
+    survivors: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class PayloadServed:
     """A peer pulled this payload (by root) from us, to the end."""
 
@@ -256,6 +264,7 @@ Event: TypeAlias = (
     | SumFailed
     | Checked
     | Measured
+    | GatheringFailed
     | PayloadServed
     | TransferProgress
     | Aggregated

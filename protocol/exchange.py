@@ -35,6 +35,11 @@ class Exchange:
         self._forwarded: set[tuple[Digest, MemberId]] = set()
 
     @property
+    def me(self) -> MemberId:
+        """Whose view this is."""
+        return self._me
+
+    @property
     def attempt(self) -> Attempt:
         """The attempt that this roster belongs to."""
         return self.roster.attempt

@@ -4,6 +4,7 @@ Both share READY, rosters, attempts, proposals, votes and locks. They differ in 
 what lies between the certificate and the new model.
 """
 
+from collections import Counter
 from typing import Protocol, TypeAlias
 
 from folkmoot.protocol.context import Context
@@ -14,6 +15,7 @@ from folkmoot.protocol.events import (
     Checked,
     Encoded,
     FetchFailed,
+    GatheringFailed,
     Measured,
     PartArrived,
     PartFailed,
@@ -39,6 +41,7 @@ Delivered: TypeAlias = (
     | SumFailed
     | Checked
     | Measured
+    | GatheringFailed
     | Aggregated
 )
 """Answers of the engine about transfers and sums."""
@@ -84,6 +87,10 @@ class Mode(Protocol):
 
     def can_finish(self, survivors: SurvivorSet) -> bool:
         """Whether a certified set is worth another attempt: what its sums take can be had."""
+        ...
+
+    def suspects(self) -> Counter[MemberId]:
+        """How many sets each member kept from their end in this round's earlier attempts: then it is left out."""
         ...
 
     def sums_to_lock(self, attempt: Attempt, survivors: Digest) -> Digest | None:
@@ -193,6 +200,10 @@ class OpenMode:
     def can_finish(self, survivors: SurvivorSet) -> bool:
         """I hold every payload."""
         return self._state.holds(survivors)
+
+    def suspects(self) -> Counter[MemberId]:
+        """Whoever holds a payload can finish with it."""
+        return Counter()
 
     def sums_to_lock(self, attempt: Attempt, survivors: Digest) -> Digest | None:
         """The sums are what I computed myself."""

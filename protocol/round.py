@@ -35,6 +35,7 @@ from folkmoot.protocol.events import (
     FetchFailed,
     FitFailed,
     FrameReceived,
+    GatheringFailed,
     HeadAdvanced,
     Measured,
     PartArrived,
@@ -163,7 +164,7 @@ class RoundMachine:
             case (
                 Trained() | FitFailed() | Encoded() | PayloadArrived() | FetchFailed() | TransferProgress()
                 | PartArrived() | PartFailed() | PartsSummed() | SumArrived() | SumFailed() | Checked() | Measured()
-                | Aggregated()
+                | GatheringFailed() | Aggregated()
             ):  # fmt: skip
                 if event.round == self.current.round:
                     self.current.take_answer(event)

@@ -129,10 +129,18 @@ class Steps:
         self._context.broadcast(signed)
 
     def _roster_readies(self) -> tuple[Signed, ...]:
-        """Everybody who is ready and not known to be away; with too few of those, everybody who is ready."""
+        """Everybody who is ready and not known to be away; with too few of those, everybody who is ready.
+
+        Without those that failed in this round's earlier attempts, as far as there are enough others (rule 2).
+        """
         readies, down = self._state.readies, self._context.down
         present = [member for member in sorted(readies) if member not in down]
         chosen = present if len(present) >= self._state.quorum else sorted(readies)
+        suspects = self._mode.suspects()
+        needed = max(self._state.quorum, self._context.charter.survivors_needed)
+        for member, _ in suspects.most_common():
+            if member in chosen and len(chosen) > needed:
+                chosen.remove(member)
         return tuple(readies[member] for member in chosen)
 
     # --- proposal, vote, lock -------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def init(
     _refuse_non_empty(home)
     passphrase = read_passphrase(os.environ, confirm=True)
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.config.write_text(_render(config), encoding="utf-8")
     except OSError as error:
         raise HomeError(f"{home}: cannot be written: {error.strerror}") from error

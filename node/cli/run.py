@@ -18,8 +18,11 @@ def run(home: Path) -> None:
     Checks the charter and the ledger before it talks to any peer. Goes on where it stopped. The passphrase of the keys
     comes from FOLKMOOT_PASSPHRASE_FILE, FOLKMOOT_PASSPHRASE or a prompt.
     """
+    import os
+
     from folkmoot.node.heap import share_one_heap
 
+    os.umask(0o077)  # what this node and its trainer write is nobody else's to read
     share_one_heap()  # before anything that is imported starts a thread
 
     import trio

@@ -56,6 +56,21 @@ class Gathering:
         self.shares: dict[MemberId, Shares] = {}
         self.unmasking = False
         self.given_up = False
+        self.failed_here = False
+
+    def begin_anew(self) -> None:
+        """Something that I held is gone from my disk: fetch and sum again; what is still there comes at once."""
+        self.failed_here = self.unmasking = False
+        self.held.clear()
+        self.fetching.clear()
+        self.summing.clear()
+        self.recounted.clear()
+        self.checking &= set(self.totals)
+        self.measuring &= set(self.measured)
+        exchange = self.exchange
+        others = {part for part in exchange.parts if part[0] != exchange.me}
+        exchange.parts -= others
+        exchange.asked -= others
 
     @property
     def sums(self) -> tuple[BlobRef, ...] | None:
@@ -94,6 +109,19 @@ class Gathering:
     def has_seeds(self) -> bool:
         """Whether the masks towards those left out can be taken off."""
         return not self.left_out or set(self.members) <= set(self.seeds)
+
+    def new_shares(self, shares: Shares) -> Shares:
+        """Those of a frame that are not known."""
+        known = dict(self.shares[shares.member].shares) if shares.member in self.shares else {}
+        news = tuple(pair for pair in shares.shares if pair[0] not in known)
+        return Shares(shares.round, shares.survivors, shares.member, news)
+
+    def add_shares(self, shares: Shares) -> None:
+        """Verified shares of one holder, besides those that are known."""
+        known = self.shares[shares.member].shares if shares.member in self.shares else ()
+        pairs = dict((*known, *shares.shares))
+        merged = tuple((dealer, pairs[dealer]) for dealer in sorted(pairs))
+        self.shares[shares.member] = Shares(shares.round, shares.survivors, shares.member, merged)
 
     def shares_of(self, member: MemberId) -> dict[int, bytes]:
         """Released shares of a survivor's self-mask, by the place on its polynomial."""

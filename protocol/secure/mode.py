@@ -10,6 +10,8 @@
 Never both kinds for one member of one roster: who has a member's pair seeds and its self-mask reads its update.
 """
 
+from collections import Counter
+
 from folkmoot.protocol.attempts import Attempts
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.context import Context
@@ -19,6 +21,7 @@ from folkmoot.protocol.events import (
     Aggregated,
     Checked,
     Encoded,
+    GatheringFailed,
     Measured,
     PartArrived,
     PartFailed,
@@ -73,6 +76,7 @@ class SecureMode:
         self._ballot = state.ballot
         self._gatherings: dict[Digest, Gathering] = {}
         self._released: dict[Digest, Digest] = {}
+        self._shares_released: set[Digest] = set()
         self._early = Waiting()
         self._known: set[Digest] = set()
         self._summing = Summing(context, state, attempts, self._ballot)
@@ -132,6 +136,8 @@ class SecureMode:
             assert isinstance(exchange, MaskedExchange)
             exchange.retry()
         for gathering in self._gatherings.values():
+            if gathering.failed_here:
+                gathering.begin_anew()
             self._summing.retry(gathering)
 
     def take(self, event: Delivered) -> None:
@@ -145,6 +151,9 @@ class SecureMode:
                 if (gathering := self._gatherings.get(event.survivors)) is not None:
                     self._state.progress_at = self._context.now
                     self._summing.take(gathering, event)
+            case GatheringFailed(survivors=survivors):
+                if survivors in self._gatherings:
+                    self._gatherings[survivors].failed_here = True
             case Aggregated(survivors=survivors, sums=sums, model=model):
                 self._state.results[survivors] = (sums, model)
             case _:
@@ -232,9 +241,9 @@ class SecureMode:
         # [IGNORE] They are known
         if seeds.member in gathering.seeds:
             raise Ignore("seeds already known")
-        # [REJECT] They come from a survivor
-        if seeds.member not in gathering.members:
-            raise Reject("seeds of a member that does not survive")
+        # [REJECT] They come from a survivor, and somebody was left out
+        if seeds.member not in gathering.members or not gathering.left_out:
+            raise Reject("seeds of a member that does not survive, or though nobody was left out")
         exchange = gathering.exchange
         context = self._mask_context(exchange)
         commitment = exchange.commitment_of(seeds.member)
@@ -242,14 +251,15 @@ class SecureMode:
         gathering.seeds[seeds.member] = seeds
 
     def _take_shares(self, gathering: Gathering, shares: Shares) -> None:
-        # [IGNORE] They are known
-        if shares.member in gathering.shares:
-            raise Ignore("shares already known")
         # [REJECT] They come from a roster member
         if shares.member not in gathering.exchange.members:
             raise Reject("shares of a member that is not in the roster")
-        verify_shares(shares, {one: gathering.exchange.commitment_of(one) for one in gathering.members})
-        gathering.shares[shares.member] = shares
+        # [IGNORE] They are known. One by one: a dealer knows its share of everybody's, and could send it in their names
+        news = gathering.new_shares(shares)
+        if not news.shares:
+            raise Ignore("shares already known")
+        verify_shares(news, {one: gathering.exchange.commitment_of(one) for one in gathering.members})
+        gathering.add_shares(news)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -315,7 +325,7 @@ class SecureMode:
     def _release_shares(self, gathering: Gathering) -> None:
         """Against the opening: my shares of the survivors' self-masks."""
         me, exchange = self._context.me, gathering.exchange
-        if me in gathering.shares or not self._may_release(gathering):
+        if gathering.digest in self._shares_released or not self._may_release(gathering):
             return
         shares = tuple(
             (member, share)
@@ -325,7 +335,8 @@ class SecureMode:
         if me in exchange.members and shares:
             frame = Shares(self._state.round, gathering.digest, me, shares)
             self._release(gathering, frame)
-            gathering.shares[me] = frame
+            self._shares_released.add(gathering.digest)
+            gathering.add_shares(frame)
 
     def _unmask(self, gathering: Gathering, sums: Digest) -> None:
         """With enough shares of everybody: take the masks off."""
@@ -356,6 +367,11 @@ class SecureMode:
         """I hold all sums and seeds, and no fingerprint is lost with its member."""
         gathering = self._gathering(survivors.digest)
         return gathering is not None and gathering.has_seeds and self._summing.can_finish(gathering)
+
+    def suspects(self) -> Counter[MemberId]:
+        """Who kept certified sets of earlier attempts from their end."""
+        failed = [one for one in self._gatherings.values() if one.exchange.attempt < self._state.attempt]
+        return Counter(member for gathering in failed for member in self._summing.suspects(gathering))
 
     # --- lock and record ------------------------------------------------------------------------------------
 
@@ -410,6 +426,8 @@ class SecureMode:
                 self._restore_gathered(survivors, unmasking)
             case Released(roster=roster, frame=frame):
                 self._released[roster] = frame.survivors
+                if isinstance(frame, Shares):
+                    self._shares_released.add(frame.survivors)
                 self._restore_released(frame)
             case _:
                 pass
@@ -429,7 +447,7 @@ class SecureMode:
         if isinstance(frame, Seeds):
             gathering.seeds[frame.member] = frame
         else:
-            gathering.shares[frame.member] = frame
+            gathering.add_shares(frame)
 
     def frames_to_repeat(self) -> list[Frame]:
         """Of every set: the sums that are claimed, all fingerprints on mine, and what was released."""

@@ -23,6 +23,7 @@ from folkmoot.protocol.secure.fingerprint import verify
 from folkmoot.protocol.secure.gathering import Gathering, decode_values, encode_values
 from folkmoot.protocol.secure.verify import check_fingerprint, check_sum
 from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.validation import MAX_ATTEMPTS_AHEAD
 
 Step: TypeAlias = PartsSummed | SumArrived | SumFailed | Checked | Measured
 
@@ -51,16 +52,22 @@ class Summing:
     # --- what dies with a member ----------------------------------------------------------------------------
 
     def can_finish(self, gathering: Gathering) -> bool:
-        """Whether all sums are here, and every survivor's fingerprint is, or can be had.
+        """Whether all sums are here, and whatever else finishing takes is, or can be had.
 
         A member that is up but silent is trusted with one attempt more.
         """
-        sums = gathering.sums_digest
-        if sums is None:
+        if gathering.sums is None:
             return False
         patient = self._state.attempt - gathering.exchange.attempt <= 1
-        lost = self._without_fingerprint(gathering, sums)
-        return not any(member in self._context.down or not patient for member in lost)
+        return not any(member in self._context.down or not patient for member in self.suspects(gathering))
+
+    def suspects(self, gathering: Gathering) -> set[MemberId]:
+        """Survivors that keep the set from its end: who owes a fingerprint, a part that is wanted, or pair seeds."""
+        exchange, me = gathering.exchange, self._context.me
+        silent = self._without_fingerprint(gathering, gathering.sums_digest)
+        withheld = {member for member, _ in exchange.wanted - exchange.parts if member in gathering.members}
+        seedless = set(gathering.members) - set(gathering.seeds) if gathering.left_out else set()
+        return (silent | withheld | seedless) - {me}
 
     def _without_fingerprint(self, gathering: Gathering, sums: Digest | None) -> set[MemberId]:
         """Survivors that have given none, and one of whose shards is not here to be measured."""
@@ -196,6 +203,9 @@ class Summing:
         # [IGNORE] It is known
         if self._knows(gathering, signed):
             raise Ignore("already known")
+        # [IGNORE] It is absurdly far ahead, and would only fill memory
+        if isinstance(body, Fingerprint) and body.attempt > self._state.attempt + MAX_ATTEMPTS_AHEAD:
+            raise Ignore("fingerprint too far ahead")
         # [REJECT] It is of this federation and round
         if (body.federation, body.round) != (self._context.federation.id, self._state.round):
             raise Reject(f"{type(body).__name__} of another federation or round")

@@ -234,9 +234,8 @@ def test_a_damaged_shard_is_never_summed(found: Found) -> None:
     member = town.members[0]
     place = member.archive.masked(0).place(commitments[2].body.shards[0])  # type: ignore[union-attr]
     place.write_bytes(bytes([place.read_bytes()[0] ^ 1]) + place.read_bytes()[1:])
-    with pytest.raises(ArchiveError, match="damaged"):
+    with pytest.raises(ArchiveError, match="damaged, removed"):
         member.sums.sum_parts(SumParts(survivors, commitments, 0))
-    place.unlink()
     with pytest.raises(ArchiveError, match="No such file"):
         member.sums.sum_parts(SumParts(survivors, commitments, 0))
 

@@ -158,3 +158,24 @@ def test_shards_that_are_not_those_committed_to_are_refused(tmp_path: Path) -> N
     federation = tell(tmp_path, ServesAnother, survives=False)
     for house in honest_houses(federation):
         assert house.once.counts()["bad blob"] >= 1
+
+
+class LosesSums(MaskedSums):
+    """A member whose disk loses a sum before it is checked; no liar, but it used to be stuck until a restart."""
+
+    lost = 0
+
+    def check(self, effect: Check) -> Checked:
+        if self.lost < 2:
+            self.lost += 1
+            for ref in effect.sums:
+                self._archive.place(ref.root).unlink(missing_ok=True)
+        return super().check(effect)
+
+
+def test_a_member_that_loses_sums_fetches_them_again(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        federation = tell(tmp_path, LosesSums, survives=True)
+    assert any("cannot go on" in str(line.get("event")) for line in logs)
+    assert not any(house.watched.accusations for house in federation.houses)
+    assert BOB in federation.houses[0].watched.rounds[ROUNDS].participants
