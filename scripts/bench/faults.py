@@ -168,7 +168,7 @@ def main(nodes: int, kills: int, length: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         testnet = [sys.executable, "-m", "folkmoot.node.cli", "testnet"]
-        options = ["--nodes", str(nodes), "--rounds", "100000", "--home", str(home)]
+        options = ["--nodes", str(nodes), "--rounds", "100000", "--mode", "open", "--home", str(home)]
         try:
             subprocess.run([*testnet, "up", *options], check=True, stdout=subprocess.DEVNULL)
             federation, rng, rows = Federation(TestnetHome(home)), random.Random(0), []
