@@ -133,6 +133,7 @@ class Attempts:
         if quiet < timeout / 2 and self._state.elapsed < MAX_STRETCH * timeout:
             self.start_timer("attempt", timeout - quiet)  # a slow link is no reason to begin again
         elif self._enough_up:
+            self._state.timed_out.add(self._state.attempt)
             self._enter(self._state.attempt + 1)
         else:
             self.start_timer("attempt", timeout)

@@ -45,6 +45,7 @@ class RoundState:
         self.quorum_ready_at: float | None = None
         self.attempt_began: float | None = None
         self.progress_at = context.now
+        self.timed_out: set[Attempt] = set()
         self._order = context.federation.proposers(round_, base.root)
 
     @property

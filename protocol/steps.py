@@ -136,12 +136,16 @@ class Steps:
         readies, down = self._state.readies, self._context.down
         present = [member for member in sorted(readies) if member not in down]
         chosen = present if len(present) >= self._state.quorum else sorted(readies)
-        suspects = self._mode.suspects()
         needed = max(self._state.quorum, self._context.charter.survivors_needed)
-        for member, _ in suspects.most_common():
+        for member in self._suspects():
             if member in chosen and len(chosen) > needed:
                 chosen.remove(member)
         return tuple(readies[member] for member in chosen)
+
+    def _suspects(self) -> list[MemberId]:
+        """Who failed most often first; of equals, in each attempt another one, for suspicion is no proof."""
+        counts, members = self._mode.suspects(), len(self._context.members)
+        return sorted(counts, key=lambda one: (-counts[one], (one - self._state.attempt) % members))
 
     # --- proposal, vote, lock -------------------------------------------------------------------------------
 

@@ -369,12 +369,12 @@ class SecureMode:
         return gathering is not None and gathering.has_seeds and self._summing.can_finish(gathering)
 
     def suspects(self) -> Counter[MemberId]:
-        """Who kept certified sets of earlier attempts from their end, for as long as an attempt lasts.
+        """Who kept certified sets from their end until an attempt's time was over here.
 
-        A set that was given up early, over a death or a lie, left the others no time to be heard.
+        What was given up before, over a death or a lie, left the others no time to be heard.
         """
-        timed_out = (one for one in self._gatherings.values() if not one.given_up and not one.accused)
-        failed = [one for one in timed_out if one.exchange.attempt < self._state.attempt]
+        latest = max(self._state.timed_out, default=-1)
+        failed = [one for one in self._gatherings.values() if one.exchange.attempt <= latest]
         return Counter(member for gathering in failed for member in self._summing.suspects(gathering))
 
     # --- lock and record ------------------------------------------------------------------------------------

@@ -62,9 +62,13 @@ class Summing:
         return not any(member in self._context.down or not patient for member in self.suspects(gathering))
 
     def suspects(self, gathering: Gathering) -> set[MemberId]:
-        """Survivors that keep the set from its end: who owes a fingerprint, a part that is wanted, or pair seeds."""
+        """Survivors that keep the set from its end: who owes a fingerprint (since I gave mine, or it is away), a part
+        that is wanted, or pair seeds.
+        """
         exchange, me = gathering.exchange, self._context.me
         silent = self._without_fingerprint(gathering, gathering.sums_digest)
+        if all(survivors != gathering.digest for survivors, _ in self._ballot.my_prints.values()):
+            silent &= self._context.down
         withheld = {member for member, _ in exchange.wanted - exchange.parts if member in gathering.members}
         seedless = set(gathering.members) - set(gathering.seeds) if gathering.left_out else set()
         return (silent | withheld | seedless) - {me}
