@@ -6,7 +6,7 @@ same again. One mask must never meet two updates: only the update that READY was
 """
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
@@ -26,7 +26,8 @@ from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.events import Encoded
 from folkmoot.protocol.messages import Ready, Roster, SurvivorSet
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
-from folkmoot.protocol.secure.dealing import NO_KEY, mask_context, shard_layout, shards_root
+from folkmoot.protocol.secure.circles import Circles
+from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingEncoder, member_weight
 from folkmoot.protocol.secure.keystream import SEED_SIZE
 from folkmoot.protocol.secure.masks import (
@@ -99,10 +100,10 @@ class Masking:
         the one that my READY was said for; `ArchiveError`, `StoreError`.
         """
         disclosure, secret = self._promised(terms)
-        context = mask_context(self._federation.id, self._charter, roster, round_)
-        members = [signed.member for signed in terms.readies]
-        seeds, unusable = self._pair_seeds(context, secret, terms)
-        polynomial = self_polynomial(context, secret, self._me, self._charter.threshold)
+        circles = Circles.of_roster(self._federation, roster, terms)
+        context, circle = circles.context(self._me), circles.circle(self._me)
+        seeds, unusable = self._pair_seeds(context, secret, circle, terms)
+        polynomial = self_polynomial(context, secret, self._me, circles.group(self._me).threshold)
         masks = (
             self_mask(self_seed(context, self._me, polynomial[0])),
             *(pair_mask(seed, self._me, peer) for peer, seed in seeds.items()),
@@ -116,9 +117,9 @@ class Masking:
             key=NO_KEY,
             shards=roots,
             shares=commit(polynomial),
-            seeds=tuple(self._seed_commitment(context, peer, seeds.get(peer)) for peer in members),
-            dealt=tuple(share(polynomial, member + 1) for member in members),
-            pair_seeds=tuple(seeds.get(peer, NO_SEED) for peer in members),
+            seeds=tuple(self._seed_commitment(context, peer, seeds.get(peer)) for peer in circle),
+            dealt=tuple(share(polynomial, member + 1) for member in circle),
+            pair_seeds=tuple(seeds.get(peer, NO_SEED) for peer in circle),
         )
         return encoded, unusable
 
@@ -136,9 +137,9 @@ class Masking:
         raise TrainerError("model", "the journal does not say which update READY was said for")
 
     def _pair_seeds(
-        self, context: MaskContext, secret: bytes, terms: Roster
+        self, context: MaskContext, secret: bytes, circle: Sequence[MemberId], terms: Roster
     ) -> tuple[dict[MemberId, bytes], tuple[MemberId, ...]]:
-        """The seed that I have in common with each other member, and whose keys give none.
+        """The seed that I have in common with each other member of my circle, and whose keys give none.
 
         For such a key there is a seed that only I know (with my own key in its place), to which its owner cannot commit
         as well: it disagrees with me, as with all others, so it is left out of the sum, and this seed is released like
@@ -148,7 +149,7 @@ class Masking:
         for signed in terms.readies:
             assert isinstance(signed.body, Ready)
             peer = signed.member
-            if peer == self._me:
+            if peer == self._me or peer not in circle:
                 continue
             try:
                 seeds[peer] = pair_seed(context, secret, self._me, peer, signed.body.mask_key)
@@ -206,7 +207,7 @@ class Masking:
 
     def decided(self, survivors: SurvivorSet) -> None:
         """A quorum opens the sum of these survivors."""
-        if any(survivor.member == self._me for survivor in survivors.survivors):
+        if self._me in survivors.members:
             self._residuals.decide(survivors.round, survivors.roster)
 
     def closed(self, round_: Round, *, included: bool) -> None:

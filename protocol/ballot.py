@@ -6,6 +6,7 @@ are verified before anything gets here, and the caller journals what it signs be
 
 from collections import defaultdict
 
+from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.messages import Certificate, Lock, Opening, Signed, SurvivorSet, Vote
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 
@@ -13,9 +14,9 @@ from folkmoot.protocol.types import Attempt, Digest, MemberId
 class Ballot:
     """What I know of everybody's votes and locks, and what I may still sign."""
 
-    def __init__(self, me: MemberId, quorum: int) -> None:
+    def __init__(self, me: MemberId, groups: Groups) -> None:
         self._me = me
-        self._quorum = quorum
+        self._groups = groups
         self._sets: dict[Digest, SurvivorSet] = {}
         self._votes: defaultdict[tuple[Attempt, Digest], dict[MemberId, Signed]] = defaultdict(dict)
         self._locks: defaultdict[tuple[Attempt, Digest, Digest], dict[MemberId, Signed]] = defaultdict(dict)
@@ -53,22 +54,27 @@ class Ballot:
             self.my_locks[lock.attempt] = (lock.survivors, lock.sums)
 
     def certificates(self) -> list[tuple[Attempt, Digest]]:
-        """(attempt, set) with Q votes *of that attempt on that set*, highest attempt first."""
-        full = [key for key, votes in self._votes.items() if len(votes) >= self._quorum]
-        return sorted(full, reverse=True)
+        """(attempt, set) with a quorum's votes *of that attempt on that set*, highest attempt first.
+
+        Only of sets that were shown: who is in a set decides what a quorum of it is (`Groups.are_quorum`).
+        """
+        return sorted(filter(self._is_full, self._votes), reverse=True)
+
+    def _is_full(self, key: tuple[Attempt, Digest]) -> bool:
+        survivors, votes = self._sets.get(key[1]), self._votes.get(key, {})
+        return survivors is not None and self._groups.are_quorum(votes, survivors.members)
 
     def certificate(self, attempt: Attempt, digest: Digest) -> Certificate | None:
-        """The certificate itself, once the set that it names was shown."""
-        votes, survivors = self._votes.get((attempt, digest), {}), self._sets.get(digest)
-        if survivors is None or len(votes) < self._quorum:
+        """The certificate itself."""
+        if not self._is_full((attempt, digest)):
             return None
-        return Certificate(survivors, _sorted(votes))
+        return Certificate(self._sets[digest], _sorted(self._votes[attempt, digest]))
 
     def opening(self) -> Opening | None:
         """Q locks of one attempt on the same set and sums: final, whenever it turns up."""
         for (_, digest, _), locks in self._locks.items():
             survivors = self._sets.get(digest)
-            if len(locks) >= self._quorum and survivors is not None:
+            if len(locks) >= self._groups.quorum and survivors is not None:
                 return Opening(survivors, _sorted(locks))
         return None
 

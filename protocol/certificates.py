@@ -4,11 +4,12 @@ Each check is one comment and one `if`; what fails raises `Reject`.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import Reject
+from folkmoot.protocol.groups import Groups, draw_groups
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.merkle import leaf_hash, root
 from folkmoot.protocol.messages import (
@@ -45,6 +46,10 @@ class Federation:
     def config(self) -> Digest:
         """The digest of the configuration in force; the charter's own until an amendment."""
         return self.charter.digest
+
+    def groups(self, round_: Round) -> Groups:
+        """Who shares masks with whom in this round."""
+        return draw_groups(self.charter, self.id, round_)
 
     def proposers(self, round_: Round, base: Digest) -> tuple[MemberId, ...]:
         """The order in which members propose; drawn by the beacon H(federation, round, previous model digest)."""
@@ -149,12 +154,21 @@ def verify_survivors(survivors: SurvivorSet, roster: Signed, federation: Federat
         raise Reject("survivor set names another roster")
     if (survivors.round, survivors.base, survivors.config) != (body.round, body.base, federation.config):
         raise Reject("survivor set of another round, base or configuration than its roster")
-    # [REJECT] Survivors are roster members in ascending order, at least a quorum (secure mode: and k_min)
-    members = [survivor.member for survivor in survivors.survivors]
-    if members != sorted(set(members)) or not set(members) <= set(roster_members(body)):
+    # [REJECT] Survivors are roster members in ascending order
+    members = survivors.members
+    if list(members) != sorted(set(members)) or not set(members) <= set(roster_members(body)):
         raise Reject("survivors are not distinct roster members in ascending order")
-    if len(members) < federation.charter.survivors_needed:
-        raise Reject(f"{len(members)} survivors, {federation.charter.survivors_needed} are needed")
+    _check_crowds(members, federation.groups(survivors.round))
+
+
+def _check_crowds(members: Collection[MemberId], groups: Groups) -> None:
+    # [REJECT] They are a quorum, and of each group that is in it there are enough (secure mode: `k_min` too)
+    if len(members) < groups.quorum:
+        raise Reject(f"{len(members)} survivors, {groups.quorum} are needed")
+    for group in groups:
+        staying = len(set(group.members).intersection(members))
+        if 0 < staying < group.needed:
+            raise Reject(f"{staying} survivors of group {group.number}, {group.needed} are needed, or none")
 
 
 def _verify_quorum(
@@ -185,6 +199,10 @@ def verify_certificate(certificate: Certificate, federation: Federation, verifie
     # [REJECT] The votes are on the set that is shown, in this federation
     if (vote.federation, vote.round, vote.survivors) != (federation.id, survivors.round, survivors.digest):
         raise Reject("certificate votes are not on the survivor set that it shows")
+    # [REJECT] Of each group that survives a quorum voted: they hold the shares that open its self-masks
+    voters = [signed.member for signed in certificate.votes]
+    for group in federation.groups(survivors.round).lacking(voters, survivors.members):
+        raise Reject(f"certificate without a quorum of group {group.number}, whose members survive")
     return vote.attempt
 
 

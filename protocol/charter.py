@@ -22,11 +22,23 @@ from folkmoot.protocol.types import Digest, MemberId, Round
 MAX_SUMMED = 32
 """Members whose updates have an exact sum: 33 bits a value, 16 a weight, 53 in all (`ring.check_headroom`)."""
 
+MAX_MEMBERS = 256
+"""Members of a federation."""
+
+MAX_ATTESTERS = 31
+"""Members whose signatures the contract counts."""
+
 MAX_GROUP = 16
-"""Members whose masked updates are summed at once; their sums have four bits more than the ring."""
+"""Members of the largest group, all of whom share masks with one another."""
 
 MIN_GROUP = 3
-"""Members of a federation in secure mode: of two each would know the other's update."""
+"""Members of the smallest: of two each would know the other's update."""
+
+USUAL_GROUP = 8
+"""Members of a group, if they are too many for one group and the charter does not say how many it wants."""
+
+MAX_ON_8_BITS = 16
+"""Members whose sums leave room for values on the 8-bit ring: 3 bits each."""
 
 READY_SIZE = 680
 """Bytes that a signed READY takes at most, besides one per tensor."""
@@ -145,11 +157,13 @@ class Averaging(_Terms, frozen=True, kw_only=True):
 class Secrecy(_Terms, frozen=True, kw_only=True):
     """What secure mode needs besides: PROTOCOL section 4.
 
-    `ring` bits a value; `k_min` survivors at least (0: max(3, f + 2)); `threshold` shares that open a self-mask (0:
-    Q - f); mask keys live for `epoch` rounds, and are kept for `dispute_epochs` more.
+    `ring` bits a value; members share masks within groups of about `group_size` (0: all in one up to 16 members, else
+    8); of each group `k_min` survivors at least (0: max(3, f + 2)); `threshold` shares that open a self-mask (0: Q - f;
+    both of the group); mask keys and groups live for `epoch` rounds, and keys are kept for `dispute_epochs` more.
     """
 
     ring: Literal[8, 16, 32] = 16
+    group_size: Annotated[int, Meta(ge=0, le=MAX_GROUP)] = 0
     k_min: Annotated[int, Meta(ge=0, le=256)] = 0
     threshold: Annotated[int, Meta(ge=0, le=256)] = 0
     epoch: Positive = 50
@@ -214,19 +228,14 @@ class Charter(_Terms, frozen=True, kw_only=True):
         return self.averaging.mode == "secure"
 
     @property
-    def survivors_needed(self) -> int:
-        """How many updates a sum must hold: a quorum's, and in secure mode a crowd to hide in (`k_min`)."""
-        return max(self.quorum, self.k_min) if self.is_secure else self.quorum
-
-    @property
-    def k_min(self) -> int:
-        """Secure mode: how many updates must at least be hidden in a sum, so that f colluders still see a crowd."""
-        return self.secrecy.k_min or max(3, self.faults + 2)
-
-    @property
-    def threshold(self) -> int:
-        """t, the shares that open a self-mask: f colluders have too few, Q voters without f of them enough."""
-        return self.secrecy.threshold or self.quorum - self.faults
+    def group_sizes(self) -> tuple[int, ...]:
+        """Members of each group that shares masks, as even as can be; in open mode everybody is in one."""
+        members = len(self.members)
+        if not self.is_secure:
+            return (members,)
+        usual = members if members <= MAX_GROUP else USUAL_GROUP
+        count = max(members // (self.secrecy.group_size or usual), -(-members // MAX_GROUP), 1)
+        return tuple(members * (at + 1) // count - members * at // count for at in range(count))
 
     def epoch_of(self, round_: Round) -> int:
         """The epoch, from 0, whose mask keys `round_` uses."""
@@ -261,9 +270,25 @@ def quorum(members: int) -> int:
     return (members + max_faults(members)) // 2 + 1
 
 
+def crowd(members: int, k_min: int = 0) -> int:
+    """Updates of a group of so many that must at least be hidden in a sum, so that f colluders still see a crowd.
+
+    `k_min`: what the charter says, 0 for the default max(3, f + 2). PROTOCOL section 4.
+    """
+    return k_min or max(3, max_faults(members) + 2)
+
+
+def shares_to_open(members: int, threshold: int = 0) -> int:
+    """t, the shares that open a self-mask in a group of so many: f colluders have too few, Q voters without f enough.
+
+    `threshold`: what the charter says, 0 for the default Q - f. PROTOCOL section 4.
+    """
+    return threshold or quorum(members) - max_faults(members)
+
+
 def default_mode(members: int) -> Literal["open", "secure"]:
     """What a draft for so many members proposes: secure mode where it takes them."""
-    return "secure" if MIN_GROUP <= members <= MAX_GROUP else "open"
+    return "secure" if members >= MIN_GROUP else "open"
 
 
 def parse_charter(text: str, source: str = "charter.toml") -> Charter:
@@ -279,10 +304,13 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
         values = [getattr(member, what) for member in charter.members]
         if len(set(values)) != len(values):
             raise CharterError(f"{source}: two members share one {what}; every member needs its own")
-    if not 1 <= len(charter.members) <= 256:
-        raise CharterError(f"{source}: {len(charter.members)} members; a federation has 1 to 256")
-    if not 1 <= len(charter.attesters) <= 31:
-        raise CharterError(f"{source}: {len(charter.attesters)} attesters; the contract takes 1 to 31")
+    if not 1 <= len(charter.members) <= MAX_MEMBERS:
+        raise CharterError(f"{source}: {len(charter.members)} members; a federation has 1 to {MAX_MEMBERS}")
+    if not 1 <= len(charter.attesters) <= MAX_ATTESTERS:
+        raise CharterError(
+            f"{source}: {len(charter.attesters)} attesters; the contract takes 1 to {MAX_ATTESTERS}: set "
+            "attester = false for the other members"
+        )
     names = [tensor.name for tensor in charter.model.tensors]
     if not names or len(set(names)) != len(names):
         raise CharterError(f"{source}: model.tensors must name each tensor once, and at least one")
@@ -301,29 +329,45 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
 
 
 def _check_secrecy(charter: Charter, source: str) -> None:
-    members, faults = len(charter.members), charter.faults
-    if not MIN_GROUP <= members <= MAX_GROUP:
+    members, secrecy = len(charter.members), charter.secrecy
+    if members < MIN_GROUP:
         raise CharterError(
-            f"{source}: {members} members in secure mode, which takes {MIN_GROUP} (of two each would know the "
-            f"other's update) to {MAX_GROUP}: set averaging.mode = 'open', or found a federation of another size"
+            f"{source}: {members} members in secure mode, which takes {MIN_GROUP} or more (of two each would know the "
+            "other's update): set averaging.mode = 'open'"
         )
-    if not 3 <= charter.survivors_needed <= members:
+    if secrecy.ring == 8 and members > MAX_ON_8_BITS:
         raise CharterError(
-            f"{source}: secrecy.k_min = {charter.secrecy.k_min}: a sum needs 3 survivors or more to hide anybody, and "
-            f"there are {members} members"
+            f"{source}: secrecy.ring = 8 has room for the sums of {MAX_ON_8_BITS} members, not of {members}: "
+            "set it to 16 or 32"
         )
-    least = max(2, faults + 1)
-    if not least <= charter.threshold <= charter.quorum:
+    for size in sorted(set(charter.group_sizes)):
+        _check_group(size, secrecy, source)
+
+
+def _check_group(size: int, secrecy: Secrecy, source: str) -> None:
+    if size < MIN_GROUP:
         raise CharterError(
-            f"{source}: secrecy.threshold = {charter.threshold}: it must be at least {least} (or colluders could "
-            f"unmask) and at most the quorum {charter.quorum} (or nobody could)"
+            f"{source}: secrecy.group_size = {secrecy.group_size}: of two each would know the other's update; the "
+            f"smallest group has {MIN_GROUP} members"
+        )
+    needed = max(quorum(size), crowd(size, secrecy.k_min))
+    if not 3 <= needed <= size:
+        raise CharterError(
+            f"{source}: secrecy.k_min = {secrecy.k_min}: a sum needs 3 survivors or more to hide anybody, and "
+            f"a group has {size} members"
+        )
+    least, threshold = max(2, max_faults(size) + 1), shares_to_open(size, secrecy.threshold)
+    if not least <= threshold <= quorum(size):
+        raise CharterError(
+            f"{source}: secrecy.threshold = {threshold}: in a group of {size} it must be at least {least} (or "
+            f"colluders could unmask) and at most the quorum {quorum(size)} (or nobody could)"
         )
 
 
 def _check_sizes(charter: Charter, source: str) -> None:
     """Sums must fit the ring, and a roster with everybody's READY one frame."""
     members, tensors = len(charter.members), len(charter.model.tensors)
-    if members > MAX_SUMMED:
+    if members > MAX_SUMMED and not charter.is_secure:
         raise CharterError(
             f"{source}: {members} members are too many for exact sums in open mode, which has room for {MAX_SUMMED}"
         )

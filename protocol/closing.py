@@ -66,7 +66,7 @@ class ClosedRounds:
         statement = compute_statement(context.federation, survivors, entry.model.root)
         closed = ClosedRound(entry, statement, struct_hash(statement))
         self._rounds[statement.round] = closed
-        members = tuple(survivor.member for survivor in survivors.survivors)
+        members = survivors.members
         context.note_participants(members)
         measured = _metrics_of(entry.roster)
         context.emit(

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from folkmoot.protocol.certificates import roster_members
+from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.messages import (
     Commitment,
     Omission,
@@ -92,34 +93,42 @@ class Exchange:
 
     def commitments_of(self, survivors: SurvivorSet) -> tuple[Signed, ...]:
         """The survivors' commitments, ascending; only those that are known."""
-        members = (survivor.member for survivor in survivors.survivors)
-        return tuple(self.commitments[member] for member in members if member in self.commitments)
+        return tuple(self.commitments[member] for member in survivors.members if member in self.commitments)
 
     def choose_survivors(
-        self, quorum: int, needed: int, down: Collection[MemberId], patient: bool
+        self, groups: Groups, down: Collection[MemberId], patient: bool
     ) -> tuple[MemberId, ...] | None:
         """Whom to propose: everybody whose payload a quorum holds, or, when it is time, the most it has in common.
 
-        At least `needed` members, else None. `patient` is set until the grace for late payloads is over; members in
-        `down` are not waited for.
+        Of each group enough to survive, or nobody, and a quorum of holders; else None. `patient` is set until the grace
+        for late payloads is over; members in `down` are not waited for.
         """
-        candidates = self.candidates(down)
+        candidates = groups.whole(self.candidates(down))
         awaited = any(member not in self.held and member not in down for member in self.members)
-        while len(candidates) >= needed:
-            enough = self._count_holders(candidates) >= quorum
-            if enough and not (awaited and patient):
+        while len(candidates) >= groups.quorum:
+            holders = self._holders(candidates)
+            if groups.are_quorum(holders, candidates) and not (awaited and patient):
                 return tuple(sorted(candidates))
             if patient:
                 return None
-            candidates.remove(min(candidates, key=self._spread))
+            self._give_up_one(candidates, groups)
+            candidates = groups.whole(candidates)
         return None
 
     def candidates(self, down: Collection[MemberId]) -> set[MemberId]:
         """Whom I could propose: of whom I hold what is mine to hold (a payload outlives its sender)."""
         return set(self.held)
 
-    def _count_holders(self, payloads: Collection[MemberId]) -> int:
-        return sum(all(self._is_held_by(one, member) for member in payloads) for one in self.members)
+    def _give_up_one(self, candidates: set[MemberId], groups: Groups) -> None:
+        """Take away a group of which too few answered, else the member whose payload the fewest hold."""
+        answered = [self._me, *self._receipts]
+        if silent := groups.lacking(answered, candidates):
+            candidates.difference_update(silent[0].members)
+        else:
+            candidates.remove(min(candidates, key=self._spread))
+
+    def _holders(self, payloads: Collection[MemberId]) -> list[MemberId]:
+        return [one for one in self.members if all(self._is_held_by(one, member) for member in payloads)]
 
     def _is_held_by(self, holder: MemberId, member: MemberId) -> bool:
         if holder == self._me:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.hashing import digest
-from folkmoot.protocol.types import Digest, Round
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 MAX_FRAME = 256 * 1024
 """Bytes of the largest frame; what is longer is refused before it is parsed."""
@@ -78,7 +78,7 @@ class Commitment(_Wire, frozen=True, tag="commitment"):
 
     In secure mode the payload is one masked shard for each place in `shards` (their blob roots; `root` is the RFC 6962
     root over them, `size` all their bytes, `key` zero), `shares` are the Feldman commitments to my self-mask's
-    polynomial, and `seeds` bind me to the pair seed that I have with each roster member (zero in my own place).
+    polynomial, and `seeds` bind me to the pair seed that I have with each roster member of my group (zero in my place).
     """
 
     federation: Bytes32
@@ -240,6 +240,11 @@ class SurvivorSet(_Wire, frozen=True):
     config: Bytes32
     roster: Bytes32
     survivors: Annotated[tuple[Survivor, ...], Few]
+
+    @property
+    def members(self) -> tuple[MemberId, ...]:
+        """Who survives, ascending."""
+        return tuple(survivor.member for survivor in self.survivors)
 
     @property
     def digest(self) -> Digest:

@@ -20,14 +20,15 @@ class RoundState:
 
     def __init__(self, context: Context, round_: Round, base: BlobRef, previous: Digest) -> None:
         self.context = context
-        self.quorum = context.charter.quorum
+        self.groups = context.federation.groups(round_)
+        self.quorum = self.groups.quorum
         self.round = round_
         self.base = base
         self.previous = previous
         self.began = context.now
         self.attempt: Attempt = 0
         self.is_secure = context.charter.is_secure
-        self.ballot = (FingerprintBallot if self.is_secure else Ballot)(context.me, self.quorum)
+        self.ballot = (FingerprintBallot if self.is_secure else Ballot)(context.me, self.groups)
         # READY
         self.trained: Trained | None = None
         self.fit_failed = False
@@ -92,7 +93,7 @@ class RoundState:
     def _make_exchange(self, signed: Signed) -> Exchange:
         me = self.context.me
         if self.is_secure:
-            return MaskedExchange(me, signed, self._order, len(self._order))
+            return MaskedExchange(me, signed, self._order, self.context.federation)
         return Exchange(me, signed)
 
     def add_proposal(self, attempt: Attempt, frame: Propose) -> None:

@@ -188,7 +188,7 @@ class Rounds:
         statement = statement_of(final)
         self.closed.adopt(final)
         survivors = self.current.ballot.get_set(statement.survivors)
-        members = tuple(survivor.member for survivor in survivors.survivors) if survivors else ()
+        members = survivors.members if survivors else ()
         included = self._context.me in members
         self._context.emit(Promote(statement.round, final.model, members, statement, included))
 

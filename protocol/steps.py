@@ -136,9 +136,8 @@ class Steps:
         readies, down = self._state.readies, self._context.down
         present = [member for member in sorted(readies) if member not in down]
         chosen = present if len(present) >= self._state.quorum else sorted(readies)
-        needed = max(self._state.quorum, self._context.charter.survivors_needed)
         for member in self._suspects():
-            if member in chosen and len(chosen) > needed:
+            if member in chosen and self._state.groups.can_spare(member, chosen):
                 chosen.remove(member)
         return tuple(readies[member] for member in chosen)
 
@@ -161,8 +160,7 @@ class Steps:
                 self._put_to_vote(survivors, state.exchanges[survivors.roster], certificate)
         elif exchange is not None:
             patient = not self._attempts.is_over("exchange")
-            needed = self._context.charter.survivors_needed
-            members = exchange.choose_survivors(state.quorum, needed, self._context.down, patient)
+            members = exchange.choose_survivors(state.groups, self._context.down, patient)
             if members is not None:
                 self._put_to_vote(self._survivor_set(exchange, members), exchange, None)
 
@@ -185,7 +183,7 @@ class Steps:
         self, survivors: SurvivorSet, exchange: Exchange, certificate: Certificate | None
     ) -> None:
         context, state = self._context, self._state
-        omitted = exchange.omissions({survivor.member for survivor in survivors.survivors})
+        omitted = exchange.omissions(survivors.members)
         body = Proposal(
             context.federation.id, state.round, state.attempt, survivors.digest, omitted_digest(omitted)
         )

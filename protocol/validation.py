@@ -33,6 +33,7 @@ from folkmoot.protocol.messages import (
     encode,
 )
 from folkmoot.protocol.sealing import payload_size
+from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import verify_masked_commitment
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
@@ -99,7 +100,8 @@ def validate_commitment(signed: Signed, view: View, exchange: Exchange) -> None:
     if signed.member not in exchange.members:
         raise Reject("commitment of a member that is not in the roster")
     if view.federation.charter.is_secure:
-        verify_masked_commitment(commitment, exchange.members, view.federation.charter)
+        circles = Circles.of_roster(view.federation, exchange.digest, exchange.roster)
+        verify_masked_commitment(commitment, circles)
     else:
         _validate_open_commitment(commitment, view, exchange)
     view.verifier.verify(signed)
@@ -162,7 +164,7 @@ def validate_propose(frame: Propose, view: View, exchange: Exchange | None) -> N
         return
     verify_survivors(survivors, exchange.signed, view.federation)
     # [REJECT] Omitted are exactly the roster members that do not survive
-    left_out = set(exchange.members) - {survivor.member for survivor in survivors.survivors}
+    left_out = set(exchange.members) - set(survivors.members)
     if [omission.member for omission in frame.omitted] != sorted(left_out):
         raise Reject("proposal does not name each omitted member once")
 

@@ -73,7 +73,7 @@ _LIMITS = (
 """Constants of folkmoot.protocol that the specification names, and what they are."""
 
 _SECURE_LIMITS = (
-    ("layout.MAX_MEMBERS", "members of the largest group"),
+    ("charter.MAX_GROUP", "members of the largest group"),
     ("layout.BLOCK", "values of the weight block; shards begin and end at multiples of it"),
     ("keystream.SEED_SIZE", "bytes of a mask's or a challenge's seed"),
     ("sharing.SCALAR_SIZE", "bytes of a share"),

@@ -219,7 +219,8 @@ class _Dispute:
                 given[other][answer.member] = given[answer.member][other] = seed
         known = {}
         for member in self._named:
-            silent = set(self._round.members) - set(given[member]) - {member}
+            sharing = set(self._round.members).intersection(self._round.circles.circle(member))
+            silent = sharing - set(given[member]) - {member}
             if silent:
                 names = ", ".join(map(self._frame.name, sorted(silent)))
                 what = f"{self._frame.name(member)} stays hidden: no good answer of {names}"

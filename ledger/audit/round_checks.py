@@ -140,7 +140,7 @@ def check_commitments(case: Case, frame: Frame) -> None:
 
 def verify_named_commitments(case: Case, frame: Frame) -> None:
     """What both modes ask of commitments: the survivors', one each, as named, for this round and roster, and signed."""
-    members = [survivor.member for survivor in case.survivors.survivors]
+    members = list(case.survivors.members)
     if [signed.member for signed in case.record.commitments] != members:
         raise RemoteProtocolError("the commitments are not those of the survivors, one each")
     roster = roster_digest(case.record.roster.member, case.roster)

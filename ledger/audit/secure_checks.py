@@ -111,7 +111,7 @@ def masked_round(case: Case, frame: Frame) -> MaskedRound:
     """The round as its record shows it; raises `RemoteProtocolError` if it is none of secure mode."""
     lock = case.record.opening.locks[0].body if case.record.opening.locks else None
     commitments = {commitment.member: commitment for commitment in commitments_of(case)}
-    members = [survivor.member for survivor in case.survivors.survivors]
+    members = list(case.survivors.members)
     if not isinstance(lock, Lock) or sorted(commitments) != members:
         raise RemoteProtocolError("the record has no lock, or not one commitment of each survivor")
     return MaskedRound(frame.federation, case.roster, case.survivors, commitments, lock)

@@ -7,16 +7,17 @@ import msgspec
 
 if TYPE_CHECKING:
     from folkmoot.protocol.charter import Charter
+    from folkmoot.protocol.groups import Group
     from folkmoot.protocol.schema import Schema
 
 
 def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     """The terms and what they mean, as (heading, sentence)."""
-    members, faults, needed = len(terms.members), terms.faults, terms.survivors_needed
+    members, faults = len(terms.members), terms.faults
     model, schedule = terms.model, terms.schedule
     yield "charter", f"{terms.name!r}, digest {terms.digest.hex()}"
     yield "members", ", ".join(member.name for member in terms.members)
-    yield "quorum", f"{terms.quorum} of {members} (Q) decide; {members - needed} may be away"
+    yield "quorum", f"{terms.quorum} of {members} (Q) decide; {_may_be_away(terms)}"
     yield (
         "",
         f"up to {faults} (f) may lie without the others ever deciding two things"
@@ -45,7 +46,7 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
 
 
 def _describe_averaging(terms: "Charter") -> Iterator[tuple[str, str]]:
-    averaging, secrecy = terms.averaging, terms.secrecy
+    averaging = terms.averaging
     if not terms.is_secure:
         yield (
             "averaging",
@@ -57,21 +58,70 @@ def _describe_averaging(terms: "Charter") -> Iterator[tuple[str, str]]:
         f"{averaging.rule}, secure mode: only the sum of all updates is ever seen (the codec is not used)",
     )
     yield "", f"members with {averaging.weight_cap:,} rows or more weigh the same, fewer rows in proportion"
-    needed, faults = terms.survivors_needed, terms.faults
+    yield from _describe_groups(terms)
+
+
+def _describe_groups(terms: "Charter") -> Iterator[tuple[str, str]]:
+    secrecy, sizes = terms.secrecy, terms.group_sizes
+    heading = f"ring of {secrecy.ring} bits; mask keys change every {secrecy.epoch} rounds"
+    if len(sizes) > 1:
+        heading += f", and {len(sizes)} groups of {_range(sizes)} members with them"
+    yield "secrecy", heading
+    for group in _kinds_of_groups(terms):
+        yield from _describe_group(group, f" of each group of {len(group.members)}" if len(sizes) > 1 else "")
+    if len(sizes) > 1:
+        tenth = max(1, len(terms.members) // 10)
+        yield (
+            "",
+            f"if {tenth} of all members collude, some group has more than its f of them in {_chance(sizes, tenth)} of "
+            "all epochs",
+        )
+
+
+def _describe_group(group: "Group", whose: str) -> Iterator[tuple[str, str]]:
+    from folkmoot.protocol.charter import max_faults
+
+    size = len(group.members)
+    faults = max_faults(size)
     yield (
-        "secrecy",
-        f"ring of {secrecy.ring} bits; a sum holds {needed} updates or more (k_min); {terms.threshold} of "
-        f"{len(terms.members)} shares open it; mask keys change every {secrecy.epoch} rounds",
+        "",
+        f"a sum holds {group.needed} updates{whose} or more (k_min); {group.threshold} of {size} shares open it",
     )
     yield (
         "",
-        f"if {faults} (f) members collude, an update hides among those of {needed - faults} honest ones or more",
+        f"if {faults} (f) members{whose} collude, an update hides among those of {group.needed - faults} honest ones "
+        "or more",
     )
-    if terms.threshold > terms.quorum - faults:
+    if group.threshold > group.quorum - faults:
         yield (
             "",
-            f"{faults} silent members can keep a sum from being opened: {terms.threshold} shares are many",
+            f"{faults} silent members{whose} can keep a sum from being opened: {group.threshold} shares are many",
         )
+
+
+def _kinds_of_groups(terms: "Charter") -> list["Group"]:
+    """One group of each size."""
+    from folkmoot.protocol.groups import draw_groups
+
+    drawn = draw_groups(terms, bytes(32), 1)
+    return list({len(group.members): group for group in drawn}.values())
+
+
+def _may_be_away(terms: "Charter") -> str:
+    members, kinds = len(terms.members), _kinds_of_groups(terms)
+    if len(terms.group_sizes) == 1:
+        return f"{members - kinds[0].needed} may be away"
+    return f"{members - terms.quorum} may be away; a group that has too few left sits out"
+
+
+def _chance(sizes: tuple[int, ...], colluders: int) -> str:
+    from folkmoot.protocol.groups import chance_of_capture
+
+    return f"{chance_of_capture(sizes, colluders):.2%}"
+
+
+def _range(sizes: tuple[int, ...]) -> str:
+    return str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
 
 
 def _describe_data(terms: "Charter") -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ PROTOCOL section 2, rule 6, last paragraph: without it one survivor set could be
 from collections import defaultdict
 
 from folkmoot.protocol.ballot import Ballot
+from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.messages import Fingerprint, Signed
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 
@@ -13,8 +14,8 @@ from folkmoot.protocol.types import Attempt, Digest, MemberId
 class FingerprintBallot(Ballot):
     """A `Ballot` that counts fingerprints too, and knows which I may sign."""
 
-    def __init__(self, me: MemberId, quorum: int) -> None:
-        super().__init__(me, quorum)
+    def __init__(self, me: MemberId, groups: Groups) -> None:
+        super().__init__(me, groups)
         self._prints: defaultdict[tuple[Attempt, Digest, Digest], dict[MemberId, Signed]] = defaultdict(dict)
         self.my_prints: dict[Attempt, tuple[Digest, Digest]] = {}
 
@@ -42,7 +43,7 @@ class FingerprintBallot(Ballot):
 
     def is_printed(self, attempt: Attempt, survivors: Digest, sums: Digest) -> bool:
         """Whether a quorum gave its fingerprints on these sums in that attempt."""
-        return len(self._prints.get((attempt, survivors, sums), {})) >= self._quorum
+        return len(self._prints.get((attempt, survivors, sums), {})) >= self._groups.quorum
 
     def may_print(self, attempt: Attempt, survivors: Digest, sums: Digest) -> bool:
         """Whether I may sign a fingerprint on these sums: certified in that attempt, and nothing of mine forbids it."""
@@ -57,7 +58,7 @@ class FingerprintBallot(Ballot):
             return True
         locked_in, locked = self.my_lock[0], self.my_locks[self.my_lock[0]][1]
         return sums == locked or any(
-            attempt > locked_in and key == survivors and other == sums and len(prints) >= self._quorum
+            attempt > locked_in and key == survivors and other == sums and len(prints) >= self._groups.quorum
             for (attempt, key, other), prints in self._prints.items()
         )
 

@@ -5,19 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import Reject
 from folkmoot.protocol.merkle import leaf_hash, root
-from folkmoot.protocol.messages import Commitment, Roster, Seeds, Shares, SurvivorSet
+from folkmoot.protocol.messages import Commitment, Seeds, Shares, SurvivorSet
+from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.masks import Mask, MaskContext, pair_mask, seed_commitment, self_seed
+from folkmoot.protocol.secure.masks import Mask, pair_mask, seed_commitment, self_mask, self_seed
 from folkmoot.protocol.secure.sharing import reconstruct, verify_commitments, verify_share
-from folkmoot.protocol.types import DIGEST_SIZE, Digest, MemberId, Round
+from folkmoot.protocol.types import DIGEST_SIZE, Digest, MemberId
 
 NO_KEY = bytes(DIGEST_SIZE)
 """Stands where open mode has a content key's hash, and where a member would have a pair seed with itself."""
-
-
-def mask_context(federation: Digest, charter: Charter, roster: Digest, round_: Round) -> MaskContext:
-    """What this roster's masks derive from; a re-encoded update has another roster, and never meets the same mask."""
-    return MaskContext(federation, charter.epoch_of(round_), round_, roster, 0)
 
 
 def shard_layout(charter: Charter) -> ShardLayout:
@@ -31,9 +27,9 @@ def shards_root(shards: Sequence[Digest]) -> Digest:
     return root([leaf_hash(shard) for shard in shards])
 
 
-def verify_masked_commitment(commitment: Commitment, members: Sequence[MemberId], charter: Charter) -> None:
-    """Check what a commitment to a masked vector says of itself; raises `Reject`."""
-    layout = shard_layout(charter)
+def verify_masked_commitment(commitment: Commitment, circles: Circles) -> None:
+    """Check what a roster member's commitment to a masked vector says of itself; raises `Reject`."""
+    layout = shard_layout(circles.federation.charter)
     # [REJECT] One root for each shard, under the root over all, of the one size that they have, and no content key
     if len(commitment.shards) != layout.shards or commitment.root != shards_root(commitment.shards):
         raise Reject("commitment to masked shards that its root does not cover")
@@ -41,12 +37,13 @@ def verify_masked_commitment(commitment: Commitment, members: Sequence[MemberId]
     if commitment.size != size or commitment.key != NO_KEY:
         raise Reject(f"commitment to a masked vector of {commitment.size} bytes, or with a content key")
     # [REJECT] As many Feldman commitments as shares open the self-mask, each a point of the group
-    if not verify_commitments(commitment.shares, charter.threshold):
+    if not verify_commitments(commitment.shares, circles.group(commitment.member).threshold):
         raise Reject("commitment without good Feldman commitments")
-    # [REJECT] One pair seed for each roster member, none for itself
-    place = members.index(commitment.member)
-    if len(commitment.seeds) != len(members) or commitment.seeds[place] != NO_KEY:
-        raise Reject("commitment does not bind one pair seed for each roster member")
+    # [REJECT] One pair seed for each member of its circle, none for itself
+    circle = circles.circle(commitment.member)
+    place = circle.index(commitment.member)
+    if len(commitment.seeds) != len(circle) or commitment.seeds[place] != NO_KEY:
+        raise Reject("commitment does not bind one pair seed for each roster member of its group")
 
 
 def is_good_share(commitment: Commitment, recipient: MemberId, value: bytes) -> bool:
@@ -54,47 +51,46 @@ def is_good_share(commitment: Commitment, recipient: MemberId, value: bytes) -> 
     return verify_share(commitment.shares, recipient + 1, value)
 
 
-def left_out(roster: Roster, survivors: SurvivorSet) -> tuple[MemberId, ...]:
-    """The roster members that are not in the set, ascending."""
-    staying = {survivor.member for survivor in survivors.survivors}
-    return tuple(signed.member for signed in roster.readies if signed.member not in staying)
-
-
-def disagree(roster: Roster, commitments: Sequence[Commitment]) -> set[tuple[MemberId, MemberId]]:
+def disagree(circles: Circles, commitments: Sequence[Commitment]) -> set[tuple[MemberId, MemberId]]:
     """Pairs of members (both ways) that committed to different pair seeds: their masks would not cancel."""
-    place = {member: index for index, member in enumerate(signed.member for signed in roster.readies)}
-    return {
-        (one.member, other.member)
+    seeds = {
+        (one.member, peer): seed
         for one in commitments
-        for other in commitments
-        if one.member != other.member and one.seeds[place[other.member]] != other.seeds[place[one.member]]
+        for peer, seed in zip(circles.circle(one.member), one.seeds, strict=True)
+        if peer != one.member
     }
+    return {(one, peer) for (one, peer), seed in seeds.items() if seeds.get((peer, one), seed) != seed}
 
 
-def verify_seeds(
-    seeds: Seeds, roster: Roster, commitment: Commitment, survivors: SurvivorSet, context: MaskContext
-) -> None:
+def bound_seed(circles: Circles, commitment: Commitment, peer: MemberId) -> Digest:
+    """What a member committed to as its seed with a peer of its circle."""
+    return commitment.seeds[circles.circle(commitment.member).index(peer)]
+
+
+def verify_seeds(seeds: Seeds, circles: Circles, commitment: Commitment, survivors: SurvivorSet) -> None:
     """Check the pair seeds that a survivor released against its own commitment; raises `Reject`."""
-    expected = left_out(roster, survivors)
-    # [REJECT] It names exactly the members left out
-    if tuple(member for member, _ in seeds.seeds) != expected:
+    # [REJECT] It names exactly the members of its circle left out
+    if tuple(member for member, _ in seeds.seeds) != circles.left_out(seeds.member, survivors):
         raise Reject("seeds of other members than those left out")
     # [REJECT] Each seed is the one committed to
-    places = {member: index for index, member in enumerate(signed.member for signed in roster.readies)}
     for member, seed in seeds.seeds:
         low, high = sorted((member, seeds.member))
-        if seed_commitment(context, low, high, seed) != commitment.seeds[places[member]]:
+        bound = bound_seed(circles, commitment, member)
+        if seed_commitment(circles.context(member), low, high, seed) != bound:
             raise Reject(
                 f"pair seed of members {low} and {high} is not the one that {seeds.member} committed to"
             )
 
 
-def verify_shares(shares: Shares, commitments: dict[MemberId, Commitment]) -> None:
+def verify_shares(shares: Shares, circles: Circles, commitments: Mapping[MemberId, Commitment]) -> None:
     """Check released shares of survivors' self-masks against the survivors' commitments; raises `Reject`."""
     members = [member for member, _ in shares.shares]
     # [REJECT] Shares of survivors, each once, ascending
     if members != sorted(set(members)) or not set(members) <= set(commitments):
         raise Reject("shares are not of distinct survivors in ascending order")
+    # [REJECT] Who releases them is in the circle of those that dealt them
+    if not set(members) <= set(circles.circle(shares.member)):
+        raise Reject("shares of members of another group")
     # [REJECT] Each lies on its dealer's polynomial
     for member, value in shares.shares:
         if not is_good_share(commitments[member], shares.member, value):
@@ -102,21 +98,21 @@ def verify_shares(shares: Shares, commitments: dict[MemberId, Commitment]) -> No
 
 
 def compute_masks(
-    context: MaskContext,
-    threshold: int,
-    shares: Mapping[MemberId, Mapping[int, bytes]],
-    seeds: Iterable[Seeds],
+    circles: Circles, shares: Mapping[MemberId, Mapping[int, bytes]], seeds: Iterable[Seeds]
 ) -> tuple[Mask, ...]:
     """Every mask that is left in a sum: the survivors' self-masks, and theirs towards those left out.
 
-    `shares` holds, for each survivor, verified shares by their place on its polynomial, `threshold` or more; any of
-    them give the same secret.
+    `shares` holds, for each survivor, verified shares by their place on its polynomial, as many as open it or more;
+    any of them give the same secret.
     """
-    own = [
-        Mask(self_seed(context, member, reconstruct(dict(sorted(of.items())[:threshold]))), 1)
-        for member, of in sorted(shares.items())
-    ]
+    own = [recovered_mask(circles, member, of) for member, of in sorted(shares.items())]
     towards = [
         pair_mask(seed, released.member, member) for released in seeds for member, seed in released.seeds
     ]
     return (*own, *towards)
+
+
+def recovered_mask(circles: Circles, member: MemberId, shares: Mapping[int, bytes]) -> Mask:
+    """A member's self-mask from enough shares of it, by their place on its polynomial."""
+    chosen = dict(sorted(shares.items())[: circles.group(member).threshold])
+    return self_mask(self_seed(circles.context(member), member, reconstruct(chosen)))

@@ -1,25 +1,31 @@
 """The masked shards and shares of one roster: what is mine to hold, and what I hold.
 
 Shard s belongs to the s-th roster member in beacon order, wrapping; every member holds its shards of every vector, and
-a share of every self-mask.
+a share of every self-mask of its circle.
 """
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.events import Encoded
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.messages import Commitment, Share, Signed, SurvivorSet
+from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import disagree
 from folkmoot.protocol.types import MemberId
 
 
 class MaskedExchange(Exchange):
-    """Secure mode: owners pull their shards (`my_shards`), and everybody is dealt a share of everybody's self-mask."""
+    """Secure mode: owners pull their shards (`my_shards`), and members deal shares of self-masks to their circle."""
 
-    def __init__(self, me: MemberId, roster: Signed, order: Sequence[MemberId], shards: int) -> None:
+    def __init__(
+        self, me: MemberId, roster: Signed, order: Sequence[MemberId], federation: Federation
+    ) -> None:
         super().__init__(me, roster)
-        self.shards = shards
+        self.circles = Circles.of_roster(federation, self.digest, self.roster)
+        self.circle = self.circles.circle(me) if me in self.members else ()
+        self.shards = shards = len(order)
         self.order = tuple(member for member in order if member in self.members)
         self.my_shards = tuple(shard for shard in range(shards) if self.owner(shard) == me)
         self.shares: dict[MemberId, Signed] = {}
@@ -36,8 +42,8 @@ class MaskedExchange(Exchange):
         return self.order[shard % len(self.order)]
 
     def place(self, member: MemberId) -> int:
-        """Where a member stands in the roster."""
-        return self.members.index(member)
+        """Where a member stands in my circle."""
+        return self.circle.index(member)
 
     def commitment_of(self, member: MemberId) -> Commitment:
         """What it committed to; raises `KeyError` if that is not known."""
@@ -54,7 +60,8 @@ class MaskedExchange(Exchange):
 
     def is_complete(self, member: MemberId) -> bool:
         """Whether I hold all of this member that is mine to hold."""
-        return member in self.shares and all((member, shard) in self.parts for shard in self.my_shards)
+        has_share = member in self.shares or member not in self.circle
+        return has_share and all((member, shard) in self.parts for shard in self.my_shards)
 
     def has_parts(self, members: Sequence[MemberId], shard: int) -> bool:
         """Whether I hold that shard of all these members."""
@@ -92,9 +99,8 @@ class MaskedExchange(Exchange):
 
     def holds(self, survivors: SurvivorSet) -> bool:
         """Whether I hold what is mine to hold of the set, and its masks cancel."""
-        members = {survivor.member for survivor in survivors.survivors}
-        return super().holds(survivors) and not self._quarrels(members)
+        return super().holds(survivors) and not self._quarrels(set(survivors.members))
 
     def _quarrels(self, members: set[MemberId]) -> Counter[MemberId]:
         commitments = [self.commitment_of(member) for member in sorted(members)]
-        return Counter(one for one, _ in disagree(self.roster, commitments))
+        return Counter(one for one, _ in disagree(self.circles, commitments))

@@ -4,7 +4,6 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.events import Value
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import Seeds, Shares, Signed, Sum, SurvivorSet
-from folkmoot.protocol.secure.dealing import left_out
 from folkmoot.protocol.secure.exchange import MaskedExchange
 from folkmoot.protocol.types import Digest, MemberId
 
@@ -34,8 +33,9 @@ class Gathering:
         self.survivors = survivors
         self.digest = survivors.digest
         self.exchange = exchange
-        self.members = tuple(survivor.member for survivor in survivors.survivors)
-        self.left_out = left_out(exchange.roster, survivors)
+        self.members = survivors.members
+        circles = exchange.circles
+        self.left_out = {member: circles.left_out(member, survivors) for member in self.members}
         # Sums, by shard: who claims which, and the one that I hold and take for right
         self.claims: list[dict[Digest, Signed]] = [{} for _ in range(exchange.shards)]
         self.held: dict[int, BlobRef] = {}
@@ -106,9 +106,14 @@ class Gathering:
         ]
 
     @property
+    def seedless(self) -> set[MemberId]:
+        """Survivors that have yet to release their seeds with members of their circle that are left out."""
+        return {member for member, gone in self.left_out.items() if gone and member not in self.seeds}
+
+    @property
     def has_seeds(self) -> bool:
         """Whether the masks towards those left out can be taken off."""
-        return not self.left_out or set(self.members) <= set(self.seeds)
+        return not self.seedless
 
     def new_shares(self, shares: Shares) -> Shares:
         """Those of a frame that are not known."""

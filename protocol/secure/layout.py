@@ -26,8 +26,10 @@ BLOCK = 64
 
 RING_BITS = (8, 16, 32)
 
-MAX_MEMBERS = 16
-"""Largest group: on the 8-bit ring sums of 4-bit weight limbs stay below 2^8, and 3 bits are left for a value."""
+MAX_SUMMED = {8: 16, 16: 256, 32: 256}
+"""Members whose vectors have a sum, by ring. On 8 bits sums of 4-bit weight limbs stay below 2^8, and 3 bits are left
+for a value; on 16 bits sums of 8-bit weights stay below 2^16, and 7 bits are left. A carry is one byte.
+"""
 
 MAX_WEIGHT = 255
 """A secure-mode weight fits two 4-bit limbs."""
@@ -35,7 +37,7 @@ MAX_WEIGHT = 255
 
 @dataclass(frozen=True, slots=True)
 class ShardLayout:
-    """The ring vector of `parameters` values on a `bits`-bit ring, in a group of `members`, cut into `shards`.
+    """The ring vector of `parameters` values on a `bits`-bit ring, summed over `members`, cut into `shards`.
 
     Raises LocalProtocolError for numbers that no group has.
     """
@@ -48,8 +50,10 @@ class ShardLayout:
     def __post_init__(self) -> None:
         if self.bits not in RING_BITS:
             raise LocalProtocolError(f"ring of {self.bits} bits: choose one of {RING_BITS}")
-        if not 1 <= self.members <= MAX_MEMBERS:
-            raise LocalProtocolError(f"group of {self.members} members: it has 1 to {MAX_MEMBERS}")
+        if not 1 <= self.members <= MAX_SUMMED[self.bits]:
+            raise LocalProtocolError(
+                f"sum of {self.members} members on a ring of {self.bits} bits: it has 1 to {MAX_SUMMED[self.bits]}"
+            )
         if self.parameters < 1 or self.shards < 1:
             raise LocalProtocolError(
                 f"{self.parameters} parameters in {self.shards} shards: there is at least one of each"

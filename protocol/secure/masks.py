@@ -33,7 +33,7 @@ KEY_SIZE = 32
 """Bytes of an X25519 secret or public key."""
 
 MAX_THRESHOLD = 16
-"""No group is larger (`layout.MAX_MEMBERS`)."""
+"""No group is larger (`charter.MAX_GROUP`)."""
 
 _PAIR = "folkmoot/v1/pair-mask"
 _POLYNOMIAL = "folkmoot/v1/self-mask-polynomial"

@@ -52,13 +52,12 @@ from folkmoot.protocol.secure.ballot import FingerprintBallot
 from folkmoot.protocol.secure.dealing import (
     compute_masks,
     is_good_share,
-    mask_context,
     verify_seeds,
     verify_shares,
 )
 from folkmoot.protocol.secure.exchange import MaskedExchange
 from folkmoot.protocol.secure.gathering import Gathering
-from folkmoot.protocol.secure.masks import Mask, MaskContext
+from folkmoot.protocol.secure.masks import Mask
 from folkmoot.protocol.secure.summing import Summing
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 from folkmoot.protocol.waiting import Waiting
@@ -106,7 +105,7 @@ class SecureMode:
             return
         exchange.secrets = event
         exchange.parts.update((me, shard) for shard in range(exchange.shards))
-        for member in exchange.members:
+        for member in exchange.circle:
             if member != me:
                 self._context.send(member, self._share_for(exchange, member))
         if me not in exchange.shares:
@@ -242,12 +241,11 @@ class SecureMode:
         if seeds.member in gathering.seeds:
             raise Ignore("seeds already known")
         # [REJECT] They come from a survivor, and somebody was left out
-        if seeds.member not in gathering.members or not gathering.left_out:
+        if not gathering.left_out.get(seeds.member):
             raise Reject("seeds of a member that does not survive, or though nobody was left out")
         exchange = gathering.exchange
-        context = self._mask_context(exchange)
         commitment = exchange.commitment_of(seeds.member)
-        verify_seeds(seeds, exchange.roster, commitment, gathering.survivors, context)
+        verify_seeds(seeds, exchange.circles, commitment, gathering.survivors)
         gathering.seeds[seeds.member] = seeds
 
     def _take_shares(self, gathering: Gathering, shares: Shares) -> None:
@@ -258,7 +256,8 @@ class SecureMode:
         news = gathering.new_shares(shares)
         if not news.shares:
             raise Ignore("shares already known")
-        verify_shares(news, {one: gathering.exchange.commitment_of(one) for one in gathering.members})
+        dealers = {one: gathering.exchange.commitment_of(one) for one in gathering.members}
+        verify_shares(news, gathering.exchange.circles, dealers)
         gathering.add_shares(news)
 
     # --- steps ----------------------------------------------------------------------------------------------
@@ -301,9 +300,8 @@ class SecureMode:
 
     def _may_release(self, gathering: Gathering) -> bool:
         """One set for each roster, ever, and a crowd to hide in; checked here whatever the ballot says."""
-        needed = self._context.charter.survivors_needed
-        roster = gathering.exchange.digest
-        return len(gathering.members) >= needed and self._released.get(roster) in (None, gathering.digest)
+        is_crowd = self._state.groups.can_survive(gathering.members)
+        return is_crowd and self._released.get(gathering.exchange.digest) in (None, gathering.digest)
 
     def _release(self, gathering: Gathering, frame: Seeds | Shares) -> None:
         self._released[gathering.exchange.digest] = gathering.digest
@@ -313,11 +311,11 @@ class SecureMode:
     def _release_seeds(self, gathering: Gathering) -> None:
         """Against the certificate: my pair seeds with those left out, if I survive."""
         me, secrets = self._context.me, gathering.exchange.secrets
-        due = gathering.left_out and me in gathering.members and me not in gathering.seeds
+        due = me in gathering.seedless
         if not due or secrets is None or not self._may_release(gathering):
             return
         place = gathering.exchange.place
-        seeds = tuple((member, secrets.pair_seeds[place(member)]) for member in gathering.left_out)
+        seeds = tuple((member, secrets.pair_seeds[place(member)]) for member in gathering.left_out[me])
         frame = Seeds(self._state.round, gathering.digest, me, seeds)
         self._release(gathering, frame)
         gathering.seeds[me] = frame
@@ -352,16 +350,11 @@ class SecureMode:
         self._context.emit(Unmask(base, gathering.survivors, roster, refs, sums, masks))
 
     def _masks(self, gathering: Gathering) -> tuple[Mask, ...] | None:
-        threshold = self._context.charter.threshold
-        context = self._mask_context(gathering.exchange)
+        circles = gathering.exchange.circles
         shares = {member: gathering.shares_of(member) for member in gathering.members}
-        if any(len(of) < threshold for of in shares.values()):
+        if any(len(of) < circles.group(member).threshold for member, of in shares.items()):
             return None
-        return compute_masks(context, threshold, shares, gathering.seeds.values())
-
-    def _mask_context(self, exchange: MaskedExchange) -> MaskContext:
-        federation = self._context.federation
-        return mask_context(federation.id, federation.charter, exchange.digest, self._state.round)
+        return compute_masks(circles, shares, gathering.seeds.values())
 
     def can_finish(self, survivors: SurvivorSet) -> bool:
         """I hold all sums and seeds, and no fingerprint is lost with its member."""
@@ -471,5 +464,5 @@ class SecureMode:
         return [
             self._share_for(exchange, member)
             for exchange in exchanges
-            if exchange.secrets is not None and member in exchange.members
+            if exchange.secrets is not None and member in exchange.circle
         ]

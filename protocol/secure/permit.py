@@ -3,10 +3,10 @@
 A *permit* names the members whose updates of one decided round an auditor may open, and a quorum signs it. Each other
 survivor then gives the auditor the seed that it had with each named member, sealed to the auditor's key. With the
 self-masks, which the round's opening released, that takes every mask off the named members' vectors, and none off the
-others': what they have among themselves is never given out. So at least `k_min` survivors of a round must stay
-unnamed, over all permits that a node ever answered for the round and whoever the auditor was: two auditors may know
-each other. The named members are not asked, because what they could give is known from both ends: a member that gave
-away its own seeds would be opened without the consent of those who count.
+others': what they have among themselves is never given out. So at least `k_min` survivors of a round and group must
+stay unnamed, over all permits that a node ever answered for the round and whoever the auditor was: two auditors may
+know each other. The named members are not asked, because what they could give is known from both ends: a member that
+gave away its own seeds would be opened without the consent of those who count.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,11 +18,12 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import Charter, Hex32, Name
+from folkmoot.protocol.charter import Charter, Hex32, Name, crowd
 from folkmoot.protocol.errors import Reject, RemoteProtocolError
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import Bytes16, Bytes32, Few, Uint32, encode
 from folkmoot.protocol.sealing import seal, unseal
+from folkmoot.protocol.secure.dealing import bound_seed
 from folkmoot.protocol.secure.masks import pair_seed, seed_commitment
 from folkmoot.protocol.secure.verify import MaskedRound
 from folkmoot.protocol.toml import decode_toml
@@ -148,13 +149,15 @@ def check_crowd(round_: MaskedRound, permits: Iterable[Permit]) -> None:
     """Raise `Reject` unless `k_min` survivors of the round are named in none of `permits`, whoever the auditors are."""
     charter = round_.federation.charter
     opened = {member for permit in permits for member in named_members(permit, charter)}
-    hidden = [member for member in round_.members if member not in opened]
-    # [REJECT] Those that stay hidden are a crowd: from the sum the auditor can take off all that it knows
-    if len(hidden) < charter.k_min:
-        raise Reject(
-            f"with all permits for round {round_.survivors.round} only {len(hidden)} of {len(round_.members)} updates "
-            f"would stay hidden, k_min is {charter.k_min}"
-        )
+    for group in round_.circles.groups:
+        staying = set(group.members).intersection(round_.members)
+        hidden, k_min = len(staying - opened), crowd(len(group.members), charter.secrecy.k_min)
+        # [REJECT] Those that stay hidden are a crowd: from the sum the auditor can take off all that it knows
+        if opened & staying and hidden < k_min:
+            raise Reject(
+                f"with all permits for round {round_.survivors.round} only {hidden} of {len(staying)} updates of "
+                f"group {group.number} would stay hidden, k_min is {k_min}"
+            )
 
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -168,12 +171,21 @@ def compute_answer(
     `secret` is my X25519 secret of the round's epoch, `keys` the mask keys in the roster. The caller has checked the
     permit. Raises `Reject` if I have nothing to answer.
     """
-    others = [member for member in named_members(permit, round_.federation.charter) if member != me]
+    others = _named_with(permit, round_, me)
     # [REJECT] Only survivors have seeds that are needed; those with members left out were released with the round
     if me not in round_.members or not others:
         raise Reject(f"nothing to answer: member {me} has no pair seed that this permit asks for")
-    seeds = ((other, pair_seed(round_.context, secret, me, other, keys[other])) for other in others)
+    seeds = (
+        (other, pair_seed(round_.circles.context(me), secret, me, other, keys[other])) for other in others
+    )
     return Answer(permit.digest, me, tuple(seeds))
+
+
+def _named_with(permit: Permit, round_: MaskedRound, member: MemberId) -> list[MemberId]:
+    """The named members with whom this survivor shares masks."""
+    circle = round_.circles.circle(member)
+    named = named_members(permit, round_.federation.charter)
+    return [other for other in named if other != member and other in circle]
 
 
 def seal_answer(answer: Answer, permit: Permit) -> bytes:
@@ -206,20 +218,19 @@ def open_answer(sealed: bytes, secret: bytes) -> Answer:
 
 def verify_answer(answer: Answer, permit: Permit, round_: MaskedRound) -> None:
     """Check an answer against the permit and the commitment of who gave it; raises `Reject`."""
-    member, named = answer.member, named_members(permit, round_.federation.charter)
+    member, circles = answer.member, round_.circles
     # [REJECT] It is to this permit, from a survivor, on exactly the named members
     if answer.permit != permit.digest:
         raise Reject(f"answer of member {member} to another permit")
     if member not in round_.members:
         raise Reject(f"answer of member {member}, who is no survivor")
-    if [other for other, _ in answer.seeds] != [other for other in named if other != member]:
+    if [other for other, _ in answer.seeds] != _named_with(permit, round_, member):
         raise Reject(f"answer of member {member} on other members than those named")
     # [REJECT] Each seed is the one that it committed to
-    places = {signed.member: place for place, signed in enumerate(round_.roster.readies)}
     for other, seed in answer.seeds:
         low, high = sorted((member, other))
-        bound = round_.commitments[member].seeds[places[other]]
-        if seed_commitment(round_.context, low, high, seed) != bound:
+        bound = bound_seed(circles, round_.commitments[member], other)
+        if seed_commitment(circles.context(member), low, high, seed) != bound:
             raise Reject(
                 f"answer of member {member}: its seed with member {other} is not the one committed to"
             )

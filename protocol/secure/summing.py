@@ -70,8 +70,7 @@ class Summing:
         if all(survivors != gathering.digest for survivors, _ in self._ballot.my_prints.values()):
             silent &= self._context.down
         withheld = {member for member, _ in exchange.wanted - exchange.parts if member in gathering.members}
-        seedless = set(gathering.members) - set(gathering.seeds) if gathering.left_out else set()
-        return (silent | withheld | seedless) - {me}
+        return (silent | withheld | gathering.seedless) - {me}
 
     def _without_fingerprint(self, gathering: Gathering, sums: Digest | None) -> set[MemberId]:
         """Survivors that have given none, and one of whose shards is not here to be measured."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, Layout
+from folkmoot.protocol.secure.dealing import recovered_mask
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.layout import BLOCK, MAX_WEIGHT, RingValues
-from folkmoot.protocol.secure.masks import Expander, Mask, pair_mask, self_mask, self_seed
+from folkmoot.protocol.secure.masks import Expander, Mask, pair_mask
 from folkmoot.protocol.secure.reader import Reader
-from folkmoot.protocol.secure.sharing import reconstruct
 from folkmoot.protocol.secure.verify import MaskedRound, Releases
 from folkmoot.protocol.types import MemberId
 
@@ -41,11 +41,9 @@ def vector_masks(
 
     Those that it had with members left out, and its self-mask, were released with the round.
     """
-    threshold = round_.federation.charter.threshold
-    shares = dict(sorted(releases.shares[member].items())[:threshold])
     known = {**dict(releases.seeds[member].seeds if member in releases.seeds else ()), **seeds}
     pairs = (pair_mask(seed, member, peer) for peer, seed in sorted(known.items()))
-    return (self_mask(self_seed(round_.context, member, reconstruct(shares))), *pairs)
+    return (recovered_mask(round_.circles, member, releases.shares[member]), *pairs)
 
 
 def unveil(round_: MaskedRound, shards: Sequence[Open], masks: Sequence[Mask]) -> Unveiled:

@@ -22,11 +22,10 @@ from folkmoot.protocol.messages import (
     Sum,
     SurvivorSet,
 )
+from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import (
     compute_masks,
     disagree,
-    left_out,
-    mask_context,
     shard_layout,
     verify_masked_commitment,
     verify_seeds,
@@ -34,7 +33,7 @@ from folkmoot.protocol.secure.dealing import (
 )
 from folkmoot.protocol.secure.gathering import VALUE_SIZE, decode_values, sums_digest
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.masks import Mask, MaskContext
+from folkmoot.protocol.secure.masks import Mask
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import MemberId
 
@@ -55,23 +54,21 @@ class MaskedRound:
     @property
     def members(self) -> tuple[MemberId, ...]:
         """The survivors, ascending."""
-        return tuple(survivor.member for survivor in self.survivors.survivors)
+        return self.survivors.members
 
     @property
-    def left_out(self) -> tuple[MemberId, ...]:
-        """The roster members that do not survive, ascending."""
-        return left_out(self.roster, self.survivors)
+    def circles(self) -> Circles:
+        """Who shared masks with whom."""
+        return Circles.of_roster(self.federation, self.survivors.roster, self.roster)
+
+    def left_out(self, member: MemberId) -> tuple[MemberId, ...]:
+        """Those of a survivor's circle that do not survive, ascending."""
+        return self.circles.left_out(member, self.survivors)
 
     @property
     def layout(self) -> ShardLayout:
         """How the masked vectors lie."""
         return shard_layout(self.federation.charter)
-
-    @property
-    def context(self) -> MaskContext:
-        """What the masks derive from."""
-        survivors = self.survivors
-        return mask_context(self.federation.id, self.federation.charter, survivors.roster, survivors.round)
 
 
 # --- commitments --------------------------------------------------------------------------------------------
@@ -79,15 +76,15 @@ class MaskedRound:
 
 def verify_commitments(round_: MaskedRound) -> None:
     """Check what the survivors committed to: each by itself, then in pairs; raises `Reject`."""
-    roster = roster_members(round_.roster)
+    circles = round_.circles
     for member in round_.members:
         # [REJECT] Each is well-formed
         try:
-            verify_masked_commitment(round_.commitments[member], roster, round_.federation.charter)
+            verify_masked_commitment(round_.commitments[member], circles)
         except Reject as error:
             raise Reject(f"member {member}: {error}") from error
     # [REJECT] The two of a pair committed to the same seed, so their masks cancel
-    pairs = disagree(round_.roster, [round_.commitments[member] for member in round_.members])
+    pairs = disagree(circles, [round_.commitments[member] for member in round_.members])
     if pairs:
         low, high = min(pairs)
         raise Reject(f"members {low} and {high} committed to different pair seeds")
@@ -193,16 +190,16 @@ def verify_releases(round_: MaskedRound, seeds: Sequence[Seeds], shares: Sequenc
             raise Reject("released by members that are not distinct and in ascending order")
         if any((one.round, one.survivors) != _names(round_)[1:] for one in frames):
             raise Reject("released for another round or survivor set")
-    # [REJECT] Seeds come from survivors, and only if somebody was left out
-    if not {one.member for one in seeds} <= set(round_.members) or (seeds and not round_.left_out):
+    # [REJECT] Seeds come from survivors of whose circle somebody was left out
+    if not {one.member for one in seeds} <= _with_somebody_left_out(round_):
         raise Reject("seeds of a member that does not survive, or though nobody was left out")
     # [REJECT] Shares come from roster members
     if not {one.member for one in shares} <= set(roster_members(round_.roster)):
         raise Reject("shares of a member that is not in the roster")
     for one in seeds:
-        verify_seeds(one, round_.roster, round_.commitments[one.member], round_.survivors, round_.context)
+        verify_seeds(one, round_.circles, round_.commitments[one.member], round_.survivors)
     for other in shares:
-        verify_shares(other, dict(round_.commitments))
+        verify_shares(other, round_.circles, round_.commitments)
     return Releases(
         {one.member: one for one in seeds},
         {
@@ -212,18 +209,24 @@ def verify_releases(round_: MaskedRound, seeds: Sequence[Seeds], shares: Sequenc
     )
 
 
+def _with_somebody_left_out(round_: MaskedRound) -> set[MemberId]:
+    return {member for member in round_.members if round_.left_out(member)}
+
+
 def missing_seeds(round_: MaskedRound, releases: Releases) -> list[MemberId]:
     """Survivors whose seeds with those left out are needed and not there."""
-    return [member for member in round_.members if round_.left_out and member not in releases.seeds]
+    return sorted(_with_somebody_left_out(round_) - set(releases.seeds))
 
 
 def missing_shares(round_: MaskedRound, releases: Releases) -> list[MemberId]:
     """Survivors of whose self-mask there are too few shares."""
-    threshold = round_.federation.charter.threshold
-    return [member for member in round_.members if len(releases.shares[member]) < threshold]
+    circles = round_.circles
+    return [
+        member for member in round_.members if len(releases.shares[member]) < circles.group(member).threshold
+    ]
 
 
 def masks_of(round_: MaskedRound, releases: Releases) -> tuple[Mask, ...]:
     """Every mask that is left in the sums; nothing may be missing."""
     ordered = (releases.seeds[member] for member in sorted(releases.seeds))
-    return compute_masks(round_.context, round_.federation.charter.threshold, releases.shares, ordered)
+    return compute_masks(round_.circles, releases.shares, ordered)

@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from folkmoot.protocol.ballot import Ballot
 from folkmoot.protocol.charter import max_faults, quorum
+from folkmoot.protocol.groups import one_group
 from folkmoot.protocol.messages import Lock, Signed, Survivor, SurvivorSet, Vote
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 from folkmoot.testnet.invariants import Broken
@@ -30,9 +31,9 @@ class Walk:
         self.steps: list[str] = []
         self._random = random.Random(seed)
         honest = members - max_faults(members)
-        self._ballots = {member: Ballot(member, quorum(members)) for member in range(honest)}
+        self._ballots = {member: Ballot(member, one_group(members)) for member in range(honest)}
         self._liars = range(honest, members)
-        self._quorum = quorum(members)
+        self._groups, self._quorum = one_group(members), quorum(members)
         self._attempt = dict.fromkeys(self._ballots, 0)
         self._sets = [_survivor_set(roster, members) for roster in (1, 1, 2)]
         self._sets[1] = _survivor_set(1, members - 1)
@@ -102,7 +103,7 @@ class Walk:
 
     def _show_locks(self, attempt: Attempt, survivors: SurvivorSet) -> None:
         """All locks on one set of one attempt, the liars' too, to a newcomer (of the same quorum)."""
-        newcomer = Ballot(ELSEWHERE, self._quorum)
+        newcomer = Ballot(ELSEWHERE, self._groups)
         newcomer.add_set(survivors)
         liars = (_lock(liar, attempt, survivors) for liar in self._liars)
         for signed in (*self._locks[attempt, survivors.digest].values(), *liars):

@@ -20,11 +20,13 @@ from folkmoot.protocol.events import (
 )
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, body_digest
 from folkmoot.protocol.ring import Float32s, apply_fedavg
-from folkmoot.protocol.secure.dealing import NO_KEY, mask_context, shard_layout, shards_root
+from folkmoot.protocol.secure.circles import Circles
+from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.masks import (
     Mask,
+    MaskContext,
     pair_mask,
     pair_seed,
     seed_commitment,
@@ -86,21 +88,23 @@ class MaskedWorkshop(Workshop):
 
     def _encode(self, node: Node, effect: Encode) -> None:
         secret = epoch_secret(node)
-        context = mask_context(self._around.federation.id, self._charter, effect.roster, effect.round)
-        polynomial = self_polynomial(context, secret, node.member, self._charter.threshold)
-        seeds = [self._pair_seed(node, effect, ready) for ready in effect.terms.readies]
+        circles = Circles.of_roster(self._around.federation, effect.roster, effect.terms)
+        context, circle = circles.context(node.member), circles.circle(node.member)
+        polynomial = self_polynomial(context, secret, node.member, circles.group(node.member).threshold)
+        readies = [ready for ready in effect.terms.readies if ready.member in circle]
+        seeds = [self._pair_seed(node, context, ready) for ready in readies]
         masks = [self_mask(self_seed(context, node.member, polynomial[0]))]
-        for member, seed in zip(effect.recipients, seeds, strict=True):
+        for member, seed in zip(circle, seeds, strict=True):
             if member != node.member:
                 masks.append(pair_mask(seed, node.member, member))
         shards = self._mask(node, effect, masks)
         roots = tuple(self._keep(node, shard).root for shard in shards)
-        dealt = tuple(share(polynomial, member + 1) for member in effect.recipients)
+        dealt = tuple(share(polynomial, member + 1) for member in circle)
         commitments = tuple(
             NO_KEY
             if member == node.member
             else seed_commitment(context, min(member, node.member), max(member, node.member), seed)
-            for member, seed in zip(effect.recipients, seeds, strict=True)
+            for member, seed in zip(circle, seeds, strict=True)
         )
         encoded = Encoded(
             round=effect.round,
@@ -110,24 +114,25 @@ class MaskedWorkshop(Workshop):
             shards=roots,
             shares=commit(polynomial),
             seeds=commitments,
-            dealt=self._maybe_bad(node, effect, dealt),
+            dealt=self._maybe_bad(node, circle, dealt),
             pair_seeds=tuple(seeds),
         )
         self._around.tell(node, encoded, 0.01)
 
-    def _pair_seed(self, node: Node, effect: Encode, ready: Signed) -> bytes:
+    def _pair_seed(self, node: Node, context: MaskContext, ready: Signed) -> bytes:
         assert isinstance(ready.body, Ready)
         if ready.member == node.member:
             return bytes(16)
-        context = mask_context(self._around.federation.id, self._charter, effect.roster, effect.round)
         seed = pair_seed(context, epoch_secret(node), node.member, ready.member, ready.body.mask_key)
         odd = node.member in self._around.faults.odd_seeds
         return name_of(seed)[:16] if odd else seed
 
-    def _maybe_bad(self, node: Node, effect: Encode, dealt: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    def _maybe_bad(
+        self, node: Node, circle: tuple[MemberId, ...], dealt: tuple[bytes, ...]
+    ) -> tuple[bytes, ...]:
         if node.member not in self._around.faults.bad_shares:
             return dealt
-        own = effect.recipients.index(node.member)
+        own = circle.index(node.member)
         return tuple(one if place == own else name_of(one)[:31] + b"\0" for place, one in enumerate(dealt))
 
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.charter import max_faults, quorum
 from folkmoot.protocol.effects import Effect, Gossip, Persist, Send
 from folkmoot.protocol.journal import Entry, Locked, Proposed, RosterTaken, Said, Voted
 from folkmoot.protocol.messages import (
@@ -38,9 +39,7 @@ class Transcript:
     """Watches all nodes of a run; raises `Broken`. In open mode there is nothing to see."""
 
     def __init__(self, federation: Federation, liars: Iterable[MemberId]) -> None:
-        charter = federation.charter
-        self._quorum, self._faults = charter.quorum, charter.faults
-        self._threshold, self._needed = charter.quorum - charter.faults, max(3, charter.faults + 2)
+        self._federation, self._quorum = federation, federation.charter.quorum
         self._liars = frozenset(liars)
         self._sets: dict[Digest, SurvivorSet] = {}
         self._rosters: dict[Digest, tuple[MemberId, ...]] = {}
@@ -100,10 +99,13 @@ class Transcript:
                 pass
 
     def _is_certified(self, digest: Digest) -> bool:
+        survivors = self._sets[digest]
+        groups = [group for group in self._groups(survivors.round) if group & set(survivors.members)]
         return any(
             len(voters | self._liars) >= self._quorum
-            for (_, survivors), voters in self._votes.items()
-            if survivors == digest
+            and all(len((voters | self._liars) & group) >= quorum(len(group)) for group in groups)
+            for (_, voted), voters in self._votes.items()
+            if voted == digest
         )
 
     def _is_open(self, digest: Digest) -> bool:
@@ -126,7 +128,7 @@ class Transcript:
                     raise Broken(f"member {member}'s pair seeds are released without a certificate")
                 for left_out, _ in seeds:
                     self._seeds[survivors.roster, left_out].add(member)
-                    self._check_both(survivors.roster, left_out)
+                    self._check_both(survivors, left_out)
             case Shares(survivors=digest, shares=shares, member=member):
                 survivors = self._released_for(digest, "shares")
                 if not self._is_open(digest):
@@ -134,7 +136,7 @@ class Transcript:
                 self._check_one_opening(survivors)
                 for survivor, _ in shares:
                     self._shares[survivors.roster, survivor].add(member)
-                    self._check_both(survivors.roster, survivor)
+                    self._check_both(survivors, survivor)
             case _:
                 pass
 
@@ -143,16 +145,27 @@ class Transcript:
         survivors = self._sets.get(digest)
         if survivors is None:
             raise Broken(f"{what} are released for a set that nobody proposed or voted for")
-        if len(survivors.survivors) < self._needed:
-            raise Broken(f"{what} are released for a crowd of {len(survivors.survivors)}")
+        for group in self._groups(survivors.round):
+            crowd, size = len(group & set(survivors.members)), len(group)
+            if 0 < crowd < max(3, max_faults(size) + 2):
+                raise Broken(f"{what} are released for a crowd of {crowd}")
         return survivors
 
-    def _check_both(self, roster: Digest, member: MemberId) -> None:
-        """A pair seed is out, and a coalition of f has, or is lacking nothing for, the member's self-mask."""
-        shares = self._shares[roster, member]
-        colluders = min(self._faults, len(set(self._rosters.get(roster, ())) - shares - {member}))
-        if self._seeds[roster, member] and shares and len(shares) + colluders >= self._threshold:
+    def _groups(self, round_: Round) -> list[set[MemberId]]:
+        return [set(group.members) for group in self._federation.groups(round_)]
+
+    def _check_both(self, survivors: SurvivorSet, member: MemberId) -> None:
+        """A pair seed is out, and f colluders of its group have all that the member's self-mask takes."""
+        roster = survivors.roster
+        shares, group = self._shares[roster, member], self._group_of(survivors.round, member)
+        faults, others = max_faults(len(group)), group.intersection(self._rosters.get(roster, ()))
+        colluders = min(faults, len(others - shares - {member}))
+        threshold = quorum(len(group)) - faults
+        if self._seeds[roster, member] and shares and len(shares) + colluders >= threshold:
             raise Broken(f"both kinds of masks of member {member} come off in one roster")
+
+    def _group_of(self, round_: Round, member: MemberId) -> set[MemberId]:
+        return next(group for group in self._groups(round_) if member in group)
 
     def _check_one_opening(self, survivors: SurvivorSet) -> None:
         for place in (("round", survivors.round), ("roster", survivors.roster)):

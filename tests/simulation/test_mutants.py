@@ -1,7 +1,7 @@
 """Each rule of the ballot is needed: without it, some schedule opens two sets or breaks a member's word."""
 
-import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +9,7 @@ from folkmoot.protocol.ballot import Ballot
 from folkmoot.protocol.charter import quorum
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import Effect, Persist
+from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.journal import Entry, Voted
 from folkmoot.protocol.messages import SurvivorSet
 from folkmoot.protocol.types import Attempt, Digest, Round
@@ -31,9 +32,10 @@ def test_the_ballot_survives_an_adversary_that_owns_everything_else(members: int
 def quorum_over_the_roster(patch: pytest.MonkeyPatch) -> None:
     original = Ballot.__init__
 
-    def init(self: Ballot, me: int, needed: int) -> None:
-        members = next(size for size in itertools.count(1) if quorum(size) == needed)
-        original(self, me, quorum(members - 1))
+    def init(self: Ballot, me: int, groups: Groups) -> None:
+        needed = quorum(len(groups.groups[0].members) - 1)
+        whole = replace(groups.groups[0], quorum=needed)
+        original(self, me, Groups((whole,), needed))
 
     patch.setattr(Ballot, "__init__", init)
 

@@ -1,19 +1,21 @@
 """Each rule that keeps updates secret is needed: without it, the transcript of some schedule gives a member away."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import msgspec
 import pytest
 
+from folkmoot.protocol import groups
 from folkmoot.protocol.ballot import Ballot
-from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import Gossip, Send
+from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.messages import Frame, Share, Signed
-from folkmoot.protocol.secure import dealing
-from folkmoot.protocol.secure import mode as secure_mode
+from folkmoot.protocol.secure.circles import Circles
+from folkmoot.protocol.secure.masks import MaskContext
 from folkmoot.protocol.secure.mode import SecureMode
-from folkmoot.protocol.types import Digest, MemberId, Round
-from folkmoot.testnet import masked_workshop
+from folkmoot.protocol.types import MemberId
 from folkmoot.testnet.simulated import Faults
 from folkmoot.testnet.simulation import Simulation, Violation
 
@@ -23,11 +25,17 @@ USUAL = (0.005, 0.3)
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
+def lowered(known: Groups) -> Groups:
+    """Every quorum one less."""
+    less = tuple(replace(group, quorum=group.quorum - 1) for group in known)
+    return Groups(less, known.quorum - 1)
+
+
 def quorum_over_the_roster(patch: pytest.MonkeyPatch) -> None:
     original = Ballot.__init__
 
-    def init(self: Ballot, me: int, needed: int) -> None:
-        original(self, me, needed - 1)  # that of a roster of one or two less
+    def init(self: Ballot, me: int, known: Groups) -> None:
+        original(self, me, lowered(known))  # that of a roster of one or two less
 
     patch.setattr(Ballot, "__init__", init)
 
@@ -43,13 +51,12 @@ def shares_before_the_lock(patch: pytest.MonkeyPatch) -> None:
 
 
 def masks_of_the_round(patch: pytest.MonkeyPatch) -> None:
-    original = dealing.mask_context
+    original = Circles.context
 
-    def context(federation: Digest, charter: Charter, roster: Digest, round_: Round) -> object:
-        return original(federation, charter, bytes(32), round_)
+    def context(self: Circles, member: MemberId) -> MaskContext:
+        return msgspec.structs.replace(original(self, member), roster=bytes(32))
 
-    patch.setattr(secure_mode, "mask_context", context)
-    patch.setattr(masked_workshop, "mask_context", context)
+    patch.setattr(Circles, "context", context)
 
 
 def seeds_before_the_certificate(patch: pytest.MonkeyPatch) -> None:
@@ -75,7 +82,8 @@ def shares_for_everybody(patch: pytest.MonkeyPatch) -> None:
 
 
 def any_crowd_will_do(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Charter, "survivors_needed", property(lambda self: self.quorum))
+    patch.setattr(groups, "crowd", lambda members, k_min: 0)
+    patch.setattr(groups, "_draw", groups._draw.__wrapped__)
 
 
 def shares_by_gossip(patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from unittest import mock
 import msgspec
 import trio
 import trio.testing
-from audited_federation import NAMES, AuditedFederation
+from audited_federation import NAMES, TENSORS, AuditedFederation
 
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import LedgerHead
@@ -35,7 +35,7 @@ from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import PERMITTED, Journal
 from folkmoot.node.trainer import FakeTrainer, Trainer
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Charter, Schedule
+from folkmoot.protocol.charter import Charter, Schedule, Tensor
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.journal import decode_entry
@@ -245,10 +245,11 @@ class LivingFederation:
         seed: int = 0,
         faults: Faults | None = None,
         initial: bytes | None = None,
+        tensors: tuple[Tensor, ...] = TENSORS,
         **terms: object,
     ) -> None:
         """`initial`: the starting weights, flat; `terms`: fields of the charter."""
-        self.made = AuditedFederation()
+        self.made = AuditedFederation(tensors=tensors)
         terms = {"schedule": Schedule(rounds=rounds), **terms}
         self.made.charter = msgspec.structs.replace(self.made.charter, **terms)
         self.made.settle(self.made.contract, self.made.domain.chain_id)

@@ -37,12 +37,12 @@ from folkmoot.protocol.messages import (
     roster_digest,
 )
 from folkmoot.protocol.ring import Float32s
-from folkmoot.protocol.secure.dealing import NO_KEY, compute_masks, mask_context, shard_layout, shards_root
+from folkmoot.protocol.secure.circles import Circles
+from folkmoot.protocol.secure.dealing import NO_KEY, compute_masks, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.gathering import encode_values, sums_digest
 from folkmoot.protocol.secure.masks import (
-    MaskContext,
     pair_mask,
     pair_seed,
     public_key,
@@ -89,7 +89,7 @@ class MaskedRoundMade(MadeRound):
     """And the masked shards, which members keep for a while, and what the masks derive from."""
 
     dealt: dict[MemberId, Dealt] = field(default_factory=dict)
-    context: MaskContext | None = None
+    circles: Circles | None = None
 
     @property
     def unmasking(self) -> Unmasking:
@@ -118,9 +118,9 @@ class MaskedFederation(AuditedFederation):
         roster = self._roster(number, base, updates)
         assert isinstance(roster.body, Roster)
         name = roster_digest(roster.member, roster.body)
-        context = mask_context(self.federation.id, self.charter, name, number)
+        circles = Circles.of_roster(self.federation, name, roster.body)
         dealt = {
-            member: wrong.dealt(member, self._deal(context, roster.body, member, update))
+            member: wrong.dealt(member, self._deal(circles, roster.body, member, update))
             for member, update in enumerate(updates)
         }
         for one in dealt.values():
@@ -133,12 +133,12 @@ class MaskedFederation(AuditedFederation):
             wrong.total(shard, self._sum(shard, dealt, survivors)) for shard in range(self.layout.shards)
         ]
         unmasking = self._unmask(chosen, roster.body, dealt, totals, wrong)
-        model = wrong.model(self._open(context, roster.body, unmasking, totals, survivors))
+        model = wrong.model(self._open(circles, roster.body, unmasking, totals, survivors))
         sums = wrong.sums(self._sums_digest(chosen, totals))
         record, statement = self._agree(chosen, sums, model, None, roster, commitments)
         record = msgspec.structs.replace(record, unmasking=unmasking)
         made = MaskedRoundMade(
-            record, statement, self._in_ledger_order(record), totals, dealt=dealt, context=context
+            record, statement, self._in_ledger_order(record), totals, dealt=dealt, circles=circles
         )
         self.rounds.append(made)
         self.masked_rounds.append(made)
@@ -177,9 +177,9 @@ class MaskedFederation(AuditedFederation):
         key = public_key(self.epoch_secret(member))
         return msgspec.structs.replace(ready, num_examples=0, metrics=(), mask_key=key)
 
-    def _deal(self, context: MaskContext, roster: Roster, member: MemberId, update: Float32s) -> Dealt:
-        secret = self.epoch_secret(member)
-        polynomial = self_polynomial(context, secret, member, self.charter.threshold)
+    def _deal(self, circles: Circles, roster: Roster, member: MemberId, update: Float32s) -> Dealt:
+        secret, context = self.epoch_secret(member), circles.context(member)
+        polynomial = self_polynomial(context, secret, member, circles.group(member).threshold)
         peers = {signed.member: signed.body for signed in roster.readies if signed.member != member}
         seeds = {
             peer: pair_seed(context, secret, member, peer, body.mask_key)
@@ -274,7 +274,7 @@ class MaskedFederation(AuditedFederation):
 
     def _open(
         self,
-        context: MaskContext,
+        circles: Circles,
         roster: Roster,
         unmasking: Unmasking,
         totals: list[bytes],
@@ -291,7 +291,7 @@ class MaskedFederation(AuditedFederation):
         opened = open_sum(
             self.layout,
             [partial(list, [data]) for data in totals],
-            compute_masks(context, self.charter.threshold, shares, unmasking.seeds),
+            compute_masks(circles, shares, unmasking.seeds),
             partial(list, [self.base.astype("<f4").tobytes()]),
             RingDecoder(self.layout, self.charter.model.sizes, roster.exponents),
             len(survivors),

@@ -34,7 +34,8 @@ from folkmoot.protocol.messages import (
     body_digest,
     roster_digest,
 )
-from folkmoot.protocol.secure.dealing import compute_masks, left_out, mask_context
+from folkmoot.protocol.secure.circles import Circles
+from folkmoot.protocol.secure.dealing import compute_masks
 from folkmoot.protocol.secure.gathering import sums_digest
 from folkmoot.protocol.secure.masks import Mask
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -140,6 +141,9 @@ class MaskedFederation:
         signed = [member.train(round_, update) for member, update in zip(self.members, updates, strict=True)]
         return self.roster_of(signed)
 
+    def circles(self, roster: Roster) -> Circles:
+        return Circles.of_roster(self.federation, roster_digest(0, roster), roster)
+
     def roster_of(self, signed: Sequence[Signed], attempt: int = 0) -> Roster:
         bodies = [one.body for one in signed if isinstance(one.body, Ready)]
         exponents = compute_exponents(bodies, self.charter.faults)
@@ -194,8 +198,8 @@ class MaskedFederation:
     def masks(self, roster: Roster, survivors: SurvivorSet, encoded: Sequence[Encoded]) -> tuple[Mask, ...]:
         """What is left in the sums: from released shares and seeds."""
         staying = [survivor.member for survivor in survivors.survivors]
-        gone = left_out(roster, survivors)
-        context = mask_context(self.federation.id, self.charter, roster_digest(0, roster), roster.round)
+        circles = self.circles(roster)
+        gone = circles.left_out(staying[0], survivors)
         shares = {
             member: {holder + 1: encoded[member].dealt[holder] for holder in staying} for member in staying
         }
@@ -208,7 +212,7 @@ class MaskedFederation:
             )
             for member in staying
         ]
-        return compute_masks(context, self.charter.threshold, shares, seeds)
+        return compute_masks(circles, shares, seeds)
 
     def check(self, survivors: SurvivorSet, sums: tuple[BlobRef, ...], mine: Signed | None = None) -> Check:
         return Check(survivors, sums, self.name(survivors, sums), mine)

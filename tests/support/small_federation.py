@@ -64,6 +64,7 @@ class SmallFederation:
         self.verifier = FakeVerifier()
         self.members = range(members)
         self.quorum = self.charter.quorum
+        self.groups = self.federation.groups(1)
         self.view = View(self.federation, self.verifier, 1, BASE, self.federation.id, 0)
 
     def sign(self, member: MemberId, body: Body) -> Signed:

@@ -16,7 +16,7 @@ ME = 0
 
 @pytest.fixture
 def ballot() -> Ballot:
-    ballot = Ballot(ME, town.quorum)
+    ballot = Ballot(ME, town.groups)
     for survivors in (A, B, C):
         ballot.add_set(survivors)
     return ballot
@@ -65,11 +65,12 @@ def test_certificates_come_highest_attempt_first(ballot: Ballot) -> None:
     assert [attempt for attempt, _ in ballot.certificates()] == [2, 1, 0]
 
 
-def test_a_certificate_of_an_unknown_set_cannot_be_shown() -> None:
-    ballot = Ballot(ME, town.quorum)
+def test_votes_count_once_their_set_is_shown() -> None:
+    ballot = Ballot(ME, town.groups)
     certify(ballot, A, 0)
+    assert ballot.certificates() == [] and ballot.certificate(0, A.digest) is None
+    ballot.add_set(A)
     assert ballot.certificates() == [(0, A.digest)]
-    assert ballot.certificate(0, A.digest) is None
 
 
 def test_an_opening_needs_q_locks_of_one_attempt_on_one_set_and_sum(ballot: Ballot) -> None:

@@ -186,7 +186,7 @@ def test_deploy_refuses_a_charter_that_is_not_signed_by_all(
         (None, 2, {}, "open"),
         (None, 3, {}, "secure"),
         (None, 16, {}, "secure"),
-        (None, 17, {}, "open"),
+        (None, 17, {}, "secure"),
         ("open", 4, {}, "open"),
         ("secure", 2, {}, "secure"),  # which the charter's own check refuses
         (None, 4, {"averaging": {"mode": "open"}}, "open"),
@@ -218,7 +218,8 @@ def test_show_says_what_secure_mode_hides(
     assert folkmoot("charter", "new", *terms) == 0
     shown = capsys.readouterr().out
     assert "secure mode: only the sum of all updates is ever seen (the codec is not used)" in shown
-    assert "ring of 16 bits; a sum holds 3 updates or more (k_min); 2 of 4 shares open it" in shown
+    assert "ring of 16 bits; mask keys change every 50 rounds" in shown
+    assert "a sum holds 3 updates or more (k_min); 2 of 4 shares open it" in shown
     assert "if 1 (f) members collude, an update hides among those of 2 honest ones or more" in shown
     assert "silent" not in shown
     charter = parse_charter((tmp_path / "charter.toml").read_text())

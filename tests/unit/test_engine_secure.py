@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from folkmoot.node.archive import ArchiveError
 from folkmoot.node.masked_sums import MaskedSums
-from folkmoot.protocol.charter import Averaging, Secrecy
+from folkmoot.protocol.charter import Averaging, Secrecy, Tensor
 from folkmoot.protocol.effects import Check, SumParts
 from folkmoot.protocol.events import Checked, PartsSummed
 
@@ -18,7 +18,12 @@ ALICE, BOB, CAROL, DAVE = range(4)
 Story = Callable[[LivingFederation], Awaitable[None]]
 
 
+TENSORS = (Tensor(name="weight", shape=(100, 2)),)
+"""Enough values that every member has some to sum."""
+
+
 def tell(path: Path, story: Story, rounds: int = 2, **terms: object) -> None:
+    terms.setdefault("tensors", TENSORS)
     terms["averaging"] = Averaging(mode="secure", weight_cap=100)
 
     async def begin() -> None:

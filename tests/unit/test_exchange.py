@@ -67,7 +67,7 @@ def test_receipts_only_ever_grow() -> None:
     exchange = exchange_holding(*EVERYTHING)
     with_receipts(exchange, m1=EVERYTHING, m2=EVERYTHING)
     with_receipts(exchange, m1=(0,))  # an older one, late
-    assert exchange.choose_survivors(3, 3, (), patient=False) == EVERYTHING
+    assert exchange.choose_survivors(town.groups, (), patient=False) == EVERYTHING
 
 
 # --- whom to propose ----------------------------------------------------------------------------------------------
@@ -75,32 +75,32 @@ def test_receipts_only_ever_grow() -> None:
 
 def test_everybody_is_proposed_as_soon_as_a_quorum_holds_everything() -> None:
     exchange = with_receipts(exchange_holding(*EVERYTHING), m1=EVERYTHING)
-    assert exchange.choose_survivors(3, 3, (), patient=True) is None
+    assert exchange.choose_survivors(town.groups, (), patient=True) is None
     with_receipts(exchange, m3=EVERYTHING)
-    assert exchange.choose_survivors(3, 3, (), patient=True) == EVERYTHING
+    assert exchange.choose_survivors(town.groups, (), patient=True) == EVERYTHING
 
 
 def test_a_late_payload_is_awaited_until_patience_ends() -> None:
     exchange = with_receipts(exchange_holding(0, 1, 2), m1=(0, 1, 2), m2=(0, 1, 2))
-    assert exchange.choose_survivors(3, 3, (), patient=True) is None
-    assert exchange.choose_survivors(3, 3, (), patient=False) == (0, 1, 2)
+    assert exchange.choose_survivors(town.groups, (), patient=True) is None
+    assert exchange.choose_survivors(town.groups, (), patient=False) == (0, 1, 2)
 
 
 def test_a_member_that_is_down_is_not_awaited() -> None:
     exchange = with_receipts(exchange_holding(0, 1, 2), m1=(0, 1, 2), m2=(0, 1, 2))
-    assert exchange.choose_survivors(3, 3, {3}, patient=True) == (0, 1, 2)
+    assert exchange.choose_survivors(town.groups, {3}, patient=True) == (0, 1, 2)
 
 
 def test_what_i_alone_hold_is_not_proposed_when_patience_ends() -> None:
     exchange = with_receipts(exchange_holding(*EVERYTHING), m1=(0, 1, 2), m2=(0, 1, 2), m3=(0, 1, 3))
-    assert exchange.choose_survivors(3, 3, (), patient=False) == (0, 1, 2)
+    assert exchange.choose_survivors(town.groups, (), patient=False) == (0, 1, 2)
 
 
 def test_too_little_in_common_is_nothing_to_propose() -> None:
     exchange = with_receipts(exchange_holding(0, 1), m1=(0, 1), m2=(0, 1))
-    assert exchange.choose_survivors(3, 3, (), patient=False) is None
+    assert exchange.choose_survivors(town.groups, (), patient=False) is None
     exchange = with_receipts(exchange_holding(*EVERYTHING), m1=(1,), m2=(2,), m3=(3,))
-    assert exchange.choose_survivors(3, 3, (), patient=False) is None
+    assert exchange.choose_survivors(town.groups, (), patient=False) is None
 
 
 def test_the_payload_of_a_member_that_committed_to_two_is_left_out() -> None:
@@ -110,7 +110,7 @@ def test_the_payload_of_a_member_that_committed_to_two_is_left_out() -> None:
     for member in (1, 2):
         _, receipt = receipt_of(member, 0, 1, 2)
         exchange.add_receipt(member, Receipt(1, 0, exchange.digest, (*receipt.held, other)))
-    assert exchange.choose_survivors(3, 3, (), patient=False) == (0, 1, 2)
+    assert exchange.choose_survivors(town.groups, (), patient=False) == (0, 1, 2)
 
 
 # --- who was left out ---------------------------------------------------------------------------------------------

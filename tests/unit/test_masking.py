@@ -63,9 +63,9 @@ def test_what_is_masked_opens_to_the_weighted_mean(
     encoded = [member.encode(roster) for member in town.members]
     commitments = town.commitments(roster, encoded)
     for signed in commitments:
-        verify_masked_commitment(signed.body, EVERYBODY, town.charter)  # type: ignore[arg-type]
+        verify_masked_commitment(signed.body, town.circles(roster))  # type: ignore[arg-type]
     bodies = [signed.body for signed in commitments]
-    assert disagree(roster, bodies) == set()  # type: ignore[arg-type]
+    assert disagree(town.circles(roster), bodies) == set()  # type: ignore[arg-type]
     for dealer in EVERYBODY:
         assert all(is_good_share(bodies[dealer], to, encoded[dealer].dealt[to]) for to in EVERYBODY)  # type: ignore[arg-type]
     town.share_archives()
@@ -181,7 +181,7 @@ def test_a_key_that_gives_no_seed_costs_its_owner_its_place(found: Found) -> Non
         encoded.append(one)
     liar = encoded[0]  # whatever it commits to
     commitments = town.commitments(bad, [*encoded, liar])
-    pairs = disagree(bad, [signed.body for signed in commitments])  # type: ignore[misc]
+    pairs = disagree(town.circles(bad), [signed.body for signed in commitments])  # type: ignore[misc]
     assert pairs and all(3 in pair for pair in pairs)
     # What they released towards it takes their masks off.
     town.share_archives()

@@ -1,5 +1,6 @@
 """Which fingerprints a record shows: a quorum's of the attempt that decided must be among them."""
 
+from folkmoot.protocol.groups import one_group
 from folkmoot.protocol.messages import Fingerprint, Signed
 from folkmoot.protocol.secure.ballot import FingerprintBallot
 
@@ -11,7 +12,7 @@ def signed(member: int, attempt: int) -> Signed:
 
 
 def test_fingerprints_of_the_preferred_attempt_win_over_later_ones() -> None:
-    ballot = FingerprintBallot(0, 3)
+    ballot = FingerprintBallot(0, one_group(4))
     for member, attempt in ((0, 0), (1, 0), (2, 0), (0, 1), (3, 1), (1, 2)):
         ballot.add_print(signed(member, attempt))
 

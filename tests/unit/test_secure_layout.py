@@ -76,7 +76,15 @@ def test_parameters_among_ring_positions(start: int, stop: int, expected: tuple[
 
 @pytest.mark.parametrize(
     ("parameters", "bits", "members", "shards"),
-    [(10, 12, 3, 1), (10, 64, 3, 1), (10, 16, 0, 1), (10, 16, 17, 1), (10, 16, 3, 0), (0, 16, 3, 1)],
+    [
+        (10, 12, 3, 1),
+        (10, 64, 3, 1),
+        (10, 16, 0, 1),
+        (10, 8, 17, 1),
+        (10, 16, 257, 1),
+        (10, 16, 3, 0),
+        (0, 16, 3, 1),
+    ],
 )
 def test_impossible_layouts_are_refused(parameters: int, bits: int, members: int, shards: int) -> None:
     with pytest.raises(LocalProtocolError):

@@ -1,0 +1,54 @@
+"""Who shares masks with whom on one roster: a member's *circle* are the roster members of its group, itself too.
+
+Lists in commitments and deals go by the circle's members, ascending.
+"""
+
+from dataclasses import dataclass
+
+from folkmoot.protocol.certificates import Federation, roster_members
+from folkmoot.protocol.groups import Group, Groups
+from folkmoot.protocol.messages import Roster, SurvivorSet
+from folkmoot.protocol.secure.masks import MaskContext
+from folkmoot.protocol.types import Digest, MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class Circles:
+    """A (verified) roster of secure mode by groups, and what its masks derive from."""
+
+    federation: Federation
+    digest: Digest
+    roster: Roster
+    groups: Groups
+    members: tuple[MemberId, ...]
+
+    @classmethod
+    def of_roster(cls, federation: Federation, digest: Digest, roster: Roster) -> "Circles":
+        """`digest` is the roster's."""
+        return cls(federation, digest, roster, federation.groups(roster.round), roster_members(roster))
+
+    def group(self, member: MemberId) -> Group:
+        """The member's group."""
+        return self.groups.of(member)
+
+    def circle(self, member: MemberId) -> tuple[MemberId, ...]:
+        """Who shares masks with a roster member; itself too."""
+        return tuple(one for one in self.group(member).members if one in self._known)
+
+    def context(self, member: MemberId) -> MaskContext:
+        """What the masks of the member's circle derive from.
+
+        A re-encoded update has another roster, and never meets the same mask.
+        """
+        epoch = self.federation.charter.epoch_of(self.roster.round)
+        group = self.group(member).number
+        return MaskContext(self.federation.id, epoch, self.roster.round, self.digest, group)
+
+    def left_out(self, member: MemberId, survivors: SurvivorSet) -> tuple[MemberId, ...]:
+        """Those of a survivor's circle that are not in the set: its masks towards them are left in the sum."""
+        staying = set(survivors.members)
+        return tuple(one for one in self.circle(member) if one not in staying)
+
+    @property
+    def _known(self) -> frozenset[MemberId]:
+        return frozenset(self.members)
