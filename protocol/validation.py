@@ -33,8 +33,8 @@ from folkmoot.protocol.messages import (
     encode,
 )
 from folkmoot.protocol.sealing import payload_size
-from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import verify_masked_commitment
+from folkmoot.protocol.secure.exchange import MaskedExchange
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
@@ -100,8 +100,8 @@ def validate_commitment(signed: Signed, view: View, exchange: Exchange) -> None:
     if signed.member not in exchange.members:
         raise Reject("commitment of a member that is not in the roster")
     if view.federation.charter.is_secure:
-        circles = Circles.of_roster(view.federation, exchange.digest, exchange.roster)
-        verify_masked_commitment(commitment, circles)
+        assert isinstance(exchange, MaskedExchange)
+        verify_masked_commitment(commitment, exchange.circles)
     else:
         _validate_open_commitment(commitment, view, exchange)
     view.verifier.verify(signed)

@@ -21,11 +21,15 @@ class Circles:
     roster: Roster
     groups: Groups
     members: tuple[MemberId, ...]
+    _by_group: dict[int, tuple[MemberId, ...]]
 
     @classmethod
     def of_roster(cls, federation: Federation, digest: Digest, roster: Roster) -> "Circles":
         """`digest` is the roster's."""
-        return cls(federation, digest, roster, federation.groups(roster.round), roster_members(roster))
+        groups, members = federation.groups(roster.round), roster_members(roster)
+        known = set(members)
+        circles = {one.number: tuple(filter(known.__contains__, one.members)) for one in groups}
+        return cls(federation, digest, roster, groups, members, circles)
 
     def group(self, member: MemberId) -> Group:
         """The member's group."""
@@ -33,7 +37,7 @@ class Circles:
 
     def circle(self, member: MemberId) -> tuple[MemberId, ...]:
         """Who shares masks with a roster member; itself too."""
-        return tuple(one for one in self.group(member).members if one in self._known)
+        return self._by_group[self.group(member).number]
 
     def context(self, member: MemberId) -> MaskContext:
         """What the masks of the member's circle derive from.
@@ -48,7 +52,3 @@ class Circles:
         """Those of a survivor's circle that are not in the set: its masks towards them are left in the sum."""
         staying = set(survivors.members)
         return tuple(one for one in self.circle(member) if one not in staying)
-
-    @property
-    def _known(self) -> frozenset[MemberId]:
-        return frozenset(self.members)

@@ -1,5 +1,8 @@
 """One survivor set on its way from the certificate to the open sum: who summed what, what I hold, what was released."""
 
+from collections import defaultdict
+from functools import lru_cache
+
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.events import Value
 from folkmoot.protocol.hashing import digest
@@ -20,6 +23,7 @@ def encode_values(values: tuple[Value, ...]) -> bytes:
     return b"".join(number.to_bytes(8, "big") for value in values for number in value)
 
 
+@lru_cache(maxsize=1024)
 def decode_values(data: bytes) -> tuple[Value, ...]:
     """The other way; the caller has checked the length."""
     numbers = [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
@@ -47,13 +51,14 @@ class Gathering:
         self.checking: set[Digest] = set()
         self.totals: dict[Digest, tuple[Value, ...]] = {}
         self.mine: dict[Digest, tuple[Value, ...]] = {}
-        self.measured: dict[tuple[Digest, MemberId, int], Value] = {}
+        self.measured: defaultdict[tuple[Digest, MemberId], dict[int, Value]] = defaultdict(dict)
         self.measuring: set[tuple[Digest, MemberId, int]] = set()
         self.verified: Digest | None = None
         self.accused: set[MemberId] = set()
         # Released
         self.seeds: dict[MemberId, Seeds] = {}
         self.shares: dict[MemberId, Shares] = {}
+        self._dealt_by: defaultdict[MemberId, dict[int, bytes]] = defaultdict(dict)
         self.unmasking = False
         self.given_up = False
         self.failed_here = False
@@ -66,7 +71,7 @@ class Gathering:
         self.summing.clear()
         self.recounted.clear()
         self.checking &= set(self.totals)
-        self.measuring &= set(self.measured)
+        self.measuring = {(*key, shard) for key, shards in self.measured.items() for shard in shards}
         exchange = self.exchange
         others = {part for part in exchange.parts if part[0] != exchange.me}
         exchange.parts -= others
@@ -127,8 +132,9 @@ class Gathering:
         pairs = dict((*known, *shares.shares))
         merged = tuple((dealer, pairs[dealer]) for dealer in sorted(pairs))
         self.shares[shares.member] = Shares(shares.round, shares.survivors, shares.member, merged)
+        for dealer, value in shares.shares:
+            self._dealt_by[dealer][shares.member + 1] = value
 
     def shares_of(self, member: MemberId) -> dict[int, bytes]:
         """Released shares of a survivor's self-mask, by the place on its polynomial."""
-        released = ((holder, dict(shares.shares)) for holder, shares in sorted(self.shares.items()))
-        return {holder + 1: of[member] for holder, of in released if member in of}
+        return self._dealt_by[member]

@@ -91,7 +91,7 @@ class Summing:
         exchange, state = gathering.exchange, self._state
         if state.ballot.opening() is not None or state.attempt in state.ballot.my_locks:
             return
-        if gathering.given_up and not self._attempts.is_over("gather"):
+        if not self._context.down or (gathering.given_up and not self._attempts.is_over("gather")):
             return
         in_work = state.proposal is not None and state.proposal.survivors.digest == gathering.digest
         gone = self._without_fingerprint(gathering, gathering.sums_digest) & self._context.down
@@ -289,13 +289,10 @@ class Summing:
             if isinstance(signed.body, Fingerprint) and signed.body.values and member in gathering.members
         }
         for member in gathering.members:
-            measured = [gathering.measured.get((sums, member, shard)) for shard in range(self._layout.shards)]
-            signed = known.get(member, (None,) * self._layout.shards)
-            values = tuple(
-                one if one is not None else other for one, other in zip(measured, signed, strict=True)
-            )
-            if all(value is not None for value in values):
-                known[member] = values  # type: ignore[assignment]
+            if measured := gathering.measured.get((sums, member)):
+                merged = {**dict(enumerate(known.get(member, ()))), **measured}
+                if len(merged) == self._layout.shards:
+                    known[member] = tuple(merged[shard] for shard in range(self._layout.shards))
         return known
 
     def _measure_the_silent(self, gathering: Gathering, sums: Digest, known: set[MemberId]) -> None:
@@ -316,7 +313,7 @@ class Summing:
         """From now on these values count; who signed others is named."""
         prints = self._ballot.prints(gathering.digest, event.sums)
         for member, shard, value in event.values:
-            gathering.measured[event.sums, member, shard] = value
+            gathering.measured[event.sums, member][shard] = value
             signed = prints.get(member)
             if signed is None or not isinstance(signed.body, Fingerprint) or not signed.body.values:
                 continue

@@ -1,5 +1,6 @@
 """Secure mode's long work in a simulation: real masks on small vectors, real sums, and owners that lie."""
 
+from collections import Counter
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +27,6 @@ from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_w
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.masks import (
     Mask,
-    MaskContext,
     pair_mask,
     pair_seed,
     seed_commitment,
@@ -38,7 +38,7 @@ from folkmoot.protocol.secure.sharing import commit, share
 from folkmoot.protocol.secure.stream import masked_shards, open_sum, sum_shard
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.testnet.invariants import Broken
-from folkmoot.testnet.simulated import PARAMETERS, Node, epoch_secret, name_of
+from folkmoot.testnet.simulated import Node, epoch_secret, name_of
 from folkmoot.testnet.transcript import Transcript
 from folkmoot.testnet.workshop import Surroundings, Workshop
 
@@ -57,7 +57,15 @@ class MaskedWorkshop(Workshop):
         self._around: MaskedSurroundings = around
         self._charter = around.federation.charter
         self._layout = shard_layout(self._charter)
-        self._bytes: dict[Digest, bytes] = {bytes(32): bytes(4 * PARAMETERS), ref_of(b"").root: b""}
+        self._bytes: dict[Digest, bytes] = {
+            bytes(32): bytes(4 * self._charter.model.parameters),
+            ref_of(b"").root: b"",
+        }
+        # What every node computes alike is computed once: fingerprints of sums, and open sums by their masks
+        self._totals: dict[Digest, tuple[Value, ...]] = {}
+        self._models: dict[tuple[Digest, tuple[Mask, ...]], bytes] = {}
+        self.sent: Counter[MemberId] = Counter()
+        """Bytes of shards and sums that each member delivered."""
         self._plain: dict[Digest, tuple[Float32s, int, Roster]] = {}
 
     def carry_out(self, node: Node, effect: Effect) -> None:
@@ -92,7 +100,7 @@ class MaskedWorkshop(Workshop):
         context, circle = circles.context(node.member), circles.circle(node.member)
         polynomial = self_polynomial(context, secret, node.member, circles.group(node.member).threshold)
         readies = [ready for ready in effect.terms.readies if ready.member in circle]
-        seeds = [self._pair_seed(node, context, ready) for ready in readies]
+        seeds = [self._pair_seed(node, circles, ready) for ready in readies]
         masks = [self_mask(self_seed(context, node.member, polynomial[0]))]
         for member, seed in zip(circle, seeds, strict=True):
             if member != node.member:
@@ -119,11 +127,13 @@ class MaskedWorkshop(Workshop):
         )
         self._around.tell(node, encoded, 0.01)
 
-    def _pair_seed(self, node: Node, context: MaskContext, ready: Signed) -> bytes:
+    def _pair_seed(self, node: Node, circles: Circles, ready: Signed) -> bytes:
         assert isinstance(ready.body, Ready)
         if ready.member == node.member:
             return bytes(16)
-        seed = pair_seed(context, epoch_secret(node), node.member, ready.member, ready.body.mask_key)
+        seed = pair_seed(
+            circles.context(node.member), epoch_secret(node), node.member, ready.member, ready.body.mask_key
+        )
         odd = node.member in self._around.faults.odd_seeds
         return name_of(seed)[:16] if odd else seed
 
@@ -136,7 +146,7 @@ class MaskedWorkshop(Workshop):
         return tuple(one if place == own else name_of(one)[:31] + b"\0" for place, one in enumerate(dealt))
 
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:
-        update = simulated_update(node, effect)
+        update = simulated_update(node, effect, self._charter.model.parameters)
         weight = member_weight(10 + node.member, self._charter.averaging.weight_cap)
         sizes = self._charter.model.sizes
         encoder = RingEncoder(self._layout, sizes, effect.terms.exponents, weight)
@@ -185,6 +195,8 @@ class MaskedWorkshop(Workshop):
         if holder is None or (holder is not node and self._around.happens(self._around.faults.loss)):
             return False
         node.blobs.add(root)
+        if holder is not node:
+            self.sent[holder.member] += len(self._bytes[root])
         return True
 
     # --- sums -----------------------------------------------------------------------------------------------
@@ -211,9 +223,7 @@ class MaskedWorkshop(Workshop):
     def _check(self, node: Node, effect: Check) -> None:
         survivors = effect.survivors
         challenge = self._challenge(survivors.digest, effect.sums)
-        totals = tuple(
-            challenge.of_sum(shard, self._opener(ref.root)) for shard, ref in enumerate(effect.sums)
-        )
+        totals = self._totals_of(challenge, effect)
         mine: tuple[Value, ...] = ()
         if effect.mine is not None and isinstance(effect.mine.body, Commitment):
             roots = effect.mine.body.shards
@@ -222,6 +232,14 @@ class MaskedWorkshop(Workshop):
             mine = ((mine[0][0] ^ 1, mine[0][1]), *mine[1:])
         answer = Checked(survivors.round, survivors.digest, effect.sums_digest, totals, mine)
         self._around.tell(node, answer, 0.02)
+
+    def _totals_of(self, challenge: Challenge, effect: Check) -> tuple[Value, ...]:
+        if effect.sums_digest not in self._totals:
+            values = (
+                challenge.of_sum(shard, self._opener(ref.root)) for shard, ref in enumerate(effect.sums)
+            )
+            self._totals[effect.sums_digest] = tuple(values)
+        return self._totals[effect.sums_digest]
 
     def _measure(self, node: Node, effect: Measure) -> None:
         survivors = effect.survivors
@@ -237,35 +255,41 @@ class MaskedWorkshop(Workshop):
     # --- opening --------------------------------------------------------------------------------------------
 
     def _unmask(self, node: Node, effect: Unmask) -> None:
-        sizes, exponents = self._charter.model.sizes, effect.roster.exponents
+        key = (effect.sums_digest, effect.masks)
+        if key not in self._models:
+            self._models[key] = self._open_sum(effect)
+            self._compare(node, effect, self._models[key])
+        model = self._keep(node, self._models[key])
+        survivors = effect.survivors
+        answer = Aggregated(survivors.round, survivors.digest, effect.sums_digest, model)
+        self._around.tell(node, answer, 0.02)
+
+    def _open_sum(self, effect: Unmask) -> bytes:
         opened = open_sum(
             self._layout,
             [self._opener(ref.root) for ref in effect.sums],
             effect.masks,
             self._opener(effect.base.root),
-            RingDecoder(self._layout, sizes, exponents),
+            RingDecoder(self._layout, self._charter.model.sizes, effect.roster.exponents),
             len(effect.survivors.survivors),
             lambda chunks: b"".join(chunk.tobytes() for chunk in chunks),
             self._bytes[effect.base.root],
         )
-        self._compare(node, effect, opened.model)
-        model = self._keep(node, opened.model)
-        survivors = effect.survivors
-        answer = Aggregated(survivors.round, survivors.digest, effect.sums_digest, model)
-        self._around.tell(node, answer, 0.02)
+        return opened.model
 
     def _compare(self, node: Node, effect: Unmask, model: bytes) -> None:
         """Exact: what came out is the plain integer sum of what went in, bit for bit."""
         sizes, exponents = self._charter.model.sizes, effect.roster.exponents
-        total = np.zeros(PARAMETERS, dtype=self._layout.dtype)
+        length = self._charter.model.parameters
+        total = np.zeros(length, dtype=self._layout.dtype)
         weights = 0
         for root in self._around.transcript.roots_of(effect.survivors):
             update, weight, _ = self._plain[root]
-            values = np.zeros(PARAMETERS, dtype=self._layout.dtype)
+            values = np.zeros(length, dtype=self._layout.dtype)
             RingEncoder(self._layout, sizes, exponents, weight).encode(update, 0, values)
             total += values
             weights += weight
-        mean = np.empty(PARAMETERS, dtype=np.float32)
+        mean = np.empty(length, dtype=np.float32)
         RingDecoder(self._layout, sizes, exponents).mean(total, weights, 0, mean)
         expected = np.empty_like(mean)
         apply_fedavg(np.frombuffer(self._bytes[effect.base.root], dtype="<f4"), mean, expected)
@@ -273,8 +297,8 @@ class MaskedWorkshop(Workshop):
             raise Broken(f"{node.name} opened another sum than that of the survivors' updates")
 
 
-def simulated_update(node: Node, effect: Encode) -> Float32s:
+def simulated_update(node: Node, effect: Encode, length: int) -> Float32s:
     """What this node's training gave: a function of base and node, within its exponent."""
     seed = name_of(b"update", bytes([node.member, node.face]), effect.terms.base)
-    values = np.random.default_rng(int.from_bytes(seed[:8], "big")).uniform(-1, 1, PARAMETERS)
+    values = np.random.default_rng(int.from_bytes(seed[:8], "big")).uniform(-1, 1, length)
     return (values * 2.0 ** (node.member % 3)).astype(np.float32)

@@ -3,17 +3,30 @@
 import hashlib
 from dataclasses import dataclass, field, fields, replace
 
-from folkmoot.protocol.charter import Averaging, Charter, LedgerTerms, Member, Model, Schedule, Tensor
+from folkmoot.protocol.charter import (
+    MAX_ATTESTERS,
+    Averaging,
+    Charter,
+    LedgerTerms,
+    Member,
+    Model,
+    Schedule,
+    Tensor,
+)
 from folkmoot.protocol.effects import Accuse, RecordEvidence
 from folkmoot.protocol.events import Event, FrameReceived, Trained
 from folkmoot.protocol.journal import Entry, decode_entry, encode_entry
 from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.secure.layout import BLOCK
 from folkmoot.protocol.secure.masks import public_key
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 PARAMETERS = 130
-"""Length of the simulated model: with the weight block four blocks, so that seven members have empty shards too."""
+"""Length of a simulated model: with the weight block four blocks, so that seven members have empty shards too."""
+
+MANY = 16
+"""From here on the model is long enough that everybody has something to sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +126,14 @@ class Node:
 
 def simulated_charter(members: int, rounds: int, max_ahead: int = 50, secure: bool = False) -> Charter:
     """A charter of `members` nameless organisations with impossible keys."""
+    parameters = PARAMETERS if members <= MANY else BLOCK * (members - 1)
     return Charter(
         name="simulation",
         model=Model(
             kind="logistic",
-            layers=(PARAMETERS, 1),
+            layers=(parameters, 1),
             initial="00" * 32,
-            tensors=(Tensor(name="w", shape=(PARAMETERS,)),),
+            tensors=(Tensor(name="w", shape=(parameters,)),),
         ),
         schedule=Schedule(rounds=rounds, max_ahead=max_ahead),
         averaging=Averaging(mode="secure" if secure else "open", weight_cap=20),
@@ -131,6 +145,7 @@ def simulated_charter(members: int, rounds: int, max_ahead: int = 50, secure: bo
                 identity_key=f"{index:064x}",
                 sealing_key=f"{index:064x}",
                 audit_key=f"0x{index:040x}",
+                attester=index < MAX_ATTESTERS,
             )
             for index in range(members)
         ),

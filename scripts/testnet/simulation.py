@@ -42,7 +42,6 @@ from folkmoot.testnet.invariants import Broken, Invariants
 from folkmoot.testnet.links import Links
 from folkmoot.testnet.masked_workshop import MaskedWorkshop
 from folkmoot.testnet.simulated import (
-    PARAMETERS,
     Faults,
     Node,
     describe,
@@ -170,7 +169,7 @@ class Simulation:
     # --- nodes ----------------------------------------------------------------------------------------------
 
     def _boot(self, node: Node) -> None:
-        model0 = BlobRef(bytes(32), 4 * PARAMETERS)
+        model0 = BlobRef(bytes(32), 4 * self.charter.model.parameters)
         signer, verifier = FakeSigner(node.member), FakeVerifier()
         node.machine = RoundMachine(self.federation, node.member, signer, verifier, model0)
         node.life += 1

@@ -20,7 +20,7 @@ from folkmoot.protocol.events import (
 from folkmoot.protocol.messages import Commitment, body_digest
 from folkmoot.protocol.signing import FakeVerifier
 from folkmoot.protocol.validation import View, expected_payload_size
-from folkmoot.testnet.simulated import PARAMETERS, Faults, Node, name_of, simulated_training
+from folkmoot.testnet.simulated import Faults, Node, name_of, simulated_training
 
 
 class Surroundings(Protocol):
@@ -119,5 +119,7 @@ class Workshop:
         """Sums that depend on the payloads, and a model that depends on base and sums."""
         roots = [one.body.root for one in effect.commitments if isinstance(one.body, Commitment)]
         survivors, sums = effect.survivors, name_of(b"sums", *roots)
-        model = BlobRef(name_of(b"model", survivors.base, sums), 4 * PARAMETERS)
+        model = BlobRef(
+            name_of(b"model", survivors.base, sums), 4 * self._around.federation.charter.model.parameters
+        )
         self._around.tell(node, Aggregated(survivors.round, survivors.digest, sums, model), 0.02)

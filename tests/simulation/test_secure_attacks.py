@@ -11,6 +11,7 @@ from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.effects import Effect, Encode
 from folkmoot.protocol.events import FrameReceived
 from folkmoot.protocol.messages import Fingerprint, Frame, Propose, Seeds, Shares, Signed
+from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.masks import Mask
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.testnet.masked_workshop import MaskedWorkshop
@@ -72,10 +73,11 @@ class EmptySeeds(Attack):
 class WithheldSeeds(MaskedWorkshop):
     """Commits to another pair seed than the member last in beacon order, which is then left out."""
 
-    def _pair_seed(self, node: Node, effect: Encode, ready: Signed) -> bytes:
-        seed = super()._pair_seed(node, effect, ready)
-        order = self._around.federation.proposers(effect.round, effect.terms.base)
-        last = [member for member in order if member in effect.recipients][-1]
+    def _pair_seed(self, node: Node, circles: Circles, ready: Signed) -> bytes:
+        seed = super()._pair_seed(node, circles, ready)
+        roster = circles.roster
+        order = self._around.federation.proposers(roster.round, roster.base)
+        last = [member for member in order if member in circles.members][-1]
         return bytes(15) + b"\7" if node.member == LIAR and ready.member == last != LIAR else seed
 
 
