@@ -11,6 +11,7 @@ from folkmoot.protocol.charter import (
     Member,
     Model,
     Schedule,
+    Secrecy,
     Tensor,
 )
 from folkmoot.protocol.effects import Accuse, RecordEvidence
@@ -124,7 +125,9 @@ class Node:
         return [decode_entry(body) for _, body in self.journal]
 
 
-def simulated_charter(members: int, rounds: int, max_ahead: int = 50, secure: bool = False) -> Charter:
+def simulated_charter(
+    members: int, rounds: int, max_ahead: int = 50, secure: bool = False, group_size: int = 0
+) -> Charter:
     """A charter of `members` nameless organisations with impossible keys."""
     parameters = PARAMETERS if members <= MANY else BLOCK * (members - 1)
     return Charter(
@@ -137,6 +140,7 @@ def simulated_charter(members: int, rounds: int, max_ahead: int = 50, secure: bo
         ),
         schedule=Schedule(rounds=rounds, max_ahead=max_ahead),
         averaging=Averaging(mode="secure" if secure else "open", weight_cap=20),
+        secrecy=Secrecy(group_size=group_size),
         ledger=LedgerTerms(chain_id=1, code_hash="00" * 32),
         members=tuple(
             Member(

@@ -76,10 +76,11 @@ class Simulation:
         max_ahead: int = 50,
         trace: Callable[[str], None] | None = None,
         secure: bool = False,
+        group_size: int = 0,
     ) -> None:
         self.seed = seed
         self.faults = faults or Faults()
-        self.charter = simulated_charter(members, rounds, max_ahead, secure)
+        self.charter = simulated_charter(members, rounds, max_ahead, secure, group_size)
         self.federation = Federation(federation_id(self.charter.digest, 1, bytes(20)), self.charter)
         self.now = 0.0
         self.random = random.Random(seed)
@@ -122,9 +123,13 @@ class Simulation:
         parts = [
             f"python -m folkmoot.testnet.simulation --seed {self.seed} --members {len(self.charter.members)}",
             f"--rounds {self.charter.schedule.rounds} --max-ahead {self.charter.schedule.max_ahead}",
-            f"--faults '{format_faults(self.faults)}'" + (" --secure" if self.charter.is_secure else ""),
+            f"--faults '{format_faults(self.faults)}'" + self._secrecy_options(),
         ]
         return " ".join(parts)
+
+    def _secrecy_options(self) -> str:
+        size = self.charter.secrecy.group_size
+        return (" --secure" if self.charter.is_secure else "") + (f" --group-size {size}" if size else "")
 
     def _schedule_faults(self) -> None:
         faults = self.faults
@@ -353,9 +358,17 @@ class Simulation:
     "--faults", default="", metavar="NAME=VALUE,...", help="Fields of Faults, as a failing test prints them."
 )
 @click.option("--secure/--open", default=False, show_default=True, help="Mask the updates, or show them.")
+@click.option("--group-size", default=0, show_default=True, help="Secure mode: share masks within groups.")
 @click.option("--trace/--no-trace", default=True, show_default=True, help="Print every event.")
 def main(
-    seed: int, members: int, rounds: int, max_ahead: int, faults: str, secure: bool, trace: bool
+    seed: int,
+    members: int,
+    rounds: int,
+    max_ahead: int,
+    faults: str,
+    secure: bool,
+    group_size: int,
+    trace: bool,
 ) -> None:
     """Run one federation in virtual time, and say whether every rule held."""
     simulation = Simulation(
@@ -366,6 +379,7 @@ def main(
         max_ahead,
         trace=click.echo if trace else None,
         secure=secure,
+        group_size=group_size,
     )
     try:
         simulation.run()
