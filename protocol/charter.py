@@ -34,9 +34,6 @@ MAX_GROUP = 16
 MIN_GROUP = 3
 """Members of the smallest: of two each would know the other's update."""
 
-USUAL_GROUP = 8
-"""Members of a group, if they are too many for one group and the charter does not say how many it wants."""
-
 MAX_ON_8_BITS = 16
 """Members whose sums leave room for values on the 8-bit ring: 3 bits each."""
 
@@ -157,9 +154,9 @@ class Averaging(_Terms, frozen=True, kw_only=True):
 class Secrecy(_Terms, frozen=True, kw_only=True):
     """What secure mode needs besides: PROTOCOL section 4.
 
-    `ring` bits a value; members share masks within groups of about `group_size` (0: all in one up to 16 members, else
-    8); of each group `k_min` survivors at least (0: max(3, f + 2)); `threshold` shares that open a self-mask (0: Q - f;
-    both of the group); mask keys and groups live for `epoch` rounds, and keys are kept for `dispute_epochs` more.
+    `ring` bits a value; members share masks within groups of about `group_size` (0: 16, the largest); of each group
+    `k_min` survivors at least (0: max(3, f + 2)); `threshold` shares that open a self-mask (0: Q - f of the group);
+    mask keys and groups live for `epoch` rounds, and keys are kept for `dispute_epochs` more.
     """
 
     ring: Literal[8, 16, 32] = 16
@@ -233,8 +230,7 @@ class Charter(_Terms, frozen=True, kw_only=True):
         members = len(self.members)
         if not self.is_secure:
             return (members,)
-        usual = members if members <= MAX_GROUP else USUAL_GROUP
-        count = max(members // (self.secrecy.group_size or usual), -(-members // MAX_GROUP), 1)
+        count = max(members // (self.secrecy.group_size or MAX_GROUP), -(-members // MAX_GROUP))
         return tuple(members * (at + 1) // count - members * at // count for at in range(count))
 
     def epoch_of(self, round_: Round) -> int:

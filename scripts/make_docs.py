@@ -69,11 +69,12 @@ _LIMITS = (
     ("work.REFIT_DELAY", "seconds until a failed training is tried again"),
     ("recall.SIT_OUT", "rounds beyond the highest decided one that a node sits out"),
     ("recall.SHOWN", "most signatures in one answer to a recall"),
+    ("charter.MAX_GROUP", "members of the largest group of secure mode"),
+    ("charter.MAX_SUMMED", "members of the largest federation in open mode"),
 )
 """Constants of folkmoot.protocol that the specification names, and what they are."""
 
 _SECURE_LIMITS = (
-    ("charter.MAX_GROUP", "members of the largest group"),
     ("layout.BLOCK", "values of the weight block; shards begin and end at multiples of it"),
     ("keystream.SEED_SIZE", "bytes of a mask's or a challenge's seed"),
     ("sharing.SCALAR_SIZE", "bytes of a share"),

@@ -51,7 +51,7 @@ def test_every_round_is_exact_and_gives_nobody_away(
 
 def test_sixty_four_members_in_groups_of_eight_send_little() -> None:
     """At most three models' worth of ring values each (2.4: nearly one of shards, and 22 bits for 16 of sums)."""
-    simulation = Simulation(1, 64, 1, secure=True)
+    simulation = Simulation(1, 64, 1, secure=True, group_size=8)
     assert [len(group.members) for group in simulation.federation.groups(1)] == [8] * 8
     simulation.run(LIMIT)
     workshop, charter = simulation._workshop, simulation.charter

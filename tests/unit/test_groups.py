@@ -31,12 +31,12 @@ def sizes_of(groups: Groups) -> list[int]:
         (16, 0, [16]),
         (17, 0, [8, 9]),
         (23, 0, [11, 12]),
-        (64, 0, [8] * 8),
-        (64, 16, [16] * 4),
+        (64, 0, [16] * 4),
+        (64, 8, [8] * 8),
         (31, 16, [15, 16]),  # one group of 31 would be too large
         (7, 4, [7]),  # two would be too small
         (12, 4, [4, 4, 4]),
-        (256, 0, [8] * 32),
+        (256, 0, [16] * 16),
     ],
 )
 def test_groups_are_as_even_as_can_be(members: int, group_size: int, sizes: list[int]) -> None:
