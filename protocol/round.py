@@ -26,7 +26,7 @@ from folkmoot.protocol.context import Context
 from folkmoot.protocol.current import CurrentRound
 from folkmoot.protocol.effects import Blame, Effect, Promote
 from folkmoot.protocol.equivocation import verify_evidence
-from folkmoot.protocol.errors import Ignore, RemoteProtocolError
+from folkmoot.protocol.errors import Forgotten, Ignore, RemoteProtocolError
 from folkmoot.protocol.events import (
     Aggregated,
     Checked,
@@ -139,8 +139,9 @@ class RoundMachine:
         self._context.emit(*(one for one in effects if not isinstance(one, Promote)), *promotes[-1:])
 
     def skip_recall(self) -> None:
-        """Sign without asking what was signed before. Only a simulated liar does that."""
+        """Sign without asking, or minding, what was signed before. Only a simulated liar does that."""
         self._gate = None
+        self._context.recalls = False
 
     # --- the one entry point --------------------------------------------------------------------------------
 
@@ -261,6 +262,8 @@ class RoundMachine:
                 self._gate.keep(sender, frame)
             else:
                 self._take_frame(sender, frame)
+        except Forgotten:
+            self._rounds.sit_out(max(round_of(frame), self._rounds.closed.latest_round) + SIT_OUT)
         except Ignore:
             return False
         except RemoteProtocolError as error:
