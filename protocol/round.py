@@ -29,6 +29,7 @@ from folkmoot.protocol.equivocation import verify_evidence
 from folkmoot.protocol.errors import Forgotten, Ignore, RemoteProtocolError
 from folkmoot.protocol.events import (
     Aggregated,
+    BlobWanted,
     Checked,
     Encoded,
     Event,
@@ -171,6 +172,8 @@ class RoundMachine:
                     self.current.take_answer(event)
             case PayloadServed(root=root, member=member):
                 self.current.on_served(root, member)
+            case BlobWanted(root=root):
+                self.current.on_wanted(root)
             case SnapshotReady(model=model):
                 if self._rounds.on_snapshot(model):
                     self._context.broadcast(self._hello())

@@ -154,6 +154,7 @@ class SecureMode:
             case GatheringFailed(survivors=survivors):
                 if survivors in self._gatherings:
                     self._gatherings[survivors].failed_here = True
+                    self._work.remake(self._gatherings[survivors].exchange)
             case Aggregated(survivors=survivors, sums=sums, model=model):
                 self._state.results[survivors] = (sums, model)
             case _:

@@ -3,9 +3,11 @@
 Real engines, disks, keys and masks (`living_federation`), in virtual time.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from structlog.testing import capture_logs
 from folkmoot.node.archive import Archive
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
+from folkmoot.node.network import serving
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.protocol.charter import Averaging
@@ -154,7 +157,10 @@ def test_a_liar_is_named_and_its_word_kept(
     assert accused == {NAME}
 
 
-def test_shards_that_are_not_those_committed_to_are_refused(tmp_path: Path) -> None:
+def test_shards_that_are_not_those_committed_to_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_read_chunk", lambda file, length, *_: os.pread(file, length, 0))
     federation = tell(tmp_path, ServesAnother, survives=False)
     for house in honest_houses(federation):
         assert house.once.counts()["bad blob"] >= 1
@@ -179,3 +185,33 @@ def test_a_member_that_loses_sums_fetches_them_again(tmp_path: Path) -> None:
     assert any("cannot go on" in str(line.get("event")) for line in logs)
     assert not any(house.watched.accusations for house in federation.houses)
     assert BOB in federation.houses[0].watched.rounds[ROUNDS].participants
+
+
+class DamagedOnce(Masking):
+    """A member whose disk damages its own masked shards once, as soon as they are committed to; no liar either."""
+
+    damaged: ClassVar[dict[Digest, tuple[Digest, ...]]] = {}
+    again = 0
+
+    def encode(
+        self, round_: Round, roster: Digest, terms: Roster, update: Path
+    ) -> tuple[Encoded, tuple[MemberId, ...]]:
+        encoded, unusable = super().encode(round_, roster, terms, update)
+        if roster in self.damaged:
+            assert encoded.shards == self.damaged[roster]
+            DamagedOnce.again += 1
+            return encoded, unusable
+        self.damaged[roster] = encoded.shards
+        store = self._archive.masked(self._charter.epoch_of(round_))
+        for place in filter(Path.is_file, map(store.place, encoded.shards)):
+            place.write_bytes(bytes(place.stat().st_size))
+        return encoded, unusable
+
+
+def test_a_member_whose_own_shards_are_damaged_makes_them_again(tmp_path: Path) -> None:
+    """When a peer asks for one (who owns no other), and when it needs one itself."""
+    federation = tell(tmp_path, DamagedOnce, survives=True)
+    assert DamagedOnce.again >= ROUNDS
+    for house in federation.houses:
+        assert not house.watched.accusations
+        assert "bad blob" not in house.once.counts()
