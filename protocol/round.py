@@ -119,6 +119,11 @@ class RoundMachine:
             return "waiting for the ledger"
         return self.current.phase
 
+    @property
+    def said(self) -> tuple[Signed, ...]:
+        """What I signed that must be my only one in its place, of the rounds still of interest."""
+        return self._context.register.said_by(self._context.me)
+
     def is_decided(self, round_: Round, roster: Digest) -> bool:
         """Whether a quorum has settled on this roster's updates: seeing them is of no use to a late mover."""
         return round_ < self.current.round or self.current.is_vouched(roster)

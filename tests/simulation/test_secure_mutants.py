@@ -9,13 +9,13 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import Gossip, Send
 from folkmoot.protocol.messages import Frame, Share, Signed
-from folkmoot.protocol.secure import dealing
+from folkmoot.protocol.secure import dealing, verify
 from folkmoot.protocol.secure import mode as secure_mode
 from folkmoot.protocol.secure.mode import SecureMode
 from folkmoot.protocol.types import Digest, MemberId, Round
-from folkmoot.testnet import masked_workshop
-from folkmoot.testnet.simulated import Faults
-from folkmoot.testnet.simulation import Simulation, Violation
+from folkmoot.testnet.simulation import masked_workshop
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import Simulation, Violation
 
 SEEDS = 60
 USUAL = (0.005, 0.3)
@@ -50,6 +50,7 @@ def masks_of_the_round(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(secure_mode, "mask_context", context)
     patch.setattr(masked_workshop, "mask_context", context)
+    patch.setattr(verify, "mask_context", context)
 
 
 def seeds_before_the_certificate(patch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ from folkmoot.protocol.events import (
 from folkmoot.protocol.messages import (
     body_digest,
 )
-from folkmoot.testnet.simulated import PARAMETERS
+from folkmoot.testnet.simulation.node import PARAMETERS
 
 # --- stale and early -----------------------------------------------------------------------------------------------
 
