@@ -275,7 +275,10 @@ class _Daemon:
         return [entry if entry.startswith(("/ip", "/dns")) else str(home.resolve(entry)) for entry in entries]
 
     def _locate(self, root: Digest) -> Path | None:
-        return self._archive.path(root) or self._models.path(root)
+        path = self._archive.path(root) or self._models.path(root)
+        if path is None and self._engine is not None:
+            self._engine.wanted(root)
+        return path
 
     def _served(self, root: Digest, member: MemberId) -> None:
         if self._engine is not None:

@@ -47,6 +47,7 @@ from folkmoot.protocol.effects import (
 )
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.events import (
+    BlobWanted,
     Event,
     FrameReceived,
     HeadAdvanced,
@@ -109,6 +110,11 @@ class Engine:
             self._send.send_nowait(PayloadServed(root, member))
         except trio.WouldBlock:
             self._rooms.once.note("event dropped", "self", what="payload served")
+
+    def wanted(self, root: Digest) -> None:
+        """The network's hook: a peer asks for a blob that is not here."""
+        with suppress(trio.WouldBlock):
+            self._send.send_nowait(BlobWanted(root))
 
     def _progress(self, round_: Round) -> None:
         """A chunk has arrived: a slow link is no reason for a new attempt. Told now and then, and not at all costs."""

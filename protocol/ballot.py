@@ -106,8 +106,9 @@ class Ballot:
 
     def _roster_rule(self, digest: Digest, roster: Digest) -> bool:
         # One survivor set per roster, ever; but a certificate for this set lifts the bar (else deadlock in 4 steps).
-        others = [self._sets[mine] for mine in self.my_votes.values() if mine != digest]
-        return self.is_certified(digest) or all(other.roster != roster for other in others)
+        # Of a set that was never shown here nobody knows the roster: it may be this one.
+        others = [self._sets.get(mine) for mine in self.my_votes.values() if mine != digest]
+        return self.is_certified(digest) or all(other and other.roster != roster for other in others)
 
     def _lock_rule(self, digest: Digest) -> bool:
         # Locked, I vote only for my set, unless a certificate on another set from an attempt above my lock frees me.

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.effects import Effect, Gossip, Persist, RecordEvidence, Send, StartTimer
 from folkmoot.protocol.equivocation import Register, Slot, compute_slot
+from folkmoot.protocol.errors import Forgotten
 from folkmoot.protocol.events import Timer, TimerKind
 from folkmoot.protocol.journal import Entry
 from folkmoot.protocol.messages import Body, Evidence, Frame, Signed
@@ -28,6 +29,8 @@ class Context:
         self.register = Register()
         self.pace = Pace(federation.charter.schedule)
         self.now = 0.0
+        self.round: Round = 1
+        self.recalls = True
         self.up: set[MemberId] = set()
         self.down: set[MemberId] = set()
         self.missed: Counter[MemberId] = Counter()
@@ -84,8 +87,21 @@ class Context:
         """Wake me up in `delay` seconds."""
         self.emit(StartTimer(Timer(kind, round_, attempt), delay))
 
+    def turn_to(self, round_: Round) -> None:
+        """That round is in work now."""
+        self.round = round_
+        self.register.forget_before(round_ - 1)
+
     def note(self, signed: Signed) -> bool:
-        """Register a verified body; False (and evidence is recorded and spread) if its member said otherwise before."""
+        """Register a verified body; False (and evidence is recorded and spread) if its member said otherwise before.
+
+        Raises `Forgotten` for what I said in this round or later, and do not know of (PROTOCOL section 2, rule 10).
+        """
+        mine = self.recalls and signed.member == self.me and signed.body.round >= self.round
+        if mine and not self.register.knows(signed):
+            raise Forgotten(
+                f"own {type(signed.body).__name__} of round {signed.body.round}, not in the journal"
+            )
         evidence = self.register.note(signed)
         if evidence is not None:
             self.accuse(signed.member, evidence)

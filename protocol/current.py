@@ -167,6 +167,10 @@ class CurrentRound:
         """A peer has a payload from me."""
         self._work.on_served(root, member)
 
+    def on_wanted(self, root: Digest) -> None:
+        """A peer asks for a blob that is not here."""
+        self._work.on_wanted(root)
+
     def on_timer(self, timer: Timer) -> None:
         """A deadline has passed."""
         if timer.kind == "refit":

@@ -83,6 +83,12 @@ class Register:
         first = self._first.setdefault((signed.member, slot), signed)
         return None if first.body == signed.body else Evidence(first, signed)
 
+    def knows(self, signed: Signed) -> bool:
+        """Whether this very body was noted, or need not be its member's only one."""
+        slot = compute_slot(signed.body)
+        first = None if slot is None else self._first.get((signed.member, slot))
+        return slot is None or (first is not None and first.body == signed.body)
+
     def said_by(self, member: MemberId) -> tuple[Signed, ...]:
         """What `member` signed, as far as it is remembered."""
         return tuple(signed for (who, _), signed in self._first.items() if who == member)

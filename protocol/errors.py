@@ -30,5 +30,9 @@ class Ignore(FolkmootError):
     """The message is of no use here and now (stale, early, already seen); nobody is to blame."""
 
 
+class Forgotten(Ignore):
+    """A signature of this node's own turned up that its journal lacks: it must not sign what it may contradict."""
+
+
 class Reject(RemoteProtocolError):
     """The message breaks a rule: its sender is at fault."""

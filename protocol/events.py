@@ -202,6 +202,13 @@ class PayloadServed:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobWanted:
+    """A peer asks for a blob (by root) that is not here, or was damaged and is gone."""
+
+    root: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class TransferProgress:
     """Some payload or snapshot is still arriving; holds the attempt's time-out back."""
 
@@ -266,6 +273,7 @@ Event: TypeAlias = (
     | Measured
     | GatheringFailed
     | PayloadServed
+    | BlobWanted
     | TransferProgress
     | Aggregated
     | SnapshotReady

@@ -151,6 +151,8 @@ class Intake:
             self._take_commitment(exchange, signed)
             return
         self._context.verifier.verify(signed)
+        if signed.member == self._context.me:
+            self._context.note(signed)
         kept = self._early.setdefault(signed.member, {})
         if len(kept) < EARLY_ROSTERS:
             kept.setdefault(signed.body.roster, signed)
@@ -168,6 +170,8 @@ class Intake:
     def _take_early_commitment(self, exchange: Exchange, signed: Signed) -> None:
         try:
             self._take_commitment(exchange, signed)
+        except Ignore:
+            pass
         except RemoteProtocolError as error:
             self._context.emit(Blame(signed.member, "commitment", str(error)))
 

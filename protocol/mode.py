@@ -26,7 +26,7 @@ from folkmoot.protocol.events import (
 )
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.journal import Entry
-from folkmoot.protocol.messages import Commitment, Frame, Seeds, Shares, Signed, SurvivorSet, Unmasking
+from folkmoot.protocol.messages import Commitment, Frame, Lock, Seeds, Shares, Signed, SurvivorSet, Unmasking
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 from folkmoot.protocol.work import Work
@@ -99,6 +99,10 @@ class Mode(Protocol):
 
     def entries_of_lock(self, survivors: Digest) -> tuple[Entry, ...]:
         """What the journal must hold before that lock."""
+        ...
+
+    def is_proven(self, lock: Lock) -> bool:
+        """Whether I hold all that a decided round's record has to show."""
         ...
 
     def unmasking(self, survivors: Digest) -> Unmasking | None:
@@ -213,6 +217,10 @@ class OpenMode:
     def entries_of_lock(self, survivors: Digest) -> tuple[Entry, ...]:
         """Nothing besides the lock itself."""
         return ()
+
+    def is_proven(self, lock: Lock) -> bool:
+        """Payloads and locks are all there is."""
+        return True
 
     def unmasking(self, survivors: Digest) -> Unmasking | None:
         """There are no masks."""

@@ -26,9 +26,10 @@ from folkmoot.protocol.context import Context
 from folkmoot.protocol.current import CurrentRound
 from folkmoot.protocol.effects import Blame, Effect, Promote
 from folkmoot.protocol.equivocation import verify_evidence
-from folkmoot.protocol.errors import Ignore, RemoteProtocolError
+from folkmoot.protocol.errors import Forgotten, Ignore, RemoteProtocolError
 from folkmoot.protocol.events import (
     Aggregated,
+    BlobWanted,
     Checked,
     Encoded,
     Event,
@@ -118,6 +119,11 @@ class RoundMachine:
             return "waiting for the ledger"
         return self.current.phase
 
+    @property
+    def said(self) -> tuple[Signed, ...]:
+        """What I signed that must be my only one in its place, of the rounds still of interest."""
+        return self._context.register.said_by(self._context.me)
+
     def is_decided(self, round_: Round, roster: Digest) -> bool:
         """Whether a quorum has settled on this roster's updates: seeing them is of no use to a late mover."""
         return round_ < self.current.round or self.current.is_vouched(roster)
@@ -139,8 +145,9 @@ class RoundMachine:
         self._context.emit(*(one for one in effects if not isinstance(one, Promote)), *promotes[-1:])
 
     def skip_recall(self) -> None:
-        """Sign without asking what was signed before. Only a simulated liar does that."""
+        """Sign without asking, or minding, what was signed before. Only a simulated liar does that."""
         self._gate = None
+        self._context.recalls = False
 
     # --- the one entry point --------------------------------------------------------------------------------
 
@@ -170,6 +177,8 @@ class RoundMachine:
                     self.current.take_answer(event)
             case PayloadServed(root=root, member=member):
                 self.current.on_served(root, member)
+            case BlobWanted(root=root):
+                self.current.on_wanted(root)
             case SnapshotReady(model=model):
                 if self._rounds.on_snapshot(model):
                     self._context.broadcast(self._hello())
@@ -261,6 +270,8 @@ class RoundMachine:
                 self._gate.keep(sender, frame)
             else:
                 self._take_frame(sender, frame)
+        except Forgotten:
+            self._rounds.sit_out(max(round_of(frame), self._rounds.closed.latest_round) + SIT_OUT)
         except Ignore:
             return False
         except RemoteProtocolError as error:

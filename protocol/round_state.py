@@ -105,9 +105,8 @@ class RoundState:
         """Count the votes of a verified certificate, and note who voted otherwise elsewhere."""
         self.ballot.add_set(certificate.survivors)
         for vote in certificate.votes:
-            if vote.member != self.context.me:  # what I voted, the journal knows
-                self.context.note(vote)
-                self.ballot.add_vote(vote)
+            self.context.note(vote)
+            self.ballot.add_vote(vote)
 
     def holds(self, survivors: SurvivorSet) -> bool:
         """Whether I hold every payload of the set."""

@@ -82,7 +82,7 @@ class Rounds:
 
     def _turn_to(self, round_: Round, base: BlobRef, previous: Digest) -> None:
         self.current = CurrentRound(self._context, round_, base, previous)
-        self._context.register.forget_before(round_ - 1)
+        self._context.turn_to(round_)
         self._begun = False
 
     def start(self) -> None:

@@ -238,4 +238,6 @@ class Steps:
         sums, model = state.results.get(lock.survivors, (None, None))
         if certificate is None or exchange is None or model is None or sums != lock.sums:
             return None
+        if not self._mode.is_proven(lock):
+            return None
         return Outcome(opening, certificate, exchange, model, self._mode.unmasking(lock.survivors))

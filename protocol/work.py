@@ -7,6 +7,7 @@ from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import Encode, Fit
 from folkmoot.protocol.events import Encoded, FitFailed, Trained, TransferProgress
 from folkmoot.protocol.exchange import Exchange
+from folkmoot.protocol.messages import Commitment
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.types import Digest, MemberId
 
@@ -24,6 +25,7 @@ class Work:
         self._context = context
         self._state = state
         self._attempts = attempts
+        self._remaking: set[Digest] = set()
 
     def take(self, event: Done) -> None:
         """An answer that belongs to this round."""
@@ -37,6 +39,7 @@ class Work:
                     state.fit_failed = True
                     self._context.start_timer("refit", state.round, 0, REFIT_DELAY)
             case Encoded(roster=roster):
+                self._remaking.discard(roster)
                 state.encoded[roster] = event
             case TransferProgress():
                 state.progress_at = self._context.now
@@ -65,6 +68,20 @@ class Work:
         shown = [ready for ready in exchange.roster.readies if ready.member == self._context.me]
         if not self._state.is_secure or shown == [self._state.ready]:
             self._context.emit(Encode(self._state.round, exchange.digest, exchange.members, exchange.roster))
+
+    def remake(self, exchange: Exchange) -> None:
+        """My payload, or a part of it, is gone from my disk: encode it again, to the same bytes."""
+        if self._context.me in exchange.commitments and exchange.digest not in self._remaking:
+            self._remaking.add(exchange.digest)
+            self.encode(exchange)
+
+    def on_wanted(self, root: Digest) -> None:
+        """A peer asks for a blob that is not here: if I committed to it, it has to be."""
+        for exchange in self._state.exchanges.values():
+            mine = exchange.commitments.get(self._context.me)
+            body = mine.body if mine else None
+            if isinstance(body, Commitment) and root in (body.root, *body.shards):
+                self.remake(exchange)
 
     def hold(self, exchange: Exchange, member: MemberId) -> None:
         """A payload (or my part of it) is here: tell the proposer, or, if I am it, see whether a quorum is."""

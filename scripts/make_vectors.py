@@ -31,6 +31,7 @@ from folkmoot.protocol.messages import (
 from folkmoot.protocol.signing import identity_preimage
 from folkmoot.protocol.validation import omitted_digest
 from folkmoot.testnet import sample_messages
+from folkmoot.testnet.secure_vectors import mask_vectors, sum_vectors
 
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors"
 
@@ -249,6 +250,8 @@ MAKERS: dict[str, Callable[[], dict[str, object]]] = {
     "codec": codec_vectors,
     "sealing": sealing_vectors,
     "messages": message_vectors,
+    "secure_masks": mask_vectors,
+    "secure_sums": sum_vectors,
 }
 
 

@@ -45,6 +45,9 @@ COMMANDS = {
     "model": Entry("folkmoot.node.cli.model:model", "Look at a model.", "node"),
     "predict": Entry("folkmoot.node.cli.model:predict", "Predict the rows of a file.", "node"),
     "run": Entry("folkmoot.node.cli.run:run", "Run this node until it is stopped.", "node"),
+    "simulate": Entry(
+        "folkmoot.testnet.simulation.cli:simulate", "Try the rules on federations in virtual time.", "testnet"
+    ),
     "status": Entry("folkmoot.node.cli.status:status", "Show what this node is doing."),
     "testnet": Entry("folkmoot.testnet.cli:testnet", "Run a whole federation on this machine.", "testnet"),
 }

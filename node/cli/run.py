@@ -21,8 +21,10 @@ def run(home: Path) -> None:
     import os
 
     from folkmoot.node.heap import share_one_heap
+    from folkmoot.node.no_dumps import forbid_core_dumps
 
     os.umask(0o077)  # what this node and its trainer write is nobody else's to read
+    forbid_core_dumps()  # before any key is read
     share_one_heap()  # before anything that is imported starts a thread
 
     import trio

@@ -99,7 +99,7 @@ class BlobServer:
                     raise RemoteProtocolError(
                         f"chunks {first}+{count} of a blob of {size} bytes: past its end"
                     )
-                await self._send_chunks(stream, path, size, first, count)
+                await self._send_chunks(stream, root, path, size, first, count)
                 if first + count == blob.chunk_count(size):
                     self._on_served(root, member)
 
@@ -108,23 +108,35 @@ class BlobServer:
         if leaves is None:
             leaves = await self._run_blocking(_hash_chunks, path)
             if merkle.root(leaves) != root:
-                log.error("blob %s is damaged on disk: %s does not have this root", root.hex(), path)
+                await self._drop(root, path)
                 return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
             self._leaves[root] = leaves
             if len(self._leaves) > _REMEMBERED_LEAVES:
                 self._leaves.popitem(last=False)
         await stream.write(bulk.encode_answer(len(leaves) * DIGEST_SIZE) + b"".join(leaves))
 
-    async def _send_chunks(self, stream: ByteStream, path: Path, size: int, first: int, count: int) -> None:
+    async def _send_chunks(
+        self, stream: ByteStream, root: Digest, path: Path, size: int, first: int, count: int
+    ) -> None:
+        leaves = [root] if blob.chunk_count(size) == 1 else self._leaves.get(root)
         with _opened(path) as file:
             await stream.write(bulk.encode_answer(bulk.run_bytes(size, first, count)))
             for index in range(first, first + count):
                 length = blob.chunk_size(size, index)
-                data = await self._run_blocking(os.pread, file, length, index * blob.CHUNK)
-                if len(data) != length:
-                    raise StreamBroken(f"{path} has become shorter")
+                leaf = leaves[index] if leaves and index < len(leaves) else None
+                data = await self._run_blocking(_read_chunk, file, length, index, leaf)
+                if data is None:
+                    await self._drop(root, path)
+                    raise StreamBroken(f"{path} is damaged")
                 with trio.fail_after(WRITE_WITHIN_SECONDS):
                     await stream.write(data)
+
+    async def _drop(self, root: Digest, path: Path) -> None:
+        """Remove a damaged blob, so that it is fetched or made again; say that it is asked for."""
+        log.error("blob %s is damaged on disk: %s does not have this root; removed", root.hex(), path)
+        self._leaves.pop(root, None)
+        await self._run_blocking(path.unlink, True)
+        self._locate(root)
 
 
 async def _next_request(stream: ByteStream) -> bytes | None:
@@ -147,6 +159,12 @@ def _opened(path: Path) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
+
+
+def _read_chunk(file: int, length: int, index: int, leaf: Digest | None) -> bytes | None:
+    """The chunk; None if it is shorter than it was, or not the one whose leaf hash is known."""
+    data = os.pread(file, length, index * blob.CHUNK)
+    return data if len(data) == length and leaf in (None, merkle.leaf_hash(data)) else None
 
 
 def _hash_chunks(path: Path) -> list[Digest]:

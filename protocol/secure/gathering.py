@@ -97,9 +97,14 @@ class Gathering:
         return tuple(self.claims[shard][ref.root] for shard, ref in held if ref.root in self.claims[shard])
 
     def add_claim(self, signed: Signed) -> None:
-        """A verified `Sum`; of those who claim the same the first is kept."""
+        """A verified `Sum`; of those who claim the same the first is kept, of one who claims many two."""
         assert isinstance(signed.body, Sum)
-        self.claims[signed.body.shard].setdefault(signed.body.root, signed)
+        shard, claims = signed.body.shard, self.claims[signed.body.shard]
+        held = self.held[shard].root if shard in self.held else None
+        idle = [root for root, other in claims.items() if other.member == signed.member and root != held]
+        if signed.body.root not in claims and len(idle) > 1:
+            del claims[idle[-1]]
+        claims.setdefault(signed.body.root, signed)
 
     @property
     def disputed(self) -> list[int]:

@@ -153,6 +153,7 @@ class SecureMode:
             case GatheringFailed(survivors=survivors):
                 if survivors in self._gatherings:
                     self._gatherings[survivors].failed_here = True
+                    self._work.remake(self._gatherings[survivors].exchange)
             case Aggregated(survivors=survivors, sums=sums, model=model):
                 self._state.results[survivors] = (sums, model)
             case _:
@@ -393,17 +394,23 @@ class SecureMode:
         sums = gathering.sums_digest if gathering else None
         if gathering is None or sums is None:
             return None
-        # A quorum's of the attempt that decided, if there is one by now: they are what its locks rest on.
-        opening = self._ballot.opening()
-        lock = opening.locks[0].body if opening else None
-        attempt = lock.attempt if isinstance(lock, Lock) else None
-        prints = self._ballot.prints(survivors, sums, attempt)
+        prints = self._prints(survivors, sums)
         return Unmasking(
             sums=gathering.signed_sums,
             fingerprints=tuple(prints[member] for member in sorted(prints)),
             seeds=tuple(gathering.seeds[member] for member in sorted(gathering.seeds)),
             shares=tuple(gathering.shares[member] for member in sorted(gathering.shares)),
         )
+
+    def _prints(self, survivors: Digest, sums: Digest) -> dict[MemberId, Signed]:
+        """Everybody's fingerprints: once it is decided, first those of that attempt, on which its locks rest."""
+        opening = self._ballot.opening()
+        lock = opening.locks[0].body if opening else None
+        return self._ballot.prints(survivors, sums, lock.attempt if isinstance(lock, Lock) else None)
+
+    def is_proven(self, lock: Lock) -> bool:
+        """Whether I can show the fingerprints on which a decision rests: else my record would lack them."""
+        return self._ballot.is_printed(lock.attempt, lock.survivors, lock.sums)
 
     # --- restart and repetition -----------------------------------------------------------------------------
 
@@ -451,7 +458,7 @@ class SecureMode:
         frames: list[Frame] = []
         for gathering in self._gatherings.values():
             sums = gathering.sums_digest
-            prints = self._ballot.prints(gathering.digest, sums) if sums else {}
+            prints = self._prints(gathering.digest, sums) if sums else {}
             frames.extend(signed for claims in gathering.claims for signed in claims.values())
             frames.extend(prints.values())
             frames.extend(gathering.seeds.values())

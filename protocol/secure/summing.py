@@ -218,8 +218,9 @@ class Summing:
         else:
             check_fingerprint(body, self._layout, survives=signed.member in gathering.members)
         self._context.verifier.verify(signed)
-        # [IGNORE] It contradicts what its member said before (the register spreads the evidence)
-        if not self._context.note(signed):
+        # [IGNORE] It contradicts what its member said before (the register spreads the evidence). Not so a sum: others
+        # may have seen that one first, and hold it, while nobody can show me the one that I know of.
+        if not self._context.note(signed) and not isinstance(body, Sum):
             raise Ignore("a second word, which is evidence only")
         if isinstance(body, Fingerprint):
             self._ballot.add_print(signed)

@@ -11,8 +11,8 @@ import time
 from functools import lru_cache
 
 from folkmoot.protocol.secure import dealing, sharing
-from folkmoot.testnet.masked_workshop import MaskedWorkshop
-from folkmoot.testnet.simulation import Simulation
+from folkmoot.testnet.simulation.federation import Simulation
+from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
 
 MEMBERS = (32, 64, 128, 256)
 

@@ -1,17 +1,18 @@
 """Secure mode with real daemons: it learns what open mode learns, and goes on without a member killed at any step."""
 
+import itertools
 import json
-import signal
 import subprocess
 import sys
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import Daemons, founded
+from daemons import founded
 from living_federation import unequal_bodies
 
-from folkmoot.node.store import KILL_AFTER_ENTRY
 from folkmoot.testnet.home import Plan
 
 pytestmark = pytest.mark.integration
@@ -68,34 +69,46 @@ def test_rounds_are_completed_without_a_member_that_is_killed_at_any_step(tmp_pa
         for name in others:
             daemons.start(name)
         for word in DEATHS:
-            child = daemons.start(victim, {KILL_AFTER_ENTRY: word})
-            daemons.wait(lambda child=child: child.poll() is not None)  # type: ignore[misc]
-            assert child.exit_code == -signal.SIGKILL
-            before = max(rounds(daemons, name) for name in others)
-            daemons.wait(
-                lambda before=before: all(rounds(daemons, name) >= before + SUCCESSORS for name in others)  # type: ignore[misc]
-            )
-        before = rounds(daemons, others[0])
+            daemons.start_and_die({victim: word})
+            daemons.await_rounds(others, SUCCESSORS)
         daemons.start(victim)
-        daemons.wait(lambda: rounds(daemons, victim) > before + SUCCESSORS)
-        check(daemons)
+        daemons.await_rounds(plan.names, SUCCESSORS + 1)
+        history = daemons.histories()[others[0]]
+    assert len(history) > len(DEATHS) * SUCCESSORS
+    assert sum(victim not in row.participants for row in history) >= len(DEATHS)
     assert unequal_bodies(signed for name in plan.names for signed in daemons.signed_by(name)) == {}
 
 
-def rounds(daemons: Daemons, name: str) -> int:
-    status = daemons.status(name)
-    return status.rounds if status is not None else 0
+# Two that die with nothing in common, both at once while sums are checked, and both with the opening in hand.
+TWO_DEATHS = (("ready", "commitment"), ("fingerprint", "fingerprint"), ("locked", "released"))
+PHASES = ("ready", "commitment", "sum", "locked", "released")
 
 
-def check(daemons: Daemons) -> None:
-    """Everybody holds the same model after every round, and nobody was called a liar."""
-    statuses = [status for name in daemons.plan.names if (status := daemons.status(name)) is not None]
-    models: dict[int, set[str]] = {}
-    for status in statuses:
-        assert status.misbehaviour == []
-        for row in status.history:
-            models.setdefault(row.round, set()).add(row.model_digest)
-    assert len(models) > len(DEATHS) * SUCCESSORS
-    assert {len(digests) for digests in models.values()} == {1}
-    without = [row for row in statuses[1].history if daemons.plan.names[0] not in row.participants]
-    assert len(without) >= len(DEATHS)
+def kill_two_of_eight(path: Path, deaths: Collection[tuple[str, str]]) -> None:
+    """Two of eight members die at these steps, again and again; the others go on, and in the end all do."""
+    plan = Plan(nodes=8, rounds=10_000, example="breast-cancer", mode="secure")
+    with founded(path, plan) as daemons:
+        first, second, *others = plan.names
+        for name in others:
+            daemons.start(name)
+        for words in deaths:
+            began = time.monotonic()
+            daemons.start_and_die(dict(zip((first, second), words, strict=True)))
+            dead = time.monotonic()
+            daemons.await_rounds(others, SUCCESSORS)
+            print(words, f"{dead - began:.1f} s, {time.monotonic() - dead:.1f} s for {SUCCESSORS} rounds")
+        for name in (first, second):
+            daemons.start(name)
+        daemons.await_rounds(plan.names, SUCCESSORS + 1)
+        history = daemons.histories()[others[0]]
+    assert sum(len(row.participants) <= 6 for row in history) >= len(deaths)
+    assert unequal_bodies(signed for name in plan.names for signed in daemons.signed_by(name)) == {}
+
+
+def test_rounds_are_completed_without_any_two_of_eight(tmp_path: Path) -> None:
+    kill_two_of_eight(tmp_path / "testnet", TWO_DEATHS)
+
+
+@pytest.mark.nightly
+def test_rounds_are_completed_whatever_two_steps_two_of_eight_die_at(tmp_path: Path) -> None:
+    kill_two_of_eight(tmp_path / "testnet", list(itertools.combinations_with_replacement(PHASES, 2)))

@@ -13,10 +13,10 @@ from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.journal import Entry, Voted
 from folkmoot.protocol.messages import SurvivorSet
 from folkmoot.protocol.types import Attempt, Digest, Round
-from folkmoot.testnet.adversary import Walk
-from folkmoot.testnet.invariants import Broken
-from folkmoot.testnet.simulated import Faults
-from folkmoot.testnet.simulation import Simulation, Violation
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import Simulation, Violation
+from folkmoot.testnet.simulation.invariants import Broken
+from folkmoot.testnet.simulation.walks import Walk
 
 WALKS = 5_000
 

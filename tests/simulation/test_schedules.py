@@ -5,6 +5,7 @@ things, blames or holds evidence against an honest one, or if the federation doe
 command that replays the run.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from folkmoot.protocol.messages import Commitment, Roster
-from folkmoot.testnet.simulated import Faults, format_faults, parse_faults
-from folkmoot.testnet.simulation import Simulation, Violation, main
+from folkmoot.testnet.simulation.cli import simulate
+from folkmoot.testnet.simulation.faults import Faults, format_faults, parse_faults
+from folkmoot.testnet.simulation.federation import Simulation, Violation
 
 LIMIT = 1200.0
 """Virtual seconds: faults end after 60, and time-outs have grown by then."""
@@ -65,7 +67,7 @@ FAMILIES = [
 ]
 
 
-def simulate(family: Family, seed: int) -> Simulation:
+def run_family(family: Family, seed: int) -> Simulation:
     simulation = Simulation(seed, family.members, 3, family.faults(seed), family.max_ahead)
     simulation.run(LIMIT)
     return simulation
@@ -74,36 +76,7 @@ def simulate(family: Family, seed: int) -> Simulation:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: str(family.name))
 def test_every_rule_holds_in_every_schedule(family: Family) -> None:
     for seed in range(family.seeds):
-        simulate(family, seed)
-
-
-# Seeds that once broke a rule, with what was wrong.
-REGRESSIONS = [
-    (
-        4,
-        130,
-        Faults(loss=0.1, latency=(0.005, 0.5), dead=(2,)),
-        "a member outside the roster could not finish",
-    ),
-    (
-        7,
-        30,
-        Faults(loss=0.05, latency=USUAL, two_faced=(3,), dead=(2,)),
-        "nor could one that was an attempt on",
-    ),
-    (7, 106, Faults(loss=0.05, latency=USUAL, two_faced=(2,), dead=(1,)), "two commitments of one member"),
-    (
-        7,
-        405,
-        Faults(loss=0.05, latency=USUAL, two_faced=(0,), dead=(6,)),
-        "failed attempts made time-outs long",
-    ),
-]
-
-
-@pytest.mark.parametrize(("members", "seed", "faults", "why"), REGRESSIONS)
-def test_what_was_once_wrong_stays_mended(members: int, seed: int, faults: Faults, why: str) -> None:
-    Simulation(seed, members, 3, faults).run(LIMIT)
+        run_family(family, seed)
 
 
 def test_a_two_faced_member_is_convicted_in_most_runs() -> None:
@@ -129,7 +102,9 @@ def test_a_run_is_a_function_of_its_seed() -> None:
 
 
 def test_faults_are_written_as_they_are_read() -> None:
-    faults = Faults(until=30, loss=0.1, latency=SLOW, crashes=2, two_faced=(0, 3), ledger=7.5)
+    faults = Faults(
+        until=30, loss=0.1, latency=SLOW, crashes=2, two_faced=(0, 3), ledger=7.5, coordinated=True
+    )
     assert parse_faults(format_faults(faults)) == faults
     assert parse_faults("") == Faults()
 
@@ -139,13 +114,12 @@ def test_a_failing_seed_says_how_to_replay_it() -> None:
     with pytest.raises(Violation) as caught:
         simulation.run(limit=0.5)
     command = str(caught.value).partition("replay: ")[2]
-    assert command.startswith("python -m folkmoot.testnet.simulation ")
-    words = command.replace("'", "").split()[3:]
-    result = CliRunner().invoke(main, [*words, "--no-trace"])
+    assert command.startswith("folkmoot simulate --seed 3 --members 5 ") and command.endswith(" --trace")
+    result = CliRunner().invoke(simulate, shlex.split(command)[2:])
     assert result.exit_code == 0, result.output
-    assert "2 rounds in" in result.output
+    assert "every rule held: 2 rounds in" in result.output
 
 
 def test_the_command_refuses_unknown_faults() -> None:
-    result = CliRunner().invoke(main, ["--seed", "1", "--faults", "lsos=0.1"])
+    result = CliRunner().invoke(simulate, ["--members", "4", "--faults", "lsos=0.1"])
     assert result.exit_code != 0

@@ -14,9 +14,10 @@ from folkmoot.protocol.messages import Fingerprint, Frame, Propose, Seeds, Share
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.masks import Mask
 from folkmoot.protocol.types import Digest, MemberId
-from folkmoot.testnet.masked_workshop import MaskedWorkshop
-from folkmoot.testnet.simulated import Faults, Node
-from folkmoot.testnet.simulation import Simulation
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import Letter, Simulation
+from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
+from folkmoot.testnet.simulation.node import Node
 
 LIAR = 3
 LIMIT = 150.0
@@ -35,11 +36,11 @@ class LyingFaults(Faults):
 class Attack(Simulation):
     """Four members, one of them the liar."""
 
-    workshop: type[MaskedWorkshop] = MaskedWorkshop
+    place: type[MaskedWorkshop] = MaskedWorkshop
 
     def __init__(self, seed: int, **faults: object) -> None:
         super().__init__(seed, 4, 3, LyingFaults(until=5.0, **faults), secure=True)  # type: ignore[arg-type]
-        self._workshop = self.workshop(self)
+        self._workshop = self.place(self)
 
     def whisper(self, receiver: Node, frame: Frame) -> None:
         """The liar brings a frame, when the receiver knows the set that it is about."""
@@ -49,9 +50,9 @@ class Attack(Simulation):
 class EmptyShares(Attack):
     """Empty releases of shares, in everybody's name, as soon as a set is proposed."""
 
-    def _deliver(self, receiver: Node, frame: Frame, neighbour: MemberId | None) -> None:
-        super()._deliver(receiver, frame, neighbour)
-        if isinstance(frame, Propose) and receiver.member != LIAR:
+    def _deliver(self, receiver: Node, letter: Letter) -> None:
+        super()._deliver(receiver, letter)
+        if isinstance(frame := letter.frame, Propose) and receiver.member != LIAR:
             for name in range(4):
                 self.whisper(receiver, Shares(frame.survivors.round, frame.survivors.digest, name, ()))
 
@@ -59,9 +60,9 @@ class EmptyShares(Attack):
 class EmptySeeds(Attack):
     """Seeds though nobody was left out: honest records would be refused by their auditor."""
 
-    def _deliver(self, receiver: Node, frame: Frame, neighbour: MemberId | None) -> None:
-        super()._deliver(receiver, frame, neighbour)
-        if isinstance(frame, Propose) and receiver.member != LIAR:
+    def _deliver(self, receiver: Node, letter: Letter) -> None:
+        super()._deliver(receiver, letter)
+        if isinstance(frame := letter.frame, Propose) and receiver.member != LIAR:
             self.whisper(receiver, Seeds(frame.survivors.round, frame.survivors.digest, 0, ()))
 
     def _carry_out(self, node: Node, effect: Effect) -> None:
@@ -84,11 +85,11 @@ class WithheldSeeds(MaskedWorkshop):
 class SilentAboutSeeds(Attack):
     """And never gives that seed out, which nobody else knows."""
 
-    workshop = WithheldSeeds
+    place = WithheldSeeds
 
-    def _deliver(self, receiver: Node, frame: Frame, neighbour: MemberId | None) -> None:
-        if not (isinstance(frame, Seeds) and frame.member == LIAR):
-            super()._deliver(receiver, frame, neighbour)
+    def _deliver(self, receiver: Node, letter: Letter) -> None:
+        if not (isinstance(letter.frame, Seeds) and letter.frame.member == LIAR):
+            super()._deliver(receiver, letter)
 
 
 class WithheldPart(MaskedWorkshop):
@@ -114,18 +115,19 @@ class WithheldPart(MaskedWorkshop):
 class SilentAfterTheVote(Attack):
     """And gives no fingerprint."""
 
-    workshop = WithheldPart
+    place = WithheldPart
 
-    def _deliver(self, receiver: Node, frame: Frame, neighbour: MemberId | None) -> None:
+    def _deliver(self, receiver: Node, letter: Letter) -> None:
+        frame = letter.frame
         body = frame.body if isinstance(frame, Signed) and frame.member == LIAR else None
         if not isinstance(body, Fingerprint):
-            super()._deliver(receiver, frame, neighbour)
+            super()._deliver(receiver, letter)
 
 
 class WrongSumOfAWithheldPart(Attack):
     """And signs a wrong sum of that shard, which nobody can make anew."""
 
-    workshop = WithheldPart
+    place = WithheldPart
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed, wrong_sums=(LIAR,))

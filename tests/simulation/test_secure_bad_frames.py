@@ -26,12 +26,12 @@ from folkmoot.protocol.messages import (
     encode,
 )
 from folkmoot.protocol.signing import FakeSigner
-from folkmoot.protocol.types import MemberId
-from folkmoot.testnet.invariants import Invariants
-from folkmoot.testnet.simulated import Faults, Node
-from folkmoot.testnet.simulation import Simulation
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import Letter, Simulation
+from folkmoot.testnet.simulation.invariants import Invariants
+from folkmoot.testnet.simulation.node import Node
 
-SEEDS = range(21, 31)
+SEEDS = range(1, 11)
 VICTIM = 0
 OTHER = b"\x77" * 32
 
@@ -119,18 +119,18 @@ class SpoiltSimulation(Simulation):
         # Lost messages, so that somebody is left out and seeds are released.
         super().__init__(seed, 4, 3, Faults(until=20.0, loss=0.2, latency=(0.005, 0.5)), secure=True)
         # Their signatures are forged here, so evidence against them is no fault of member 0.
-        self._invariants = Invariants(self.federation, {1, 2, 3})
+        self._invariants = Invariants(self.federation, self.verifier, {1, 2, 3})
         self._spoil = spoil
         self.blamed: Counter[str] = Counter()
         self.spoilt = 0
 
-    def _deliver(self, receiver: Node, frame: Frame, neighbour: MemberId | None) -> None:
-        if receiver.member == VICTIM and receiver.machine is not None and neighbour is not None:
-            for spoilt in self._copies(frame):
+    def _deliver(self, receiver: Node, letter: Letter) -> None:
+        if receiver.member == VICTIM and receiver.machine is not None and not letter.gossip:
+            for spoilt in self._copies(letter.frame):
                 self.spoilt += 1
-                for effect in receiver.machine.handle(FrameReceived(neighbour, spoilt), self.now):
+                for effect in receiver.machine.handle(FrameReceived(letter.sender, spoilt), self.now):
                     self._carry_out(receiver, effect)
-        super()._deliver(receiver, frame, neighbour)
+        super()._deliver(receiver, letter)
 
     def _copies(self, frame: Frame) -> Iterator[Frame]:
         spoilt = self._spoil(frame)

@@ -6,9 +6,9 @@ import pytest
 
 from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.types import MemberId
-from folkmoot.testnet.masked_workshop import MaskedWorkshop
-from folkmoot.testnet.simulated import Faults
-from folkmoot.testnet.simulation import Simulation, Violation
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import Simulation, Violation
+from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
 
 LIMIT = 1200.0
 USUAL = (0.005, 0.3)

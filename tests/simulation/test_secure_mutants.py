@@ -16,8 +16,8 @@ from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.masks import MaskContext
 from folkmoot.protocol.secure.mode import SecureMode
 from folkmoot.protocol.types import MemberId
-from folkmoot.testnet.simulated import Faults
-from folkmoot.testnet.simulation import Simulation, Violation
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import Simulation, Violation
 
 SEEDS = 60
 USUAL = (0.005, 0.3)

@@ -8,8 +8,9 @@ from folkmoot.protocol.effects import ArchiveRound, Effect
 from folkmoot.protocol.messages import Commitment, Lock, Roster, Signed
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.secure import verify
-from folkmoot.testnet.simulated import Faults, Node
-from folkmoot.testnet.simulation import Simulation
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import Simulation
+from folkmoot.testnet.simulation.node import Node
 
 
 class Trusting:

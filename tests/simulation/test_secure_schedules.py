@@ -14,8 +14,9 @@ import pytest
 from folkmoot.protocol.effects import Effect, Promote
 from folkmoot.protocol.messages import Commitment, Share
 from folkmoot.protocol.types import MemberId
-from folkmoot.testnet.simulated import Faults, Node
-from folkmoot.testnet.simulation import HEARTBEAT, Simulation
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.federation import HEARTBEAT, Simulation
+from folkmoot.testnet.simulation.node import Node
 
 LIMIT = 1200.0
 ROUNDS = 5

@@ -1,10 +1,11 @@
 """A founded testnet whose daemons the test starts, kills and starts again: real processes, real libp2p, a chain."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from living_federation import signed_within
 from folkmoot.node.config import Home
 from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.passphrase import FILE_VARIABLE
-from folkmoot.node.status_file import NodeStatus, read_status
-from folkmoot.node.store import Journal
+from folkmoot.node.status_file import NodeStatus, RoundStatus, read_status
+from folkmoot.node.store import KILL_AFTER_ENTRY, Journal
 from folkmoot.protocol.journal import decode_entry
 from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.record import decode_record
@@ -88,6 +89,33 @@ class Daemons:
         status = read_status(self.node(name).status)
         child = self._nodes.get(name)
         return status if status is not None and child is not None and status.pid == child.ref.pid else None
+
+    def rounds(self, name: str) -> int:
+        """How many rounds the member's running daemon has finished."""
+        status = self.status(name)
+        return status.rounds if status is not None else 0
+
+    def await_rounds(self, names: Collection[str], more: int) -> None:
+        """Wait until all of these have finished that many rounds beyond the last that any of them had."""
+        goal = max(self.rounds(name) for name in names) + more
+        self.wait(lambda: all(self.rounds(name) >= goal for name in names))
+
+    def start_and_die(self, words: Mapping[str, str]) -> None:
+        """Run these members' daemons until each has killed itself after it journalled that (`KILL_AFTER_ENTRY`)."""
+        children = [self.start(name, {KILL_AFTER_ENTRY: word}) for name, word in words.items()]
+        self.wait(lambda: all(child.poll() is not None for child in children))
+        assert [child.exit_code for child in children] == [-signal.SIGKILL] * len(children)
+
+    def histories(self) -> dict[str, list[RoundStatus]]:
+        """The running daemons' last rounds. Whoever holds them holds the same models, and nobody was called a liar."""
+        statuses = {name: status for name in self.plan.names if (status := self.status(name)) is not None}
+        models: dict[int, set[str]] = {}
+        for status in statuses.values():
+            assert status.misbehaviour == []
+            for row in status.history:
+                models.setdefault(row.round, set()).add(row.model_digest)
+        assert {len(digests) for digests in models.values()} == {1}
+        return {name: status.history for name, status in statuses.items()}
 
     def signed_by(self, name: str) -> list[Signed]:
         """Every signed body, its own or others', in a stopped node's journal and archive."""

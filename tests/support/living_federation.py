@@ -176,7 +176,10 @@ class House:
         self.said.append(data)
 
     def _locate(self, root: Digest) -> Path | None:
-        return self.archive.path(root) or self.models.path(root)
+        path = self.archive.path(root) or self.models.path(root)
+        if path is None and self.engine is not None:
+            self.engine.wanted(root)
+        return path
 
     def _served(self, root: Digest, member: MemberId) -> None:
         if self.engine is not None:

@@ -24,7 +24,7 @@ from folkmoot.protocol.messages import (
     body_digest,
     roster_digest,
 )
-from folkmoot.testnet.simulated import PARAMETERS
+from folkmoot.testnet.simulation.node import PARAMETERS
 
 town = SmallFederation(4)
 PROPOSER = town.proposer()

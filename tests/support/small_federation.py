@@ -41,7 +41,7 @@ from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import FakeSigner, FakeVerifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 from folkmoot.protocol.validation import View, expected_payload_size, omitted_digest
-from folkmoot.testnet.simulated import PARAMETERS, simulated_charter
+from folkmoot.testnet.simulation.node import PARAMETERS, simulated_charter
 
 BASE = bytes(32)
 MODEL0 = BlobRef(BASE, 4 * PARAMETERS)

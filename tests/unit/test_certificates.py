@@ -19,7 +19,7 @@ from folkmoot.protocol.charter import max_faults, quorum
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.merkle import leaf_hash, root
 from folkmoot.protocol.messages import Certificate, Final, Opening, Ready, encode
-from folkmoot.testnet.simulated import simulated_charter
+from folkmoot.testnet.simulation.node import simulated_charter
 
 town = SmallFederation(4)
 ROSTER = town.roster()

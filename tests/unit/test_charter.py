@@ -20,7 +20,7 @@ from folkmoot.protocol.charter import (
 from folkmoot.protocol.errors import CharterError, LocalProtocolError
 from folkmoot.protocol.ring import check_headroom
 from folkmoot.protocol.toml import ConfigError
-from folkmoot.testnet.simulated import simulated_charter
+from folkmoot.testnet.simulation.node import simulated_charter
 
 TEXT = f"""
 name = "hospitals"

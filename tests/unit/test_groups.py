@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from folkmoot.protocol.charter import MAX_GROUP, CharterError, check_charter, max_faults, quorum
 from folkmoot.protocol.groups import Groups, chance_of_capture, draw_groups, one_group
-from folkmoot.testnet.simulated import simulated_charter
+from folkmoot.testnet.simulation.node import simulated_charter
 
 FEDERATION = b"f" * 32
 

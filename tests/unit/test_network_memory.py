@@ -1,5 +1,6 @@
 """The network's behaviour over the memory transport, in virtual time."""
 
+import os
 import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from folkmoot.node.network import serving
 from folkmoot.node.network.memory import Faults, MemoryHub
 from folkmoot.node.network.peer_network import EVENTS, PeerNetwork
 from folkmoot.node.network.port import (
@@ -291,15 +293,35 @@ async def test_what_is_not_held_damaged_or_unreachable_is_nobody_s_fault(
         assert await _reason(peers[0], missing, tmp_path) == ("not held", None)
         (tmp_path / "held").write_bytes(bytes(len(data)))
         assert await _reason(peers[0], ref, tmp_path) == ("not held", None)
-        (tmp_path / "held").unlink()
+        assert not (tmp_path / "held").exists()
         assert await _reason(peers[0], ref, tmp_path) == ("not held", None)
         federation.crash(1)
         await trio.sleep(1)
         assert await _reason(peers[0], ref, tmp_path) == ("unreachable", None)
 
 
+@pytest.mark.parametrize("size", [1000, 2 * blob.CHUNK + 1])
+async def test_what_is_damaged_is_noticed_before_it_is_sent(
+    autojump_clock: MockClock, tmp_path: Path, size: int
+) -> None:
+    """Also when its hashes were asked for while it was whole."""
+    data = random.Random(9).randbytes(size)
+    async with Federation(2) as peers:
+        ref = _hold(peers[1], tmp_path / "held", data)
+        await peers[0].network.fetch(ref, 1, tmp_path / "once")
+        with (tmp_path / "held").open("r+b") as file:
+            file.seek(size // 2)
+            file.write(b"damaged")
+        reason, blame = await _reason(peers[0], ref, tmp_path)
+        assert reason != "faulty" and blame is None
+        assert not (tmp_path / "held").exists()
+
+
 @pytest.mark.parametrize("lie", ["other bytes", "shorter", "longer"])
-async def test_a_server_that_lies_is_blamed(autojump_clock: MockClock, tmp_path: Path, lie: str) -> None:
+async def test_a_server_that_lies_is_blamed(
+    autojump_clock: MockClock, tmp_path: Path, lie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_read_chunk", lambda file, length, *_: os.pread(file, length, 0))
     data = random.Random(8).randbytes(1000)
     async with Federation(2) as peers:
         ref = _hold(peers[1], tmp_path / "held", data)

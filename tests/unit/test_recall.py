@@ -3,13 +3,14 @@
 import pytest
 from small_federation import BASE, Driver, SmallFederation, frames, mark, of_kind
 
+from folkmoot.protocol.ballot import Ballot
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import Blame, Persist
 from folkmoot.protocol.errors import Reject
 from folkmoot.protocol.events import PeerUp, Started
 from folkmoot.protocol.journal import Began, Said, SatOut, Voted
-from folkmoot.protocol.messages import MAX_FRAME, Hello, Ready, Recall, Recalled, Signed, encode
+from folkmoot.protocol.messages import MAX_FRAME, Frame, Hello, Ready, Recall, Recalled, Signed, encode
 from folkmoot.protocol.recall import SHOWN, SIT_OUT, RecallGate, answer
 from folkmoot.protocol.signing import FakeSigner
 
@@ -170,3 +171,54 @@ def test_hello_tells_where_a_node_stands() -> None:
     node.handle(Started())
     assert frames(node.handle(PeerUp(1)))[0] == Hello(1, 0, 0)
     assert isinstance(town.ready(ME).body, Ready)
+
+
+# --- after the recall ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        MY_VOTE,  # on a set that was never shown here: it used to end the process
+        town.certificate(ALL),
+        town.opening(ALL),
+        town.commitment(ME, ROSTER),
+    ],
+    ids=["vote", "certificate", "opening", "commitment"],
+)
+def test_who_hears_later_what_it_has_forgotten_sits_out_from_then_on(shown: Frame) -> None:
+    node = Driver(town, ME)
+    node.boot()
+    node.train()
+    effects = node.hear(shown, 2)
+    assert [one.entries for one in of_kind(effects, Persist)] == [(SatOut(1 + SIT_OUT),)]
+    assert node.machine.phase == "sitting out"
+    assert not frames(node.hear(ROSTER, town.proposer()))
+    assert not frames(node.hear(town.propose(ALL, attempt=1), town.proposer(1)))
+
+
+def test_a_forgery_in_ones_own_name_makes_nobody_sit_out() -> None:
+    node = Driver(town, ME)
+    node.boot()
+    node.hear(Signed(ME, MY_VOTE.body, bytes(64)), 2)
+    assert node.machine.phase == "training"
+
+
+def test_ones_own_words_are_no_news_after_a_restart() -> None:
+    node = Driver(town, ME)
+    node.boot()
+    node.train()
+    node.hear(town.certificate(ALL, members=(1, 2, 3)), 1)
+    node.hear(ROSTER, town.proposer())
+    node.hear(town.propose(ALL), town.proposer())
+    assert any(isinstance(entry, Voted) for entry in node.journal)
+    again = node.restart()
+    again.boot()
+    again.hear(MY_VOTE, 2)
+    assert again.machine.phase != "sitting out"
+
+
+def test_a_vote_on_a_set_that_is_unknown_bars_every_other_set() -> None:
+    ballot = Ballot(ME, town.federation.charter.quorum)
+    ballot.add_vote(MY_VOTE)
+    assert not ballot.may_vote(1, town.survivors(ROSTER, [0, 1, 2]))

@@ -13,6 +13,7 @@ from one_node import (
     arrive,
     commit,
     decide,
+    encoded,
     fire,
     in_exchange,
     locked,
@@ -83,10 +84,10 @@ def test_a_roster_of_another_attempt_is_taken_once_a_quorum_vouches_for_it() -> 
     for member in (PROPOSER, OTHER):
         node.hear(town.enter(member, 3))
     assert node.hear(ROSTER) == []
-    node.hear(town.opening(ALL))
+    node.hear(town.opening(ALL, members=others(node)))
     effects = node.hear(ROSTER)
     assert of_kind(effects, Persist) and not of_kind(effects, Encode)
-    assert len(of_kind(commit(node, *town.members), Fetch)) == 4
+    assert len(of_kind(commit(node, *others(node)), Fetch)) == 3
 
 
 def test_the_certified_one_of_two_commitments_is_fetched_even_if_the_other_came_first() -> None:
@@ -166,6 +167,8 @@ def test_and_with_that_it_does() -> None:
     decide(ahead)
     shown = frames(ahead.hear(Hello(1, 0, 0), LAST))
     late = start(LAST)
-    assert len(of_kind(shown_to(late, shown), Fetch)) == 4
-    arrive(late, *town.members)
+    late.hear(ROSTER)
+    encoded(late)
+    assert len(of_kind(shown_to(late, shown), Fetch)) == 3
+    arrive(late, *others(late))
     assert bodies(aggregated(late), Statement) == [town.statement(ALL)]

@@ -59,7 +59,7 @@ from folkmoot.protocol.messages import (
     Vote,
     body_digest,
 )
-from folkmoot.testnet.simulated import PARAMETERS
+from folkmoot.testnet.simulation.node import PARAMETERS
 
 
 def test_a_node_begins_by_training_on_its_base() -> None:

@@ -46,7 +46,7 @@ from folkmoot.protocol.messages import (
     Vote,
     encode,
 )
-from folkmoot.testnet.simulated import PARAMETERS
+from folkmoot.testnet.simulation.node import PARAMETERS
 
 
 def resaid(node: Driver) -> set[bytes]:

@@ -3,24 +3,31 @@
 Real engines, disks, keys and masks (`living_federation`), in virtual time.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from living_federation import House, LivingFederation, in_virtual_time
+from lattice import add_unseen
+from living_federation import House, LivingFederation, in_virtual_time, signed_within
 from structlog.testing import capture_logs
 
 from folkmoot.node.archive import Archive
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
+from folkmoot.node.network import serving
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.train.vectors import read_vector
+from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Averaging
 from folkmoot.protocol.effects import Check, SumParts
 from folkmoot.protocol.events import Checked, Encoded, PartsSummed
-from folkmoot.protocol.messages import Roster
+from folkmoot.protocol.messages import Roster, decode_frame
+from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 BOB = 1
@@ -40,6 +47,28 @@ class AddsOne(MaskedSums):
             return honest
         data[0] ^= 1
         return replace(honest, sum=self._archive.add_bytes(data))
+
+
+class AddsOrthogonally(MaskedSums):
+    """An owner that adds what the challenge of the round before would not have seen; it cannot know the next one."""
+
+    known: ClassVar[Challenge | None] = None
+
+    def sum_parts(self, effect: SumParts) -> PartsSummed:
+        honest = super().sum_parts(effect)
+        data = self._archive.read(honest.sum)
+        challenge = AddsOrthogonally.known
+        if challenge is None or not data:
+            return honest
+        wrong = add_unseen(self._layout, challenge, effect.shard, data)
+        of_sum = [challenge.of_sum(effect.shard, partial(list, [one])) for one in (data, wrong)]
+        assert wrong != data and of_sum[0] == of_sum[1]
+        return replace(honest, sum=self._archive.add_bytes(wrong))
+
+    def check(self, effect: Check) -> Checked:
+        roots = [ref.root for ref in effect.sums]
+        AddsOrthogonally.known = Challenge(self._layout, challenge_seed(effect.survivors.digest, roots))
+        return super().check(effect)
 
 
 class SignsWrongly(MaskedSums):
@@ -97,14 +126,16 @@ def lying(house: House, lie: type[MaskedSums] | type[Masking]) -> Callable[..., 
     return rooms
 
 
-async def expected_model(federation: LivingFederation, path: Path, members: list[House]) -> np.ndarray:  # type: ignore[type-arg]
-    """The first model, from the updates that these members' trainers make once more."""
-    (path / "base").write_bytes(federation.initial)
+async def expected_model(federation: LivingFederation, path: Path, round_: Round) -> np.ndarray:  # type: ignore[type-arg]
+    """A round's model, from the updates that its participants' trainers make once more."""
+    honest = federation.houses[0]
+    before = honest.models.read(honest.watched.rounds[round_ - 1].model) if round_ > 1 else federation.initial
+    (path / "base").write_bytes(before)
     updates = []
-    for house in members:
-        await house.trainer.fit(1, path / "base", path / "update")
+    for member in honest.watched.rounds[round_].participants:
+        await federation.houses[member].trainer.fit(round_, path / "base", path / "update")
         updates.append(read_vector(path / "update", federation.charter.model.parameters).astype(np.float64))
-    return np.asarray(federation.made.base + np.mean(updates, axis=0))
+    return np.asarray(np.frombuffer(before, dtype="<f4") + np.mean(updates, axis=0))
 
 
 def tell(path: Path, lie: type[MaskedSums] | type[Masking], survives: bool) -> LivingFederation:
@@ -119,11 +150,10 @@ def tell(path: Path, lie: type[MaskedSums] | type[Masking], survives: bool) -> L
         federation.houses[BOB]._rooms = lying(federation.houses[BOB], lie)  # type: ignore[method-assign]
         await federation.run()
         honest = [house for house in federation.houses if house.me != BOB]
-        first = honest[0].watched.rounds[1]
-        assert (BOB in first.participants) == survives
-        model = np.frombuffer(honest[0].models.read(first.model), dtype="<f4")
-        expected = await expected_model(federation, path, federation.houses if survives else honest)
-        assert np.abs(model - expected).max() < 1e-2
+        assert (BOB in honest[0].watched.rounds[1].participants) == survives
+        for round_, promote in honest[0].watched.rounds.items():
+            model = np.frombuffer(honest[0].models.read(promote.model), dtype="<f4")
+            assert np.abs(model - await expected_model(federation, path, round_)).max() < 1e-2
         assert len({house.watched.rounds[ROUNDS].model.root for house in honest}) == 1
 
     in_virtual_time(story)
@@ -138,6 +168,7 @@ def honest_houses(federation: LivingFederation) -> list[House]:
     ("lie", "kind", "survives"),
     [
         (AddsOne, "wrong sum", True),
+        (AddsOrthogonally, "wrong sum", True),
         (SignsWrongly, "wrong fingerprint", True),
         (DealsBadly, "bad share", False),
     ],
@@ -149,12 +180,20 @@ def test_a_liar_is_named_and_its_word_kept(
         federation = tell(tmp_path, lie, survives)
     named = [(NAME, kind) in house.watched.accusations for house in honest_houses(federation)]
     assert sum(named) >= 2
-    assert any(line.get("event") == "misbehaviour" and line.get("member") == NAME for line in logs)
+    lines = [line for line in logs if line.get("event") == "misbehaviour" and line.get("member") == NAME]
+    assert lines
+    for line in lines:
+        proof = bytes.fromhex(str(line["proof"]))
+        assert any(house.archive.path(ref_of(proof).root) for house in honest_houses(federation))
+        assert BOB in {signed.member for signed in signed_within(decode_frame(proof))}
     accused = {name for house in honest_houses(federation) for name, _ in house.watched.accusations}
     assert accused == {NAME}
 
 
-def test_shards_that_are_not_those_committed_to_are_refused(tmp_path: Path) -> None:
+def test_shards_that_are_not_those_committed_to_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_read_chunk", lambda file, length, *_: os.pread(file, length, 0))
     federation = tell(tmp_path, ServesAnother, survives=False)
     for house in honest_houses(federation):
         assert house.once.counts()["bad blob"] >= 1
@@ -179,3 +218,33 @@ def test_a_member_that_loses_sums_fetches_them_again(tmp_path: Path) -> None:
     assert any("cannot go on" in str(line.get("event")) for line in logs)
     assert not any(house.watched.accusations for house in federation.houses)
     assert BOB in federation.houses[0].watched.rounds[ROUNDS].participants
+
+
+class DamagedOnce(Masking):
+    """A member whose disk damages its own masked shards once, as soon as they are committed to; no liar either."""
+
+    damaged: ClassVar[dict[Digest, tuple[Digest, ...]]] = {}
+    again = 0
+
+    def encode(
+        self, round_: Round, roster: Digest, terms: Roster, update: Path
+    ) -> tuple[Encoded, tuple[MemberId, ...]]:
+        encoded, unusable = super().encode(round_, roster, terms, update)
+        if roster in self.damaged:
+            assert encoded.shards == self.damaged[roster]
+            DamagedOnce.again += 1
+            return encoded, unusable
+        self.damaged[roster] = encoded.shards
+        store = self._archive.masked(self._charter.epoch_of(round_))
+        for place in filter(Path.is_file, map(store.place, encoded.shards)):
+            place.write_bytes(bytes(place.stat().st_size))
+        return encoded, unusable
+
+
+def test_a_member_whose_own_shards_are_damaged_makes_them_again(tmp_path: Path) -> None:
+    """When a peer asks for one (who owns no other), and when it needs one itself."""
+    federation = tell(tmp_path, DamagedOnce, survives=True)
+    assert DamagedOnce.again >= ROUNDS
+    for house in federation.houses:
+        assert not house.watched.accusations
+        assert "bad blob" not in house.once.counts()

@@ -14,7 +14,7 @@ from folkmoot.protocol.charter import max_faults, quorum
 from folkmoot.protocol.groups import one_group
 from folkmoot.protocol.messages import Lock, Signed, Survivor, SurvivorSet, Vote
 from folkmoot.protocol.types import Attempt, Digest, MemberId
-from folkmoot.testnet.invariants import Broken
+from folkmoot.testnet.simulation.invariants import Broken
 
 ATTEMPTS = 3
 """How far a walk goes: three are enough for two openings in every ballot that lacks a rule."""

@@ -1,6 +1,7 @@
 """Secure mode's long work in a simulation: real masks on small vectors, real sums, and owners that lie."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,8 @@ from folkmoot.protocol.events import (
     SumFailed,
     Value,
 )
-from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, body_digest
+from folkmoot.protocol.messages import Commitment, Lock, Ready, Roster, Signed, SurvivorSet, body_digest
+from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import Float32s, apply_fedavg
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
@@ -36,11 +38,22 @@ from folkmoot.protocol.secure.masks import (
 )
 from folkmoot.protocol.secure.sharing import commit, share
 from folkmoot.protocol.secure.stream import masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.verify import (
+    MaskedRound,
+    is_quorum,
+    masks_of,
+    missing_seeds,
+    missing_shares,
+    verify_commitments,
+    verify_fingerprint,
+    verify_releases,
+    verify_sums,
+)
 from folkmoot.protocol.types import Digest, MemberId
-from folkmoot.testnet.invariants import Broken
-from folkmoot.testnet.simulated import Node, epoch_secret, name_of
-from folkmoot.testnet.transcript import Transcript
-from folkmoot.testnet.workshop import Surroundings, Workshop
+from folkmoot.testnet.simulation.invariants import Broken
+from folkmoot.testnet.simulation.node import Node, epoch_secret, name_of, simulated_update
+from folkmoot.testnet.simulation.transcript import Transcript
+from folkmoot.testnet.simulation.workshop import Surroundings, Workshop
 
 
 class MaskedSurroundings(Surroundings, Protocol):
@@ -55,15 +68,11 @@ class MaskedWorkshop(Workshop):
     def __init__(self, around: MaskedSurroundings) -> None:
         super().__init__(around)
         self._around: MaskedSurroundings = around
-        self._charter = around.federation.charter
         self._layout = shard_layout(self._charter)
-        self._bytes: dict[Digest, bytes] = {
-            bytes(32): bytes(4 * self._charter.model.parameters),
-            ref_of(b"").root: b"",
-        }
+        self._bytes[ref_of(b"").root] = b""
         # What every node computes alike is computed once: fingerprints of sums, and open sums by their masks
         self._totals: dict[Digest, tuple[Value, ...]] = {}
-        self._models: dict[tuple[Digest, tuple[Mask, ...]], bytes] = {}
+        self._opened: dict[tuple[Digest, tuple[Mask, ...]], bytes] = {}
         self.sent: Counter[MemberId] = Counter()
         """Bytes of shards and sums that each member delivered."""
         self._plain: dict[Digest, tuple[Float32s, int, Roster]] = {}
@@ -131,9 +140,8 @@ class MaskedWorkshop(Workshop):
         assert isinstance(ready.body, Ready)
         if ready.member == node.member:
             return bytes(16)
-        seed = pair_seed(
-            circles.context(node.member), epoch_secret(node), node.member, ready.member, ready.body.mask_key
-        )
+        context, secret = circles.context(node.member), epoch_secret(node)
+        seed = pair_seed(context, secret, node.member, ready.member, ready.body.mask_key)
         odd = node.member in self._around.faults.odd_seeds
         return name_of(seed)[:16] if odd else seed
 
@@ -146,7 +154,7 @@ class MaskedWorkshop(Workshop):
         return tuple(one if place == own else name_of(one)[:31] + b"\0" for place, one in enumerate(dealt))
 
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:
-        update = simulated_update(node, effect, self._charter.model.parameters)
+        update = simulated_update(node, effect.terms.base, self._charter.model.parameters)
         weight = member_weight(10 + node.member, self._charter.averaging.weight_cap)
         sizes = self._charter.model.sizes
         encoder = RingEncoder(self._layout, sizes, effect.terms.exponents, weight)
@@ -165,39 +173,37 @@ class MaskedWorkshop(Workshop):
     def _holder(self, node: Node, root: Digest, sources: tuple[MemberId, ...]) -> Node | None:
         near = {other.member: other for other in self._around.neighbours(node)}
         holders = [node, *(near[member] for member in sources if member in near)]
-        withholding = self._around.faults.withholding
-        return next(
-            (one for one in holders if root in one.blobs and (one is node or one.member not in withholding)),
-            None,
-        )
+        return next((one for one in holders if root in one.blobs and self._serves(one, node)), None)
 
     def _fetch_part(self, node: Node, effect: FetchPart) -> None:
         body = effect.commitment.body
         assert isinstance(body, Commitment)
         names = (body.round, body.roster, body_digest(body), effect.shard)
         root = body.shards[effect.shard]
-        if self._brings(node, root, effect.sources):
-            self._around.tell(node, PartArrived(*names), self._around.latency() * 2)
+        size = self._layout.shard_bytes(effect.shard)
+        if (delay := self._bring(node, BlobRef(root, size), effect.sources)) is not None:
+            self._around.tell(node, PartArrived(*names), delay)
         else:
             self._around.tell(node, PartFailed(*names, "nobody delivered it"), 1.0)
 
     def _fetch_sum(self, node: Node, effect: FetchSum) -> None:
         names = (effect.round, effect.survivors, effect.shard, effect.sum)
-        if self._brings(node, effect.sum.root, effect.sources):
-            self._around.tell(node, SumArrived(*names), self._around.latency() * 2)
+        if (delay := self._bring(node, effect.sum, effect.sources)) is not None:
+            self._around.tell(node, SumArrived(*names), delay)
         else:
             self._around.tell(node, SumFailed(*names, "nobody delivered it"), 1.0)
 
-    def _brings(self, node: Node, root: Digest, sources: tuple[MemberId, ...]) -> bool:
-        if self._bytes.get(root) == b"":
-            return True
-        holder = self._holder(node, root, sources)
+    def _bring(self, node: Node, ref: BlobRef, sources: tuple[MemberId, ...]) -> float | None:
+        """How long a blob takes to get here; None if it does not."""
+        if self._bytes.get(ref.root) == b"":
+            return 0.001
+        holder = self._holder(node, ref.root, sources)
         if holder is None or (holder is not node and self._around.happens(self._around.faults.loss)):
-            return False
-        node.blobs.add(root)
+            return None
+        node.blobs.add(ref.root)
         if holder is not node:
-            self.sent[holder.member] += len(self._bytes[root])
-        return True
+            self.sent[holder.member] += ref.size
+        return self._travel(holder, node, ref.size)
 
     # --- sums -----------------------------------------------------------------------------------------------
 
@@ -255,25 +261,28 @@ class MaskedWorkshop(Workshop):
     # --- opening --------------------------------------------------------------------------------------------
 
     def _unmask(self, node: Node, effect: Unmask) -> None:
-        key = (effect.sums_digest, effect.masks)
-        if key not in self._models:
-            self._models[key] = self._open_sum(effect)
-            self._compare(node, effect, self._models[key])
-        model = self._keep(node, self._models[key])
         survivors = effect.survivors
+        key = (effect.sums_digest, effect.masks)
+        if key not in self._opened:
+            self._opened[key] = self._open(effect.roster, survivors, effect.sums, effect.masks)
+            self._compare(node, effect, self._opened[key])
+        model = self._keep(node, self._opened[key])
         answer = Aggregated(survivors.round, survivors.digest, effect.sums_digest, model)
         self._around.tell(node, answer, 0.02)
 
-    def _open_sum(self, effect: Unmask) -> bytes:
+    def _open(
+        self, roster: Roster, survivors: SurvivorSet, sums: Sequence[BlobRef], masks: Sequence[Mask]
+    ) -> bytes:
+        base = self._bytes[survivors.base]
         opened = open_sum(
             self._layout,
-            [self._opener(ref.root) for ref in effect.sums],
-            effect.masks,
-            self._opener(effect.base.root),
-            RingDecoder(self._layout, self._charter.model.sizes, effect.roster.exponents),
-            len(effect.survivors.survivors),
+            [self._opener(ref.root) for ref in sums],
+            masks,
+            lambda: [base],
+            RingDecoder(self._layout, self._charter.model.sizes, roster.exponents),
+            len(survivors.survivors),
             lambda chunks: b"".join(chunk.tobytes() for chunk in chunks),
-            self._bytes[effect.base.root],
+            base,
         )
         return opened.model
 
@@ -296,9 +305,20 @@ class MaskedWorkshop(Workshop):
         if expected.tobytes() != model:
             raise Broken(f"{node.name} opened another sum than that of the survivors' updates")
 
-
-def simulated_update(node: Node, effect: Encode, length: int) -> Float32s:
-    """What this node's training gave: a function of base and node, within its exponent."""
-    seed = name_of(b"update", bytes([node.member, node.face]), effect.terms.base)
-    values = np.random.default_rng(int.from_bytes(seed[:8], "big")).uniform(-1, 1, length)
-    return (values * 2.0 ** (node.member % 3)).astype(np.float32)
+    def replay(self, record: RoundRecord) -> Digest:
+        """The model that an archived round leads to, from what was archived and no secret."""
+        unmasking, roster, lock = record.unmasking, record.roster.body, record.opening.locks[0].body
+        assert unmasking is not None and isinstance(roster, Roster) and isinstance(lock, Lock)
+        bodies = (signed.body for signed in record.commitments)
+        commitments = {body.member: body for body in bodies if isinstance(body, Commitment)}
+        survivors = record.certificate.survivors
+        round_ = MaskedRound(self._around.federation, roster, survivors, commitments, lock)
+        verify_commitments(round_)
+        sums = verify_sums(round_, unmasking.sums, self._around.verifier)
+        for signed in unmasking.fingerprints:
+            verify_fingerprint(round_, signed, self._around.verifier)
+        releases = verify_releases(round_, unmasking.seeds, unmasking.shares)
+        complete = is_quorum(round_, unmasking.fingerprints)
+        if missing_seeds(round_, releases) or missing_shares(round_, releases) or not complete:
+            raise Broken(f"the record of round {survivors.round} lacks what takes the masks off")
+        return ref_of(self._open(roster, survivors, sums, masks_of(round_, releases))).root

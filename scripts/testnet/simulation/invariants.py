@@ -20,9 +20,9 @@ from folkmoot.protocol.messages import (
     Vote,
     encode,
 )
-from folkmoot.protocol.signing import FakeVerifier
+from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
-from folkmoot.testnet.simulated import Node
+from folkmoot.testnet.simulation.node import Node
 
 
 class Broken(AssertionError):
@@ -32,8 +32,9 @@ class Broken(AssertionError):
 class Invariants:
     """Watches what honest nodes write down and say; raises `Broken`."""
 
-    def __init__(self, federation: Federation, liars: Iterable[MemberId]) -> None:
+    def __init__(self, federation: Federation, verifier: Verifier, liars: Iterable[MemberId]) -> None:
         self._federation = federation
+        self._verifier = verifier
         self._liars = frozenset(liars)
         self._journalled: dict[MemberId, set[bytes]] = defaultdict(set)
         self._said: dict[tuple[MemberId, Slot], Signed] = {}
@@ -105,7 +106,7 @@ class Invariants:
     def _check_lock(self, me: MemberId, lock: Lock, certificate: Certificate) -> None:
         """Rule 6: no lock without the certificate of its attempt."""
         try:
-            attempt = verify_certificate(certificate, self._federation, FakeVerifier())
+            attempt = verify_certificate(certificate, self._federation, self._verifier)
         except RemoteProtocolError as error:
             raise Broken(f"member {me} locks on a bad certificate: {error}") from error
         if (attempt, certificate.survivors.digest) != (lock.attempt, lock.survivors):

@@ -31,8 +31,8 @@ from folkmoot.protocol.messages import (
     roster_digest,
 )
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
-from folkmoot.testnet.invariants import Broken
-from folkmoot.testnet.simulated import Node
+from folkmoot.testnet.simulation.invariants import Broken
+from folkmoot.testnet.simulation.node import Node
 
 
 class Transcript:

@@ -1,0 +1,154 @@
+"""The ledger of a simulation: `MemoryChain` with the contract's rules, and every node's way to it.
+
+`Outbox` of the daemon needs trio and threads; this does the same without: look at the head, hand the next statement in
+when it is one's turn, and again whenever it is gone from the chain.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable
+from folkmoot.ledger.memory import MemoryChain, MemoryLedger
+from folkmoot.ledger.port import LedgerHead, LedgerIdentity
+from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.effects import Record
+from folkmoot.protocol.events import Event, HeadAdvanced
+from folkmoot.protocol.types import Round
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.keys import DOMAIN, Keys
+from folkmoot.testnet.simulation.node import Node
+
+POLL = 1.0
+"""Seconds between two looks of a node that has something to record, or an RPC that does not answer."""
+
+
+class Surroundings(Protocol):
+    """What the ledger needs of the simulation around it."""
+
+    federation: Federation
+    faults: Faults
+    nodes: list[Node]
+
+    def at(self, delay: float, action: Callable[[], None]) -> None:
+        """Do that later."""
+        ...
+
+    def note_progress(self) -> None:
+        """Something was finished somewhere."""
+        ...
+
+    def tell(self, node: Node, event: Event, delay: float) -> None:
+        """Let the node know later."""
+        ...
+
+    def while_alive(self, node: Node, delay: float, action: Callable[[], None]) -> None:
+        """Do that later, unless the node is gone or has begun anew."""
+        ...
+
+
+class SimulatedLedger:
+    """Mines while there is something to mine."""
+
+    def __init__(self, around: Surroundings, keys: Keys) -> None:
+        self._around, self._keys = around, keys
+        federation, charter = around.federation, around.federation.charter
+        identity = LedgerIdentity(
+            chain_id=DOMAIN.chain_id,
+            contract=DOMAIN.contract,
+            code_hash=bytes.fromhex(charter.ledger.code_hash),
+            charter_digest=charter.digest,
+            attesters=tuple(sorted(map(keys.address, charter.attesters))),
+            quorum=charter.attester_quorum,
+        )
+        self.chain = MemoryChain(
+            identity, keys.signer_of(federation), finality=around.faults.finality, automine=False
+        )
+        self._mining = False
+
+    def account(self, node: Node) -> MemoryLedger:
+        """A node's view of the chain; its RPC may fail on its own. The faces of a liar pay from different accounts."""
+        return MemoryLedger(self.chain, b"%19d%d" % (node.member, node.face))
+
+    @property
+    def recorded(self) -> Round:
+        """Up to where the record is final."""
+        return self.chain.head().finalized_height
+
+    # --- blocks ---------------------------------------------------------------------------------------------
+
+    def _keep_mining(self) -> None:
+        if not self._mining:
+            self._mining = True
+            self._around.at(self._around.faults.ledger, self._mine)
+
+    def _mine(self) -> None:
+        self.chain.mine()
+        head = self.chain.head()
+        self._mining = False
+        if self.chain.pending or head.finalized_height < head.height:
+            self._keep_mining()
+        self._show()
+
+    def _show(self) -> None:
+        for node in self._around.nodes:
+            if node.machine is not None:
+                self._around.while_alive(node, 0.01, lambda node=node: self.look(node))  # type: ignore[misc]
+
+    def reorganise(self, depth: int) -> None:
+        """Undo blocks, as far as they are not final."""
+        final = self.chain.head().final.number
+        undone = min(depth, self.chain.head().block - final)
+        if undone > 0:
+            self.chain.reorg(undone)
+            self.chain.evict()
+            self._keep_mining()
+            self._show()
+
+    # --- a node ---------------------------------------------------------------------------------------------
+
+    def record(self, node: Node, record: Record) -> None:
+        """Take a statement under its quorum in, and hand it to the chain when that is due."""
+        if record.statement.round > node.finalised:
+            node.outbox.setdefault(record.statement.round, record)
+            self.look(node)
+
+    def look(self, node: Node) -> None:
+        """What a node does when it looks at its ledger."""
+        try:
+            head = self._ledger(node).head()
+        except LedgerUnavailable:
+            self._around.while_alive(node, POLL, lambda: self.look(node))
+            return
+        if head.finalized_height > node.finalised:
+            self._settle(node, head)
+        if (record := node.outbox.get(head.height + 1)) is not None:
+            patience = record.turn * self._around.federation.charter.schedule.submit_after
+            self._around.while_alive(node, patience, lambda: self._submit(node, record))
+
+    def _settle(self, node: Node, head: LedgerHead) -> None:
+        node.finalised = head.finalized_height
+        self._around.note_progress()
+        node.outbox = {round_: one for round_, one in node.outbox.items() if round_ > node.finalised}
+        if node.machine is not None:  # as `Engine.head_advanced`
+            node.settled = max(node.settled, min(node.finalised, node.machine.completed))
+        self._around.tell(node, HeadAdvanced(node.finalised), 0.0)
+
+    def _submit(self, node: Node, record: Record) -> None:
+        ledger = self._ledger(node)
+        try:
+            if ledger.head().height + 1 != record.statement.round or self.chain.pending:
+                return  # somebody was quicker; a block will come, and a look with it
+            ledger.send(ledger.prepare(record.statement, self._signatures(record)))
+            self._keep_mining()
+        except LedgerRejected:
+            return
+        except LedgerUnavailable:
+            self._around.while_alive(node, POLL, lambda: self.look(node))
+
+    def _ledger(self, node: Node) -> MemoryLedger:
+        assert node.ledger is not None
+        return node.ledger
+
+    def _signatures(self, record: Record) -> tuple[bytes, ...]:
+        by_address = {self._keys.address(one.member): one.signature for one in record.attestations}
+        return tuple(by_address[address] for address in sorted(by_address))

@@ -1,0 +1,139 @@
+"""What may go wrong in a simulation."""
+
+from dataclasses import dataclass, fields, replace
+
+from folkmoot.protocol.toml import ConfigError
+from folkmoot.protocol.types import MemberId
+
+Members = tuple[MemberId, ...]
+
+LIES = (
+    "two_faced",
+    "contradicting",
+    "silent",
+    "biased",
+    "flooding",
+    "stale",
+    "forging",
+    "huge_scales",
+    "garbage",
+    "withholding",
+    "wrong_sums",
+    "wrong_prints",
+    "bad_shares",
+    "odd_seeds",
+)
+"""The fields of `Faults` that name members who break a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What may go wrong before `until` (virtual seconds); after it every link is whole and every node comes back.
+
+    *Links.* `loss`, `duplicate` and `replay` (the same message again, up to a minute later) are probabilities.
+    `latency` bounds the seconds that a message takes; every pair has its own upper bound between them, so messages
+    overtake each other. `bandwidth` is bytes a second in each direction of each pair (0: any). `partitions` cut the
+    honest in two for a while.
+
+    *Nodes.* `crashes` happen between two events, `broken_off` inside the effects of one (biased to the edges of a
+    Persist); both end in a restart from the journal. `freezes` stop a node for a while without its knowing. `dead`
+    members stop for good at some moment. Everything takes `slow` members `SLOWNESS` times as long. Clocks go wrong by
+    up to the part `skew`, and begin anywhere. `fit_failure` is a probability.
+
+    *Ledger.* A block every `ledger` seconds, final under `finality` others; `reorgs` undo blocks that are not final,
+    `outages` take the RPC of one member or of all away for a while.
+
+    *Lies*, for all time. `two_faced` members are two nodes each, of which every other member sees one. `contradicting`
+    ones sign a second, different body now and then. `silent` ones propose nothing; `biased` ones do not hear the honest
+    member with the smallest id, which they so leave out. `flooding` ones send what is of no use, `stale` ones what they
+    heard earlier, `forging` ones what others never signed. `huge_scales`: the largest exponents that a READY may have.
+    `garbage`: payloads that are none. `withholding`: nobody gets their payloads, shards or sums. In secure mode
+    `wrong_sums` members add one to a value of every sum that they make, `wrong_prints` sign fingerprints that are
+    not those of their shards, `bad_shares` deal shares that do not fit, `odd_seeds` mask with other pair seeds than
+    their peers. With `coordinated` liars show the same faces to the same members, and vote and lock for each other.
+    """
+
+    until: float = 60.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    replay: float = 0.0
+    latency: tuple[float, float] = (0.005, 0.05)
+    bandwidth: float = 0.0
+    partitions: int = 0
+    crashes: int = 0
+    broken_off: int = 0
+    freezes: int = 0
+    fit_failure: float = 0.0
+    slow: Members = ()
+    skew: float = 0.0
+    dead: Members = ()
+    ledger: float = 0.2
+    finality: int = 0
+    reorgs: int = 0
+    outages: int = 0
+    two_faced: Members = ()
+    contradicting: Members = ()
+    silent: Members = ()
+    biased: Members = ()
+    flooding: Members = ()
+    stale: Members = ()
+    forging: Members = ()
+    huge_scales: Members = ()
+    garbage: Members = ()
+    withholding: Members = ()
+    wrong_sums: Members = ()
+    wrong_prints: Members = ()
+    bad_shares: Members = ()
+    odd_seeds: Members = ()
+    coordinated: bool = False
+
+    @property
+    def liars(self) -> frozenset[MemberId]:
+        """Members that break a rule, other than by being away."""
+        return frozenset(member for lie in LIES for member in getattr(self, lie))
+
+    @property
+    def lost(self) -> frozenset[MemberId]:
+        """Members on whom nobody can count."""
+        return self.liars | set(self.dead)
+
+
+def format_faults(faults: Faults) -> str:
+    """The fields that are not as usual, as `parse_faults` reads them: `loss=0.1,two_faced=0+2`."""
+    changed = {
+        field.name: getattr(faults, field.name)
+        for field in fields(Faults)
+        if getattr(faults, field.name) != field.default
+    }
+    return ",".join(
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in changed.items()
+    )
+
+
+def parse_faults(text: str) -> Faults:
+    """Read `format_faults` back; raises `ConfigError`."""
+    usual, changed = Faults(), {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in {field.name for field in fields(Faults)}:
+            raise ConfigError(f"no fault is called {name!r}; see folkmoot.testnet.simulation.faults")
+        try:
+            changed[name] = _value(getattr(usual, name), value)
+        except ValueError:
+            raise ConfigError(f"{part}: expected numbers, several joined by '+'") from None
+    return replace(usual, **changed)  # type: ignore[arg-type]
+
+
+def _value(usual: object, text: str) -> object:
+    if isinstance(usual, bool):
+        return {"True": True, "False": False}[text]
+    numbers = tuple(_number(one) for one in text.split("+") if one)
+    if isinstance(usual, tuple):
+        return numbers
+    (number,) = numbers
+    return number
+
+
+def _number(text: str) -> float | int:
+    return float(text) if "." in text or "e" in text else int(text)

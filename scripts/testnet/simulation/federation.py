@@ -1,0 +1,386 @@
+"""A federation of `RoundMachine`s in virtual time: seeded schedules, lost and repeated messages, crashes, liars.
+
+The machines are those of the daemon, as are the rules of aggregation, masks and contract; only their effects are
+carried out by stand-ins. A run is a function of its seed and faults, so that a failure can be replayed: its message
+ends with the command.
+"""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.charter import federation_id
+from folkmoot.protocol.effects import (
+    Accuse,
+    ArchiveRound,
+    Effect,
+    Gossip,
+    Persist,
+    Promote,
+    Record,
+    RecordEvidence,
+    Send,
+    StartTimer,
+)
+from folkmoot.protocol.events import (
+    Event,
+    FrameReceived,
+    HeadAdvanced,
+    PeerDown,
+    PeerUp,
+    Started,
+    TimerFired,
+)
+from folkmoot.protocol.messages import Frame, Propose, Signed, decode_frame, encode
+from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.signing import Signer, Verifier
+from folkmoot.protocol.types import MemberId, Round
+from folkmoot.testnet.simulation.afterwards import Afterwards
+from folkmoot.testnet.simulation.chain import SimulatedLedger
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.invariants import Broken, Invariants
+from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys, RememberingVerifier
+from folkmoot.testnet.simulation.liars import Liars
+from folkmoot.testnet.simulation.links import Links
+from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
+from folkmoot.testnet.simulation.mishaps import Mishaps
+from folkmoot.testnet.simulation.node import Node, simulated_charter
+from folkmoot.testnet.simulation.setting import Setting
+from folkmoot.testnet.simulation.trace import describe_effect, describe_event
+from folkmoot.testnet.simulation.transcript import Transcript
+from folkmoot.testnet.simulation.workshop import Workshop
+
+HEARTBEAT = 5.0
+"""Seconds until the others notice that a node is gone."""
+
+REPLAY_SECONDS = 60.0
+"""How late a message may come once more."""
+
+LIMIT = 3600.0
+"""Virtual seconds that a run may take: faults end early, and time-outs have grown by then."""
+
+
+class Violation(AssertionError):
+    """A run broke a rule that holds in every schedule; the message names the seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A frame on its way: from whom, how large, and whether it was told to nobody in particular."""
+
+    frame: Frame
+    sender: MemberId
+    size: int
+    gossip: bool
+
+
+class Simulation:
+    """A seeded run of some nodes over some rounds. `run` raises `Violation`."""
+
+    def __init__(
+        self,
+        seed: int,
+        members: int = 4,
+        rounds: int = 3,
+        faults: Faults | None = None,
+        max_ahead: int = 50,
+        trace: Callable[[str], None] | None = None,
+        secure: bool = False,
+        group_size: int = 0,
+    ) -> None:
+        self.setting = Setting(seed, members, rounds, secure, group_size, max_ahead, faults or Faults())
+        self.faults = self.setting.faults
+        self._lies, self._lost = self.faults.liars, self.faults.lost
+        self._keys = RealKeys() if self.setting.real_keys else FakeKeys()
+        self.charter = simulated_charter(members, rounds, max_ahead, secure, self._keys, group_size)
+        self.federation = Federation(federation_id(self.charter.digest, 1, bytes(20)), self.charter)
+        self.verifier: Verifier = RememberingVerifier(self._keys.verifier(self.federation))
+        self.now = 0.0
+        self.random = random.Random(seed)
+        self.delivered = self.bytes_sent = 0
+        self._is_later = False
+        self._trace = trace
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self.nodes = [
+            Node(member, face)
+            for member in range(members)
+            for face in range(2 if member in self.faults.two_faced else 1)
+        ]
+        self.honest = [node for node in self.nodes if node.member not in self._lost]
+        """The nodes that follow the rules, and live."""
+        self.ledger = SimulatedLedger(self, self._keys)
+        for node in self.nodes:
+            node.ledger = self.ledger.account(node)
+        self.links = Links(self.nodes, self.faults, self.random)
+        self.transcript = Transcript(self.federation, self.faults.liars)
+        self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
+        self._liars = Liars(self)
+        self._invariants = Invariants(self.federation, self.verifier, self.faults.liars)
+
+    @classmethod
+    def of(cls, setting: Setting, trace: Callable[[str], None] | None = None) -> "Simulation":
+        """The run of a setting."""
+        one = setting
+        return cls(
+            one.seed, one.members, one.rounds, one.faults, one.max_ahead, trace, one.secure, one.group_size
+        )
+
+    def signer(self, member: MemberId) -> Signer:
+        """A member's own."""
+        return self._keys.signer(self.federation, member)
+
+    # --- running --------------------------------------------------------------------------------------------
+
+    def run(self, limit: float = LIMIT) -> None:
+        """Until every honest node has finished, and the ledger holds, every round.
+
+        Raises `Violation` if a rule is broken, or if that takes longer than `limit` (virtual seconds).
+        """
+        try:
+            Mishaps(self, self.random).arrange()
+            while self._queue and not (self._is_later and self._all_done()):
+                self.now, _, action = heapq.heappop(self._queue)
+                if self.now > limit:
+                    raise Broken(f"not finished after {limit:.0f} s: {self._where()}")
+                action()
+            if not self._all_done():
+                raise Broken(f"nothing left to do, not finished: {self._where()}")
+            Afterwards(self).check()
+        except Broken as error:
+            raise Violation(f"{error}\nreplay: {self.setting.command}") from error
+
+    @property
+    def workshop(self) -> Workshop:
+        """Where payloads and sums are."""
+        return self._workshop
+
+    @property
+    def archived(self) -> set[Round]:
+        """The rounds that somebody honest has a record of."""
+        return {round_ for node in self.honest for round_ in node.records}
+
+    def note_progress(self) -> None:
+        """Something was finished somewhere: it may have been the last."""
+        self._is_later = True
+
+    def _all_done(self) -> bool:
+        self._is_later = False
+        for node in self.honest:
+            if node.machine is None or not node.machine.finished:
+                return False
+        rounds = self.charter.schedule.rounds
+        return self.ledger.recorded >= rounds and len(self.archived) >= rounds
+
+    def _where(self) -> str:
+        nodes = "; ".join(
+            f"{node.name} round {node.machine.current.round}.{node.machine.current.attempt} {node.machine.phase}"
+            if node.machine
+            else f"{node.name} down"
+            for node in self.nodes
+        )
+        return f"{nodes}; ledger {self.ledger.recorded}"
+
+    def _note(self, node: Node, what: str | None) -> None:
+        if self._trace is not None and what is not None:
+            self._trace(f"{self.now:9.3f}  {node.name}  {what}")
+
+    def at(self, delay: float, action: Callable[[], None]) -> None:
+        """Do that later."""
+        heapq.heappush(self._queue, (self.now + delay, next(self._order), action))
+
+    def while_alive(self, node: Node, delay: float, action: Callable[[], None]) -> None:
+        """Do that later, unless the node is gone or has begun anew."""
+        life = node.life
+
+        def happen() -> None:
+            if node.life == life and node.machine is not None:
+                action()
+
+        self.at(delay, happen)
+
+    # --- nodes ----------------------------------------------------------------------------------------------
+
+    def boot(self, node: Node) -> None:
+        """Start a node, from its journal and archive."""
+        model0 = BlobRef(bytes(32), 4 * self.charter.model.parameters)
+        node.machine = RoundMachine(
+            self.federation, node.member, self.signer(node.member), self.verifier, model0
+        )
+        node.life += 1
+        node.doomed = node.frozen = False
+        node.outbox.clear()
+        if node.member in self._lies:
+            node.machine.skip_recall()
+        node.machine.restore(node.read(), node.clock(self.now))
+        self._handle(node, HeadAdvanced(node.finalised))
+        self._handle(node, Started())
+        for round_, record in sorted(node.records.items()):
+            if round_ > node.settled:
+                for signed in record.attestations:
+                    self._handle(node, FrameReceived(None, signed))
+        for other in self.neighbours(node):
+            self.tell(node, PeerUp(other.member), 0.01)
+        for other in self._listeners(node):
+            self.tell(other, PeerUp(node.member), 0.01)
+        self.while_alive(node, 0.01, lambda: self.ledger.look(node))
+        self.note_progress()
+
+    def crash(self, node: Node) -> None:
+        """End a node and start it again after a while."""
+        self.end(node)
+        self.at(self.random.uniform(0.1, 20.0), lambda: self.boot(node))
+
+    def end(self, node: Node) -> None:
+        """End a node."""
+        for other in self._listeners(node):
+            self._notice_absence(node, other, self.random.choice((0.1, HEARTBEAT)))
+        node.machine, node.frozen = None, False
+        node.waiting.clear()
+        self._note(node, "CRASH")
+
+    def freeze(self, node: Node, seconds: float) -> None:
+        """Stop a node without its knowing; the others take it for lost after a while, and it takes them."""
+        self._note(node, f"FREEZES for {seconds:.1f} s")
+        node.frozen = True
+        if seconds > HEARTBEAT:
+            for other in self._listeners(node):
+                self.tell(other, PeerDown(node.member), HEARTBEAT)
+        self.while_alive(node, seconds, lambda: self._thaw(node))
+
+    def _thaw(self, node: Node) -> None:
+        self._note(node, "goes on")
+        node.frozen = False
+        waiting, node.waiting = node.waiting, []
+        for event in waiting:
+            self._handle(node, event)
+        for other in self._listeners(node):
+            for one, peer in ((node, other), (other, node)):
+                self.tell(one, PeerDown(peer.member), 0.0)
+                self.tell(one, PeerUp(peer.member), 0.1)
+
+    def _notice_absence(self, gone: Node, other: Node, delay: float) -> None:
+        life = gone.life
+        self.at(delay, lambda: self._handle(other, PeerDown(gone.member)) if gone.life == life else None)
+
+    def tell(self, node: Node, event: Event, delay: float) -> None:
+        """Let the node know later, unless it is gone by then; everything takes a slow node longer."""
+        self.while_alive(node, delay * node.slowness, lambda: self._handle(node, event))
+
+    def _handle(self, node: Node, event: Event) -> None:
+        if node.machine is None:
+            return
+        if node.frozen:
+            node.waiting.append(event)
+            return
+        if isinstance(event, FrameReceived) and node.member in self._lies:
+            self._liars.hear(node, event.frame)
+            if self._liars.is_deaf_to(node, event.frame):
+                return
+        if self._trace is not None:
+            self._note(node, describe_event(event))
+        effects = node.machine.handle(event, node.clock(self.now))
+        kept = len(effects)
+        if node.doomed and any(isinstance(effect, Persist) for effect in effects):
+            kept = self._break_off(effects)
+        for effect in effects[:kept]:
+            self._invariants.check(node, effect)
+            self.transcript.check(node, effect)
+            self._say(node, effect)
+        if kept < len(effects):
+            self.crash(node)
+
+    def _break_off(self, effects: list[Effect]) -> int:
+        """How many effects a node still carries out before it crashes: mostly up to, or just past, a Persist."""
+        edges = [at for at, effect in enumerate(effects) if isinstance(effect, Persist)]
+        at = self.random.choice(edges)
+        return self.random.choice((at, at + 1, self.random.randrange(len(effects))))
+
+    # --- links ----------------------------------------------------------------------------------------------
+
+    def neighbours(self, node: Node) -> list[Node]:
+        """The nodes whom this one hears."""
+        return [other for other in self.nodes if other.machine is not None and self.links.hears(node, other)]
+
+    def _listeners(self, node: Node) -> list[Node]:
+        return [other for other in self.nodes if other.machine is not None and self.links.hears(other, node)]
+
+    def cut(self, side: Collection[MemberId]) -> None:
+        """Let the members in `side` hear only each other."""
+        for node, other, stands in self.links.cut(side):
+            if not stands:
+                self.tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
+            elif other.machine is not None:
+                self.tell(node, PeerUp(other.member), HEARTBEAT + 0.1)
+
+    # --- effects --------------------------------------------------------------------------------------------
+
+    def _say(self, node: Node, effect: Effect) -> None:
+        if self._trace is not None:
+            self._note(node, describe_effect(effect))
+        if node.member not in self._lies:
+            self._carry_out(node, effect)
+            return
+        for said in self._liars.speak(node, effect):
+            self._carry_out(node, said)
+
+    def _carry_out(self, node: Node, effect: Effect) -> None:
+        match effect:
+            case Persist(round=round_, entries=entries):
+                for entry in entries:
+                    node.write(round_, entry)
+            case Send(members=members, frame=frame):
+                self._send(node, frame, members)
+            case Gossip(frame=frame):
+                self._send(node, frame, None)
+            case StartTimer(timer=timer, delay=delay):
+                delay /= node.clock_rate
+                self.while_alive(node, delay, lambda: self._handle(node, TimerFired(timer)))
+            case Promote(round=round_, model=model):
+                node.models[round_] = model.root
+                self.note_progress()
+            case ArchiveRound(record=record):
+                node.records[record.certificate.survivors.round] = record
+                self.note_progress()
+            case Record():
+                self.ledger.record(node, effect)
+            case RecordEvidence():
+                node.evidence.append(effect)
+            case Accuse():
+                node.accused.append(effect)
+            case _:
+                self._workshop.carry_out(node, effect)
+
+    def _send(self, node: Node, frame: Frame, members: tuple[MemberId, ...] | None) -> None:
+        """To these, or by gossip to all. It is read once: frames cannot be changed, so all may be shown the same."""
+        data = encode(frame)
+        letter = Letter(decode_frame(data), node.member, len(data), members is None)
+        receivers = self._listeners(node)
+        for other in receivers if members is None else [one for one in receivers if one.member in members]:
+            self._deliver(other, letter)
+
+    def _deliver(self, receiver: Node, letter: Letter) -> None:
+        if self.happens(self.faults.loss) or self._betrays_the_other_face(receiver, letter.frame):
+            return
+        event = FrameReceived(None if letter.gossip else letter.sender, letter.frame)
+        for _ in range(2 if self.happens(self.faults.duplicate) else 1):
+            self.delivered += 1
+            self.bytes_sent += letter.size
+            delay = self.links.transit(letter.sender, receiver.member, letter.size, self.now)
+            self.tell(receiver, event, delay)
+        if self.happens(self.faults.replay):
+            self.tell(receiver, event, self.random.uniform(0.0, REPLAY_SECONDS))
+
+    def _betrays_the_other_face(self, receiver: Node, frame: Frame) -> bool:
+        """A face that heard what the other one said would say the same, and the liar would lie no more."""
+        signed = frame.proposal if isinstance(frame, Propose) else frame
+        lies = receiver.member in self.faults.two_faced
+        return lies and isinstance(signed, Signed) and signed.member == receiver.member
+
+    def happens(self, probability: float) -> bool:
+        """Whether a fault of that probability strikes now."""
+        return probability > 0 and self.now < self.faults.until and self.random.random() < probability

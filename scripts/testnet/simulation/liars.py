@@ -1,0 +1,169 @@
+"""What members say that break the rules with their frames. (Lies about payloads and sums: the workshops.)
+
+A liar runs the honest machine; what leaves it passes through here. Two-faced members are two machines, see `links`.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.effects import Effect, Gossip, Send
+from folkmoot.protocol.messages import (
+    Body,
+    Commitment,
+    Enter,
+    Fingerprint,
+    Frame,
+    Lock,
+    Propose,
+    Ready,
+    Receipt,
+    Roster,
+    Signed,
+    Statement,
+    Sum,
+    Vote,
+)
+from folkmoot.protocol.signing import Signer
+from folkmoot.protocol.types import MemberId
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.node import Node, name_of
+
+OFTEN = 0.3
+"""How often a liar contradicts itself, where it could."""
+
+RARELY = 0.05
+"""How often it floods, forges or repeats, for each effect of its machine."""
+
+BURST = 10
+"""Frames of a flood."""
+
+REMEMBERED = 200
+"""Frames that a stale liar keeps to repeat them later."""
+
+
+class Surroundings(Protocol):
+    """What liars need of the simulation around them."""
+
+    federation: Federation
+    faults: Faults
+    random: random.Random
+
+    def signer(self, member: MemberId) -> Signer:
+        """A member's own."""
+        ...
+
+
+class Liars:
+    """Turns what a liar's machine says into what is said."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._faults = around.faults
+        self._random = around.random
+        self._heard: deque[Frame] = deque(maxlen=REMEMBERED)
+        honest = (member for member in range(len(around.federation.charter.members)))
+        self._victim = next((member for member in honest if member not in self._faults.lost), None)
+
+    def is_deaf_to(self, node: Node, frame: Frame) -> bool:
+        """A biased member does not hear that its victim is ready, nor what it committed to: so it leaves it out."""
+        if node.member not in self._faults.biased or not isinstance(frame, Signed):
+            return False
+        return frame.member == self._victim and isinstance(frame.body, Ready | Commitment)
+
+    def hear(self, node: Node, frame: Frame) -> None:
+        """A liar remembers what it may repeat."""
+        if node.member in self._faults.stale:
+            self._heard.append(frame)
+
+    def speak(self, node: Node, effect: Effect) -> Iterator[Effect]:
+        """What is carried out instead of the effect."""
+        if not isinstance(effect, Send | Gossip):
+            yield effect
+            return
+        me, faults = node.member, self._faults
+        if not (me in faults.silent and _proposes(effect.frame, me)):
+            yield effect
+        if me in faults.contradicting:
+            yield from self._contradict(me, effect)
+        for liars, say in (
+            (faults.flooding, self._flood),
+            (faults.stale, self._repeat),
+            (faults.forging, self._forge),
+        ):
+            if me in liars and self._random.random() < RARELY:
+                yield from (Send(self._everybody(me), frame) for frame in say(me, effect.frame))
+
+    def _everybody(self, me: MemberId) -> tuple[MemberId, ...]:
+        return tuple(one for one in range(len(self._around.federation.charter.members)) if one != me)
+
+    # --- two things in one place ----------------------------------------------------------------------------
+
+    def _contradict(self, me: MemberId, effect: Send | Gossip) -> Iterable[Effect]:
+        signed = effect.frame
+        if not isinstance(signed, Signed) or signed.member != me or self._random.random() > OFTEN:
+            return
+        if (other := self._another(signed.body)) is not None:
+            some = self._everybody(me)
+            chosen = self._random.sample(some, self._random.randint(0, len(some)))
+            yield Send(tuple(sorted(chosen)), self._sign(me, other))
+
+    def _another(self, body: Body) -> Body | None:
+        """The same in the same slot, and not the same."""
+        odd = name_of(b"another", self._random.randbytes(4))
+        match body:
+            case Vote():
+                return replace(body, survivors=odd)
+            case Lock():
+                return replace(body, **{self._random.choice(("survivors", "sums")): odd})
+            case Commitment() | Sum():
+                return replace(body, root=odd)
+            case Fingerprint():
+                return replace(body, sums=odd)
+            case Statement():
+                return replace(body, model=odd)
+            case Roster() if len(body.readies) > 1:
+                return replace(body, readies=body.readies[1:])
+            case Ready():
+                return replace(body, report=odd)
+            case _:
+                return None
+
+    # --- noise ----------------------------------------------------------------------------------------------
+
+    def _flood(self, me: MemberId, frame: Frame) -> Iterable[Frame]:
+        """Well signed and of no use; a frame that is known, again and again."""
+        federation, odd = self._around.federation.id, name_of(b"flood", self._random.randbytes(4))
+        round_ = self._random.randint(1, 5)
+        attempt = self._random.choice((0, 1, 2**31))
+        bodies: tuple[Body, ...] = (
+            Enter(round_, attempt),
+            Vote(federation, round_, attempt, odd),
+            Lock(federation, round_, attempt, odd, odd),
+            Receipt(round_, attempt, odd, (odd,)),
+            Ready(round_, odd, b"\0", odd, odd, odd, 1, ()),
+        )
+        yield from (self._sign(me, body) for body in bodies)
+        yield from [frame] * BURST
+
+    def _repeat(self, me: MemberId, frame: Frame) -> Iterable[Frame]:
+        """What anybody said earlier: in this attempt, or in a round that is long over."""
+        yield from self._random.choices(list(self._heard), k=3) if self._heard else ()
+
+    def _forge(self, me: MemberId, frame: Frame) -> Iterable[Frame]:
+        """The same in somebody else's name."""
+        if isinstance(frame, Signed):
+            yield replace(frame, member=self._random.choice(self._everybody(me)))
+
+    def _sign(self, me: MemberId, body: Body) -> Signed:
+        return Signed(me, body, self._around.signer(me).sign(body))
+
+
+def _proposes(frame: Frame, me: MemberId) -> bool:
+    return isinstance(frame, Propose) or (
+        isinstance(frame, Signed) and frame.member == me and isinstance(frame.body, Roster)
+    )

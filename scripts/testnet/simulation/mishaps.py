@@ -1,0 +1,135 @@
+"""What happens to nodes, lines and the ledger in the course of a run, as far as it is no message's fate."""
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from folkmoot.protocol.certificates import Federation
+from folkmoot.testnet.simulation.chain import SimulatedLedger
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.node import Node
+
+FAR_OFF = 1e6
+"""Seconds by which a clock may be wrong from the start."""
+
+SLOWNESS = 20.0
+"""How many times as long everything takes slow members."""
+
+
+class Surroundings(Protocol):
+    """What mishaps need of the simulation that they happen to."""
+
+    federation: Federation
+    faults: Faults
+    nodes: list[Node]
+    ledger: SimulatedLedger
+    honest: list[Node]
+
+    def at(self, delay: float, action: Callable[[], None]) -> None:
+        """Do that later."""
+        ...
+
+    def boot(self, node: Node) -> None:
+        """Start a node, from its journal."""
+        ...
+
+    def crash(self, node: Node) -> None:
+        """End a node and start it again after a while."""
+        ...
+
+    def end(self, node: Node) -> None:
+        """End a node."""
+        ...
+
+    def freeze(self, node: Node, seconds: float) -> None:
+        """Stop a node without its knowing."""
+        ...
+
+    def cut(self, side: tuple[int, ...]) -> None:
+        """Let the members in `side` hear only each other."""
+        ...
+
+
+class Mishaps:
+    """Draws what happens when. At most f members are down, frozen or lying at once."""
+
+    def __init__(self, around: Surroundings, rng: random.Random) -> None:
+        self._around = around
+        self._random = rng
+
+    def arrange(self) -> None:
+        """Everything that is to happen, each at its moment."""
+        around, faults = self._around, self._around.faults
+        for node in around.nodes:
+            self._set_up(node)
+            around.at(self._random.uniform(0, 0.5), lambda node=node: around.boot(node))  # type: ignore[misc]
+            if node.member in faults.dead:
+                around.at(self._random.uniform(0.5, faults.until / 4), lambda node=node: around.end(node))  # type: ignore[misc]
+        for number, happen in (
+            (faults.crashes, self._crash),
+            (faults.broken_off, self._doom),
+            (faults.freezes, self._freeze),
+            (faults.partitions, self._partition),
+            (faults.outages, self._outage),
+            (faults.reorgs, self._reorganise),
+        ):
+            for _ in range(number):
+                around.at(self._random.uniform(0, faults.until), happen)
+        around.at(faults.until, self._mend)
+
+    def _set_up(self, node: Node) -> None:
+        faults = self._around.faults
+        if node.member in faults.slow:
+            node.slowness = SLOWNESS
+        if faults.skew:
+            node.clock_rate = 1 + self._random.uniform(-faults.skew, faults.skew)
+            node.clock_offset = self._random.uniform(0, FAR_OFF)
+
+    def _mend(self) -> None:
+        self._around.cut(())
+        self._set_rpc(self._around.nodes, down=False)
+        for node in self._around.nodes:
+            node.slowness = 1.0
+
+    # --- nodes ----------------------------------------------------------------------------------------------
+
+    def _victim(self) -> Node | None:
+        """Somebody who may go down: at most f members (of small federations one) are away or lying at once."""
+        around = self._around
+        alive = [node for node in around.honest if node.hears and not node.doomed]
+        charter = around.federation.charter
+        spare = len(alive) - (len(charter.members) - max(1, charter.faults))
+        return self._random.choice(alive) if spare > 0 else None
+
+    def _crash(self) -> None:
+        if (node := self._victim()) is not None:
+            self._around.crash(node)
+
+    def _doom(self) -> None:
+        if (node := self._victim()) is not None:
+            node.doomed = True
+
+    def _freeze(self) -> None:
+        if (node := self._victim()) is not None:
+            self._around.freeze(node, self._random.uniform(0.5, 20.0))
+
+    # --- lines and ledger -----------------------------------------------------------------------------------
+
+    def _partition(self) -> None:
+        members = range(len(self._around.federation.charter.members))
+        self._around.cut(tuple(self._random.sample(members, self._random.randrange(len(members)))))
+        self._around.at(self._random.uniform(1.0, 30.0), lambda: self._around.cut(()))
+
+    def _outage(self) -> None:
+        nodes = self._around.nodes
+        without = nodes if self._random.random() < 0.5 else [self._random.choice(nodes)]
+        self._set_rpc(without, down=True)
+        self._around.at(self._random.uniform(1.0, 30.0), lambda: self._set_rpc(without, down=False))
+
+    def _set_rpc(self, nodes: list[Node], *, down: bool) -> None:
+        for node in nodes:
+            if node.ledger is not None:
+                node.ledger.down = down
+
+    def _reorganise(self) -> None:
+        self._around.ledger.reorganise(self._random.randint(1, max(1, self._around.faults.finality)))

@@ -1,0 +1,174 @@
+"""One simulated node, the charter that it is under, and what its training gives."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from folkmoot.ledger.memory import MemoryLedger
+from folkmoot.protocol.charter import (
+    MAX_ATTESTERS,
+    Averaging,
+    Charter,
+    LedgerTerms,
+    Member,
+    Model,
+    Schedule,
+    Secrecy,
+    Tensor,
+)
+from folkmoot.protocol.effects import Accuse, Record, RecordEvidence
+from folkmoot.protocol.events import Event, Trained
+from folkmoot.protocol.journal import Entry, decode_entry, encode_entry
+from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.secure.layout import BLOCK
+from folkmoot.protocol.secure.masks import public_key
+from folkmoot.protocol.types import Digest, MemberId, Round
+from folkmoot.testnet.simulation.keys import FakeKeys, Keys
+
+PARAMETERS = 130
+"""Length of a small federation's model: with the weight block four blocks, so that seven members have empty shards."""
+
+MANY = 16
+"""From more members on the model is long enough that everybody has one block to sum."""
+
+ROUNDS_REREAD = 3
+"""Recorded rounds whose journal is read again after a restart, as `node/engine.py` does."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One machine and what survives its crashes. A two-faced member is two nodes with one `member`."""
+
+    member: MemberId
+    face: int
+    machine: RoundMachine | None = None
+    life: int = 0
+    doomed: bool = False
+    frozen: bool = False
+    waiting: list[Event] = field(default_factory=list)
+    slowness: float = 1.0
+    clock_offset: float = 0.0
+    clock_rate: float = 1.0
+    # On its disk
+    journal: list[tuple[Round, bytes]] = field(default_factory=list)
+    blobs: set[Digest] = field(default_factory=set)
+    models: dict[Round, Digest] = field(default_factory=dict)
+    records: dict[Round, RoundRecord] = field(default_factory=dict)
+    settled: Round = 0
+    evidence: list[RecordEvidence] = field(default_factory=list)
+    accused: list[Accuse] = field(default_factory=list)
+    # Towards the ledger
+    ledger: MemoryLedger | None = None
+    outbox: dict[Round, Record] = field(default_factory=dict)
+    finalised: Round = 0
+
+    @property
+    def name(self) -> str:
+        """How traces call it."""
+        return f"{self.member}{'ab'[self.face]}"
+
+    @property
+    def hears(self) -> bool:
+        """Whether what is told to it now has an effect now."""
+        return self.machine is not None and not self.frozen
+
+    def clock(self, now: float) -> float:
+        """What its clock shows."""
+        return self.clock_offset + now * self.clock_rate
+
+    def write(self, round_: Round, entry: Entry) -> None:
+        """Journal an entry, as bytes."""
+        self.journal.append((round_, encode_entry(entry)))
+
+    def read(self) -> list[Entry]:
+        """The journal as a restarted node reads it: without rounds that were recorded long ago."""
+        first = self.settled + 1 - ROUNDS_REREAD
+        return [decode_entry(body) for round_, body in self.journal if round_ >= first]
+
+
+def simulated_charter(
+    members: int,
+    rounds: int,
+    max_ahead: int = 50,
+    secure: bool = False,
+    keys: Keys | None = None,
+    group_size: int = 0,
+) -> Charter:
+    """A charter of `members` nameless organisations."""
+    keys = keys or FakeKeys()
+    parameters = PARAMETERS if members <= MANY else BLOCK * (members - 1)
+    return Charter(
+        name="simulation",
+        model=Model(
+            kind="logistic",
+            layers=(parameters, 1),
+            initial="00" * 32,
+            tensors=(Tensor(name="w", shape=(parameters,)),),
+        ),
+        schedule=Schedule(rounds=rounds, max_ahead=max_ahead),
+        averaging=Averaging(mode="secure" if secure else "open", weight_cap=20),
+        secrecy=Secrecy(group_size=group_size),
+        ledger=LedgerTerms(chain_id=1, code_hash="00" * 32),
+        members=tuple(_member(index, *keys.public(index)) for index in range(members)),
+    )
+
+
+def _member(index: MemberId, identity: str, audit: str) -> Member:
+    return Member(
+        name=f"node-{index}",
+        peer_id=f"peer-{index}",
+        identity_key=identity,
+        sealing_key=f"{index:064x}",
+        audit_key=audit,
+        attester=index < MAX_ATTESTERS,
+    )
+
+
+def name_of(*parts: bytes) -> Digest:
+    """A stand-in for the digest of something that the simulation does not compute."""
+    return hashlib.sha256(b"\0".join(parts)).digest()
+
+
+def _who(node: Node) -> bytes:
+    return b"%d %d" % (node.member, node.face)
+
+
+def simulated_training(node: Node, round_: Round, base: Digest, exponent: int) -> Trained:
+    """What training gives: the same for the same base, different for the two faces of a member."""
+    salted = name_of(b"salted", _who(node), base)
+    return Trained(
+        round=round_,
+        base=base,
+        exponents=bytes([exponent]),
+        manifest=salted,
+        privacy_log=salted,
+        report=salted,
+        num_examples=10 + node.member % 20,
+        metrics=(),
+        mask_key=public_key(epoch_secret(node)),
+    )
+
+
+def simulated_update(node: Node, base: Digest, length: int) -> Float32s:
+    """The update itself, of so many values: a function of base and node, within the exponent of an honest one."""
+    seed = name_of(b"update", _who(node), base)
+    values = np.random.default_rng(int.from_bytes(seed[:8], "big")).uniform(-1, 1, length)
+    return (values * 2.0 ** honest_exponent(node)).astype(np.float32)
+
+
+def honest_exponent(node: Node) -> int:
+    """The scale of this node's updates."""
+    return node.member % 3
+
+
+def epoch_secret(node: Node) -> bytes:
+    """The X25519 secret of a node's masks: on its disk, so the same after a crash."""
+    return name_of(b"epoch", _who(node))
+
+
+def payload_secret(node: Node, roster: Digest) -> bytes:
+    """What makes this node's payloads for a roster its own."""
+    return name_of(b"payload", roster, _who(node))

@@ -1,0 +1,117 @@
+"""What a run is made of, all of it drawn from one seed."""
+
+import random
+from dataclasses import dataclass, field
+
+from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, max_faults
+from folkmoot.protocol.types import MemberId
+from folkmoot.testnet.simulation.faults import LIES, Faults, format_faults
+
+SECURE_ONLY = ("wrong_sums", "wrong_prints", "bad_shares", "odd_seeds")
+
+REAL_KEYS_EVERY = 50
+"""One seed of so many signs with real keys."""
+
+SIZES = (1, 2, 3, 3, *(4,) * 12, *(5,) * 4, 6, 7, 7)
+LONG_SIZES = (*SIZES, 7, 8, 9, 10, 10, 13, 16)
+"""Most members a federation may have: most runs are small, for most faults of the rules show among four."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One federation, how long it runs and what goes wrong."""
+
+    seed: int
+    members: int = 4
+    rounds: int = 3
+    secure: bool = False
+    group_size: int = 0
+    max_ahead: int = 50
+    faults: Faults = field(default_factory=Faults)
+
+    @property
+    def real_keys(self) -> bool:
+        """Whether signatures are real."""
+        return self.seed % REAL_KEYS_EVERY == REAL_KEYS_EVERY - 1
+
+    @property
+    def command(self) -> str:
+        """What replays the run."""
+        for long in (False, True):
+            if self == draw(self.seed, long):
+                return f"folkmoot simulate --seed {self.seed}" + (" --long" if long else "") + " --trace"
+        mode = "secure" if self.secure else "open"
+        return (
+            f"folkmoot simulate --seed {self.seed} --members {self.members} --rounds {self.rounds} --mode {mode} "
+            f"--group-size {self.group_size} --max-ahead {self.max_ahead} "
+            f"--faults '{format_faults(self.faults)}' --trace"
+        )
+
+
+def draw(seed: int, long: bool = False) -> Setting:
+    """The setting of a seed: size, mode and up to f faulty members, and a few kinds of faults of everything else.
+
+    `long`: more rounds, larger federations, more of everything.
+    """
+    rng = random.Random(f"setting {seed} {long}")
+    members = rng.choice(LONG_SIZES if long else SIZES)
+    secure = MIN_GROUP <= members <= MAX_GROUP and rng.random() < (0.4 if members <= 5 else 0.2)
+    rounds = rng.randint(3, 12) if long else rng.randint(2, 4)
+    return Setting(
+        seed=seed,
+        members=members,
+        rounds=rounds,
+        secure=secure,
+        max_ahead=rng.choice((1, 2, 50, 50)),
+        faults=_draw_faults(rng, members, rounds, secure),
+    )
+
+
+def _draw_faults(rng: random.Random, members: int, rounds: int, secure: bool) -> Faults:
+    def sometimes(chance: float, value: float) -> float:
+        return value if rng.random() < chance else 0
+
+    def several(chance: float, most: int) -> int:
+        return rng.randint(1, most) if rng.random() < chance else 0
+
+    lost = rng.sample(range(members), rng.randint(0, max_faults(members)))
+    lies, dead = _draw_lies(rng, lost, secure)
+    finality = rng.choice((0, 0, 1, 3))
+    return Faults(
+        until=round(rounds * rng.uniform(3.0, 10.0), 1),
+        loss=sometimes(0.4, rng.choice((0.02, 0.1, 0.2))),
+        duplicate=sometimes(0.3, 0.2),
+        replay=sometimes(0.2, 0.1),
+        latency=(0.005, rng.choice((0.02, 0.1, 0.3, 1.0))),
+        bandwidth=sometimes(0.2, rng.choice((20_000.0, 200_000.0))),
+        partitions=several(0.25, 3),
+        crashes=several(0.4, 5),
+        broken_off=several(0.4, 6),
+        freezes=several(0.25, 3),
+        fit_failure=sometimes(0.2, 0.2),
+        slow=tuple(rng.sample(range(members), 1)) if rng.random() < 0.15 else (),
+        skew=sometimes(0.3, 0.1),
+        dead=tuple(dead),
+        ledger=rng.choice((0.2, 1.0, 5.0)),
+        finality=finality,
+        reorgs=several(0.5, 3) if finality else 0,
+        outages=several(0.25, 3),
+        coordinated=len(lost) > 1 and rng.random() < 0.5,
+        **lies,
+    )
+
+
+def _draw_lies(
+    rng: random.Random, lost: list[MemberId], secure: bool
+) -> tuple[dict[str, tuple[MemberId, ...]], list[MemberId]]:
+    """Some of those that may fail only die; the others tell one lie or several."""
+    possible = [lie for lie in LIES if secure or lie not in SECURE_ONLY]
+    lies: dict[str, tuple[MemberId, ...]] = {}
+    dead = []
+    for member in lost:
+        if rng.random() < 0.25:
+            dead.append(member)
+            continue
+        for lie in rng.sample(possible, rng.choice((1, 1, 1, 2, 3))):
+            lies[lie] = (*lies.get(lie, ()), member)
+    return lies, dead
