@@ -154,7 +154,7 @@ def test_members_join_leave_and_change_keys_while_rounds_go_on(federation: Growi
         signers=["alice", "bob", "carol", "erin"],
     )
     dave = federation._nodes["dave"]
-    federation.wait(lambda: dave.exit_code is not None)
+    federation.wait(lambda: dave.poll() is not None)
     assert dave.exit_code == 0
     assert (federation.status("dave") is not None) and federation.status("dave").phase == LEFT  # type: ignore[union-attr]
     federation.wait(lambda: federation.round_of("alice") > leaves + 2)
