@@ -1,5 +1,6 @@
 """Members come, go and change keys while rounds go on: real daemons, real libp2p, a chain, the commands of people."""
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from folkmoot.node.config import (
 )
 from folkmoot.node.keys import chartered, public_keys
 from folkmoot.node.passphrase import FILE_VARIABLE
-from folkmoot.node.store import Journal
+from folkmoot.node.store import KILL_AFTER_ENTRY, Journal
 from folkmoot.node.watch import LEFT
 from folkmoot.protocol.charter import Member
 from folkmoot.testnet import learning
@@ -85,9 +86,11 @@ class Growing(Daemons):
 
 
 @pytest.fixture
-def federation(tmp_path: Path) -> Iterator[Growing]:
+def federation(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Growing]:
+    """In open mode, or in the one that a test asks for."""
+    mode = getattr(request, "param", "open")
     home = TestnetHome(tmp_path / "testnet")
-    everybody = Plan(nodes=5, rounds=ROUNDS, example="digits", max_ahead=5)
+    everybody = Plan(nodes=5, rounds=ROUNDS, example="digits", mode=mode, max_ahead=5)
     founders = msgspec.structs.replace(everybody, nodes=4)
     open_home(home, founders, fresh=False)
     children = [server := learning.start_server(home)]
@@ -166,3 +169,28 @@ def test_members_join_leave_and_change_keys_while_rounds_go_on(federation: Growi
     federation.wait(lambda: federation.takes_part("carol", rotates))
     federation.wait(lambda: federation.round_of("alice") > rotates + 3)
     assert (federation.node("carol").keys / "2").is_dir()
+
+
+@pytest.mark.parametrize("federation", ["secure"], indirect=True)
+def test_nodes_that_are_away_or_die_when_the_charter_changes_go_on_under_the_new_one(
+    federation: Growing, tmp_path: Path
+) -> None:
+    bob = federation.start("bob")
+    for name in ("alice", "dave"):
+        federation.start(name)
+    carol = federation.start("carol", {KILL_AFTER_ENTRY: "adopted"})
+    federation.wait(lambda: federation.round_of("alice") >= 2)
+    folder = tmp_path / "add"
+    entry = federation.node(NEWCOMER).member
+    joins = federation.amend(folder, "alice", "member", "propose", "--add", entry)
+    bob.ref.signal(signal.SIGKILL)
+    federation.as_member(NEWCOMER, "join", folder, "--rpc", federation.testnet.rpc)
+    federation.start(NEWCOMER)
+
+    federation.wait(lambda: carol.poll() is not None)  # at the very end of the term
+    assert carol.poll() == -signal.SIGKILL
+    federation.start("carol")
+    federation.wait(lambda: federation.takes_part(NEWCOMER, joins) and federation.takes_part("carol", joins))
+    federation.start("bob")
+    federation.wait(lambda: federation.takes_part("bob", joins))
+    assert all(status.misbehaviour == [] for status in map(federation.status, FOUNDERS) if status is not None)
