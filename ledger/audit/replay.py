@@ -30,7 +30,7 @@ from folkmoot.protocol.sealing import (
     unseal_key,
     verify_key,
 )
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 _What = tuple[Digest, Digest, Digest]
 """What a replay depends on and must give: survivor set, sums, model."""
@@ -52,7 +52,8 @@ class Replay:
         self._aggregation = aggregation
         self._last: tuple[Digest, Float32s] | None = None
         self._done: set[_What] = set()
-        self.notes: list[str] = []
+        self.ill_formed: dict[Round, tuple[MemberId, ...]] = {}
+        """Whose payload opened to nonsense and counted as zero, in the rounds where there are some."""
 
     @property
     def model(self) -> Float32s | None:
@@ -79,10 +80,8 @@ class Replay:
             raise RemoteProtocolError(f"the replayed model is {model.root.hex()}, the recorded one is not")
         self._last = (model.root, result.model)
         self._done.add(what)
-        self.notes += [
-            f"round {case.round}: the payload of {self._frame.name(member)} is ill-formed and counted as zero"
-            for member in result.ill_formed
-        ]
+        if result.ill_formed:
+            self.ill_formed[case.round] = tuple(result.ill_formed)
 
     def _base(self, case: Case) -> Float32s:
         root = case.survivors.base
