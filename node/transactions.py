@@ -14,6 +14,7 @@ import msgspec
 import trio
 from structlog.stdlib import BoundLogger
 
+from folkmoot.ledger.calls import Finalize
 from folkmoot.ledger.errors import FeesTooHigh, LedgerRejected, LedgerUnavailable, NonceUsed, Underpriced
 from folkmoot.ledger.port import Ledger, PreparedTransaction
 from folkmoot.node.store import Journal, OutboxRow
@@ -149,7 +150,9 @@ class Transactions:
     ) -> _Offer:
         """A new transaction with this nonce, in the journal; it outbids the dearest of its rivals."""
         replaces = dearest.prepared if dearest is not None else None
-        prepared = await self._call(self._ledger.prepare, statement, signatures, nonce, replaces)
+        prepared = await self._call(
+            self._ledger.prepare, Finalize(statement, tuple(signatures)), nonce, replaces
+        )
         row = OutboxRow(
             round=statement.round,
             statement=digest,

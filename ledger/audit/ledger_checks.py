@@ -14,7 +14,7 @@ from folkmoot.ledger.port import LedgerHead, LedgerIdentity, Record
 from folkmoot.protocol.charter import Charter, federation_id, quorum
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Signed, Statement
-from folkmoot.protocol.typed_data import Domain, signing_digest, struct_hash
+from folkmoot.protocol.typed_data import Domain, signing_digest_of, struct_hash
 from folkmoot.protocol.types import Digest, Round
 
 
@@ -195,7 +195,7 @@ def check_quorum(
         signed.signature for signed in attestations if signed.body == record.statement
     )
     domain = Domain(identity.chain_id, identity.contract)
-    signers = _signers(domain, record.statement, signatures)
+    signers = _signers(domain, record.signed, signatures)
     found = {address: signers[address] for address in identity.attesters if address in signers}
     where = f"{view.name}, block {record.block}, transaction 0x{record.transaction.hex()}"
     if len(found) >= needed:
@@ -244,8 +244,8 @@ def statements_of(view: LedgerView) -> Mapping[Round, Statement]:
     return {record.statement.round: record.statement for record in view.records}
 
 
-def _signers(domain: Domain, statement: Statement, signatures: Sequence[bytes]) -> dict[bytes, bytes]:
-    signed = signing_digest(domain, statement)
+def _signers(domain: Domain, struct: Digest, signatures: Sequence[bytes]) -> dict[bytes, bytes]:
+    signed = signing_digest_of(domain, struct)
     found = {}
     for signature in signatures:
         try:

@@ -70,7 +70,7 @@ def deploy(home: Path, rpc: str) -> None:
     """
     from folkmoot.ledger.development import check_secret_keys
     from folkmoot.ledger.evm import deploy as deploy_contract
-    from folkmoot.ledger.identity import attester_addresses
+    from folkmoot.ledger.identity import founding_of
     from folkmoot.node.charter_files import load_charter
     from folkmoot.node.keys import GAS, public_keys, unlock
     from folkmoot.node.passphrase import read_passphrase
@@ -86,7 +86,7 @@ def deploy(home: Path, rpc: str) -> None:
     check_secret_keys(charter, payer)
     _check_chain(rpc, charter, payer)
     (gas_key,) = unlock([place.keys / GAS], read_passphrase(os.environ))
-    done = deploy_contract([rpc], gas_key, charter.digest, attester_addresses(charter))
+    done = deploy_contract([rpc], gas_key, founding_of(charter))
     address = f"0x{done.contract.hex()}"
     _write_ledger(place, rpc, address)
     click.echo(f"contract {address} in block {done.block}, {done.gas_used} gas; written into {place.config}")

@@ -16,8 +16,10 @@ import urllib3
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import expected_code_hash
+from folkmoot.ledger.calls import Finalize
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed, WrongLedger
 from folkmoot.ledger.evm import Deployment, EvmLedger, deploy
+from folkmoot.ledger.identity import Founding
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.messages import Statement
@@ -32,6 +34,9 @@ CHAIN_ID = 271_828
 KEYS = sorted(
     (AuditKey(keccak256(b"attester %d" % index)) for index in range(4)), key=lambda key: key.address
 )
+
+
+FOUNDING = Founding(CHARTER, tuple(key.address for key in KEYS), lead=5)
 
 
 class ChainProcess:
@@ -70,14 +75,14 @@ def _python_path() -> dict[str, str]:
 
 def statement(previous: bytes, round_: int, federation: bytes, salt: bytes = b"") -> Statement:
     fields = [
-        keccak256(b"%d %s " % (round_, name) + salt)
-        for name in (b"config", b"base", b"survivors", b"model", b"a")
+        keccak256(b"%d %s " % (round_, name) + salt) for name in (b"base", b"survivors", b"model", b"a")
     ]
-    return Statement(federation, round_, previous, *fields)
+    return Statement(federation, round_, previous, CHARTER, *fields)
 
 
-def sign(contract: bytes, body: Statement, keys: list[AuditKey]) -> list[bytes]:
-    return [key.sign(signing_digest(Domain(CHAIN_ID, contract), body)) for key in keys]
+def sign(contract: bytes, body: Statement, keys: list[AuditKey]) -> Finalize:
+    digest = signing_digest(Domain(CHAIN_ID, contract), body)
+    return Finalize(body, tuple(key.sign(digest) for key in keys))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChainProcess]:
 
 @pytest.fixture
 def deployment(chain: ChainProcess) -> Deployment:
-    return deploy([chain.url], GAS_KEY, CHARTER, [key.address for key in reversed(KEYS)])
+    return deploy([chain.url], GAS_KEY, FOUNDING)
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def record_rounds(ledger: EvmLedger, contract: bytes, count: int) -> list[Statem
     previous = head.digest
     for round_ in range(head.height + 1, head.height + 1 + count):
         body = statement(previous, round_, federation_id(CHARTER, CHAIN_ID, contract))
-        prepared = ledger.prepare(body, sign(contract, body, KEYS[:3]))
+        prepared = ledger.prepare(sign(contract, body, KEYS[:3]))
         ledger.send(prepared)
         receipt = ledger.receipt(prepared.hash)
         assert receipt is not None
@@ -158,7 +163,7 @@ def test_gas_of_a_round_with_three_signatures(ledger: EvmLedger, deployment: Dep
 def test_refused_statements_name_the_rule(ledger: EvmLedger, deployment: Deployment) -> None:
     contract, federation = deployment.contract, federation_id(CHARTER, CHAIN_ID, deployment.contract)
     body = statement(federation, 1, federation)
-    good = sign(contract, body, KEYS[:3])
+    good = sign(contract, body, KEYS[:3]).signatures
     outsider = AuditKey(keccak256(b"outsider"))
     with_outsider = sorted([*KEYS[:2], outsider], key=lambda key: key.address)
     cases = {
@@ -166,18 +171,19 @@ def test_refused_statements_name_the_rule(ledger: EvmLedger, deployment: Deploym
         "previous": (statement(CHARTER, 1, federation), None),
         "federation": (statement(federation, 1, CHARTER), None),
         "quorum": (body, good[:2]),
-        "order": (body, [good[1], good[0], good[2]]),
-        "attester": (body, sign(contract, body, with_outsider)),
-        "high s": (body, [_high_s(good[0]), *good[1:]]),
+        "order": (body, (good[1], good[0], good[2])),
+        "attester": (body, sign(contract, body, with_outsider).signatures),
+        "high s": (body, (_high_s(good[0]), *good[1:])),
     }
     for reason, (wrong, signatures) in cases.items():
         with pytest.raises(LedgerRejected) as caught:
-            ledger.prepare(wrong, signatures or sign(contract, wrong, KEYS[:3]))
+            signed = sign(contract, wrong, KEYS[:3])
+            ledger.prepare(Finalize(wrong, signatures) if signatures else signed)
         assert caught.value.reason == reason
         assert caught.value.stale == (reason in ("round", "previous"))
-    other_domain = [key.sign(signing_digest(Domain(CHAIN_ID + 1, contract), body)) for key in KEYS[:3]]
+    other_domain = signing_digest(Domain(CHAIN_ID + 1, contract), body)
     with pytest.raises(LedgerRejected):
-        ledger.prepare(body, other_domain)
+        ledger.prepare(Finalize(body, tuple(key.sign(other_domain) for key in KEYS[:3])))
 
 
 def _high_s(signature: bytes) -> bytes:
@@ -188,8 +194,8 @@ def _high_s(signature: bytes) -> bytes:
 def test_sending_twice_is_no_error_and_a_lost_race_is_told(ledger: EvmLedger, deployment: Deployment) -> None:
     contract, federation = deployment.contract, federation_id(CHARTER, CHAIN_ID, deployment.contract)
     first, second = (statement(federation, 1, federation, salt) for salt in (b"x", b"y"))
-    mine = ledger.prepare(first, sign(contract, first, KEYS[:3]))
-    theirs = ledger.prepare(second, sign(contract, second, KEYS[1:]), nonce=mine.nonce + 1)
+    mine = ledger.prepare(sign(contract, first, KEYS[:3]))
+    theirs = ledger.prepare(sign(contract, second, KEYS[1:]), nonce=mine.nonce + 1)
     ledger.send(mine)
     ledger.send(mine)
     ledger.send(theirs)
@@ -200,15 +206,15 @@ def test_sending_twice_is_no_error_and_a_lost_race_is_told(ledger: EvmLedger, de
     ledger.send(replacement)  # known, whatever the caller calls it
     late = statement(struct_hash(first), 2, federation)
     with pytest.raises(NonceUsed):
-        ledger.send(ledger.prepare(late, sign(contract, late, KEYS[:3]), nonce=mine.nonce))
+        ledger.send(ledger.prepare(sign(contract, late, KEYS[:3]), nonce=mine.nonce))
 
 
 def test_a_replacement_keeps_the_nonce_and_outbids(ledger: EvmLedger, deployment: Deployment) -> None:
     federation = federation_id(CHARTER, CHAIN_ID, deployment.contract)
     body = statement(federation, 1, federation)
-    signatures = sign(deployment.contract, body, KEYS[:3])
-    stuck = ledger.prepare(body, signatures)
-    again = ledger.prepare(body, signatures, replaces=stuck)
+    call = sign(deployment.contract, body, KEYS[:3])
+    stuck = ledger.prepare(call)
+    again = ledger.prepare(call, replaces=stuck)
     assert again.nonce == stuck.nonce
     assert again.max_fee * 8 >= stuck.max_fee * 9
     assert again.raw != stuck.raw
@@ -219,19 +225,19 @@ def test_no_contract_other_code_and_no_key(chain: ChainProcess, deployment: Depl
         EvmLedger([chain.url], b"\x01" * 20).head()
     body = statement(CHARTER, 1, CHARTER)
     with pytest.raises(WrongLedger, match="is empty"):
-        EvmLedger([chain.url], b"\x01" * 20, GAS_KEY).prepare(body, [])
+        EvmLedger([chain.url], b"\x01" * 20, GAS_KEY).prepare(Finalize(body, ()))
     with pytest.raises(LocalProtocolError, match="no gas key"):
-        EvmLedger([chain.url], deployment.contract).prepare(body, [])
+        EvmLedger([chain.url], deployment.contract).prepare(Finalize(body, ()))
     poor = EvmLedger([chain.url], deployment.contract, b"\x09" * 32)
     federation = federation_id(CHARTER, CHAIN_ID, deployment.contract)
     body = statement(federation, 1, federation)
     with pytest.raises(LedgerRejected, match="insufficient funds"):
-        poor.send(poor.prepare(body, sign(deployment.contract, body, KEYS[:3])))
+        poor.send(poor.prepare(sign(deployment.contract, body, KEYS[:3])))
 
 
 def test_a_dead_and_a_silent_rpc_are_unavailable(tmp_path: Path) -> None:
     chain = ChainProcess(tmp_path)
-    deployed = deploy([chain.url], GAS_KEY, CHARTER, [key.address for key in KEYS])
+    deployed = deploy([chain.url], GAS_KEY, FOUNDING)
     ledger = EvmLedger([chain.url], deployed.contract, timeout=1.0)
     assert ledger.head().height == 0
     chain.process.send_signal(signal.SIGSTOP)
@@ -255,7 +261,7 @@ def test_a_second_url_takes_over(chain: ChainProcess, deployment: Deployment) ->
 def test_a_journalled_chain_comes_back_the_same(tmp_path: Path) -> None:
     options = ("--journal", str(tmp_path / "chain.sqlite"))
     chain = ChainProcess(tmp_path, *options)
-    deployed = deploy([chain.url], GAS_KEY, CHARTER, [key.address for key in KEYS])
+    deployed = deploy([chain.url], GAS_KEY, FOUNDING)
     ledger = EvmLedger([chain.url], deployed.contract, GAS_KEY)
     record_rounds(ledger, deployed.contract, 2)
     before = ledger.records(1)

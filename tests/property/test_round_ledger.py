@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import contract_build, expected_code_hash
+from folkmoot.ledger.calls import Finalize
 from folkmoot.ledger.errors import LedgerRejected
+from folkmoot.ledger.identity import Founding
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
-from folkmoot.ledger.port import LedgerIdentity
 from folkmoot.protocol.charter import federation_id, quorum
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest, struct_hash
@@ -27,6 +28,7 @@ SOURCE = Path(__file__).parents[2] / "ledger" / "contract" / "RoundLedger.vy"
 KEYS = sorted((AuditKey(keccak256(b"key %d" % index)) for index in range(32)), key=lambda key: key.address)
 OUTSIDER = KEYS.pop(15)
 CHARTER = keccak256(b"charter")
+LEAD = 5
 ROUND_LEDGER = boa.load_partial(str(SOURCE))
 
 
@@ -46,8 +48,8 @@ class Deployed:
         """One that continues the head, but for `changes`."""
         head = self.memory.head()
         round_ = changes.pop("round", head.height + 1)
-        fields = [keccak256(b"%d %d" % (round_, field)) for field in range(5)]
-        body = Statement(self.memory.federation, round_, head.digest, *fields)
+        fields = [keccak256(b"%d %d" % (round_, field)) for field in range(4)]
+        body = Statement(self.memory.federation, round_, head.digest, head.config, *fields)
         return Statement(**{name: changes.get(name, getattr(body, name)) for name in body.__struct_fields__})
 
     def sign(self, body: Statement, keys: list[AuditKey], domain: Domain | None = None) -> list[bytes]:
@@ -64,7 +66,7 @@ class Deployed:
 
     def finalize_in_memory(self, body: Statement, signatures: list[bytes]) -> str | None:
         try:
-            self.memory.check(body, signatures)
+            self.memory.check(Finalize(body, tuple(signatures)))
         except LedgerRejected as error:
             return error.reason
         return None
@@ -72,15 +74,10 @@ class Deployed:
 
 def deployed(attesters: int) -> Deployed:
     keys = KEYS[:attesters]
-    contract = ROUND_LEDGER.deploy(CHARTER, ["0x" + key.address.hex() for key in keys])
-    identity = LedgerIdentity(
-        chain_id=boa.env.evm.patch.chain_id,
-        contract=bytes.fromhex(contract.address[2:]),
-        code_hash=expected_code_hash(),
-        charter_digest=CHARTER,
-        attesters=tuple(key.address for key in keys),
-        quorum=quorum(attesters),
-    )
+    contract = ROUND_LEDGER.deploy(CHARTER, ["0x" + key.address.hex() for key in keys], 0, LEAD)
+    founding = Founding(CHARTER, tuple(key.address for key in keys), LEAD)
+    address = bytes.fromhex(contract.address[2:])
+    identity = founding.identity(boa.env.evm.patch.chain_id, address, expected_code_hash())
     return Deployed(contract, MemoryChain(identity), keys)
 
 
@@ -183,6 +180,11 @@ def other_federation(
     return wrong, ledger.sign(wrong, keys), "federation"
 
 
+def other_config(ledger: Deployed, body: Statement, keys: list[AuditKey], good: list[bytes], at: int) -> Call:
+    wrong = ledger.statement(config=body.model)
+    return wrong, ledger.sign(wrong, keys), "config"
+
+
 CORRUPTIONS = {
     corruption.__name__: corruption
     for corruption in (
@@ -196,6 +198,7 @@ CORRUPTIONS = {
         early,
         other_history,
         other_federation,
+        other_config,
     )
 }
 
@@ -210,9 +213,7 @@ def test_signatures_for_anything_else_do_not_count(data: st.DataObject) -> None:
         body = ledger.statement()
         signed = body
         domain = ledger.domain
-        what = data.draw(
-            st.sampled_from(["chain", "contract", "config", "base", "survivors", "model", "archive"])
-        )
+        what = data.draw(st.sampled_from(["chain", "contract", "base", "survivors", "model", "archive"]))
         if what == "chain":
             domain = Domain(domain.chain_id + 1, domain.contract)
         elif what == "contract":
@@ -237,7 +238,7 @@ def test_every_quorum_or_more_is_taken_in_a_chain(data: st.DataObject) -> None:
             signatures = ledger.sign(body, sorted(chosen, key=lambda key: key.address))
             expect(ledger, body, signatures, None)
             account = MemoryLedger(ledger.memory, bytes(20))
-            account.send(account.prepare(body, signatures))
+            account.send(account.prepare(Finalize(body, tuple(signatures))))
 
 
 @pytest.mark.parametrize("attesters", range(1, 32))
@@ -267,7 +268,7 @@ def test_quorum_and_identity_for_every_size(attesters: int) -> None:
 )
 def test_the_constructor_takes_only_an_ascending_list(attesters: list[bytes], reason: str) -> None:
     with boa.reverts(reason):
-        ROUND_LEDGER.deploy(CHARTER, ["0x" + address.hex() for address in attesters])
+        ROUND_LEDGER.deploy(CHARTER, ["0x" + address.hex() for address in attesters], 0, LEAD)
 
 
 def test_thirty_two_attesters_are_too_many() -> None:
@@ -278,7 +279,7 @@ def test_thirty_two_attesters_are_too_many() -> None:
 
 def _encoded(keys: list[AuditKey]) -> str:
     addresses = sorted(key.address for key in keys)
-    words = [CHARTER, (64).to_bytes(32, "big"), len(addresses).to_bytes(32, "big")]
+    words = [CHARTER, *(number.to_bytes(32, "big") for number in (128, 0, LEAD, len(addresses)))]
     return b"".join([*words, *(address.rjust(32, b"\0") for address in addresses)]).hex()
 
 

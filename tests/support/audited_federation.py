@@ -13,9 +13,10 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import expected_code_hash
-from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.calls import Finalize
+from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
-from folkmoot.ledger.port import Ledger, LedgerIdentity
+from folkmoot.ledger.port import Ledger
 from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.charter_files import write_charter
@@ -108,6 +109,11 @@ class MadeRound:
     """On the statement, in the ledger's order."""
     blobs: list[bytes] = field(default_factory=list)
 
+    @property
+    def finalize(self) -> Finalize:
+        """The call that records it."""
+        return Finalize(self.statement, tuple(self.signatures))
+
 
 class AuditedFederation:
     """Four members who agree on everything, unless a test says otherwise."""
@@ -150,14 +156,7 @@ class AuditedFederation:
         self.domain = Domain(chain_id, contract)
         self.federation = Federation(federation_id(self.charter.digest, chain_id, contract), self.charter)
         self.head = self.federation.id
-        self.identity = LedgerIdentity(
-            chain_id=chain_id,
-            contract=contract,
-            code_hash=expected_code_hash(),
-            charter_digest=self.charter.digest,
-            attesters=attester_addresses(self.charter),
-            quorum=self.charter.attester_quorum,
-        )
+        self.identity = founding_of(self.charter).identity(chain_id, contract, expected_code_hash())
 
     def say(self, member: MemberId, body: Body) -> Signed:
         """`body`, signed by a member."""
@@ -229,7 +228,7 @@ class AuditedFederation:
     def record_on(self, ledger: Ledger) -> None:
         """Put all rounds on a ledger that has none."""
         for made in self.rounds:
-            ledger.send(ledger.prepare(made.statement, made.signatures))
+            ledger.send(ledger.prepare(made.finalize))
 
     def write_home(self, path: Path, member: MemberId = 0, *, with_keys: bool = True) -> Home:
         """A node's home with everything in it that an audit can use."""

@@ -277,7 +277,7 @@ def test_wrong_fingerprint_convicts_its_member(tmp_path: Path) -> None:
 def _shift(dealt: Dealt, at: int, by: int) -> Dealt:
     """Bob's vector with something added to one ring value, and committed to like that."""
     values = np.frombuffer(b"".join(dealt.shards), dtype="<u2").copy()
-    values[at] += np.uint16(by)
+    values[at : at + 1] += np.uint16(by)  # in the ring: a lone value would warn of its overflow
     data, shards, start = values.tobytes(), list[bytes](), 0
     for shard in dealt.shards:
         shards.append(data[start : start + len(shard)])
