@@ -83,11 +83,13 @@ class Outbox:
         on_head: OnHead,
         log: BoundLogger,
         bump_seconds: float = BUMP_SECONDS,
+        charter_at: Callable[[Round], Charter] | None = None,
     ) -> None:
-        """`bump_seconds`: see `Transactions`."""
+        """`charter` is the founding one, `charter_at` the one in force in a round; `bump_seconds`: see `Transactions`."""
         self._ledger = ledger
         self._journal = journal
         self._charter = charter
+        self._charter_at = charter_at or (lambda round_: charter)
         self._on_head = on_head
         self._log = log
         self._call = LedgerCalls()
@@ -292,8 +294,9 @@ class Outbox:
         self._again_at = trio.current_time() + _nth(REFUSED_SECONDS, self._refusals)
 
     def _in_contract_order(self, record: Record) -> tuple[bytes, ...]:
+        members = self._charter_at(record.statement.round).members
         by_address = {
-            bytes.fromhex(self._charter.members[signed.member].audit_key[2:]): signed.signature
+            bytes.fromhex(members[signed.member].audit_key[2:]): signed.signature
             for signed in record.attestations
         }
         return tuple(by_address[address] for address in sorted(by_address))
