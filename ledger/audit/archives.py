@@ -84,12 +84,13 @@ def _read_case(number: Round, source: Source, seen: set[bytes], tally: Tally) ->
 class CaseAudit:
     """Runs the checks of its charter's mode on records, and replays them in ascending order."""
 
-    def __init__(self, frame: Frame, tallies: Tallies) -> None:
+    def __init__(self, frame: Frame, tallies: Tallies, after: Replay | None = None) -> None:
+        """`after`: the replay of the rounds before, under another charter."""
         self._frame = frame
         self._tallies = tallies
         self._is_secure = frame.federation.charter.is_secure
         make_replay = _secure_replay if self._is_secure else _open_replay
-        self.replay: Replay | None = make_replay(frame, tallies["replay"])
+        self.replay: Replay | None = make_replay(frame, tallies["replay"], after)
         if not self._is_secure:
             tallies.skip("open mode has no masks", SECURE_CHECKS)
 
@@ -142,7 +143,7 @@ class CaseAudit:
         )
 
 
-def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
+def _open_replay(frame: Frame, tally: Tally, after: Replay | None) -> Replay | None:
     """(22) None if no home with its keys was given."""
     try:
         secrets = sealing_secrets(frame.sources)
@@ -152,14 +153,14 @@ def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
     if not secrets:
         tally.add(Status.SKIPPED, "no home with its sealing key was given")
         return None
-    return Replay(frame, OpenedPayloads(frame, secrets))
+    return Replay(frame, OpenedPayloads(frame, secrets), after)
 
 
-def _secure_replay(frame: Frame, tally: Tally) -> Replay | None:
+def _secure_replay(frame: Frame, tally: Tally, after: Replay | None) -> Replay | None:
     """(22) None if the starting weights were not given: nothing else is needed."""
     charter = frame.federation.charter
     initial = bytes.fromhex(charter.model.initial)
     if not any(source.is_home or source.blob(initial) for source in frame.sources):
         tally.add(Status.SKIPPED, "no home with the starting weights was given")
         return None
-    return Replay(frame, UnmaskedSums(frame))
+    return Replay(frame, UnmaskedSums(frame), after)

@@ -39,6 +39,8 @@ From the ledger alone, again (numbers never change, so what came later stands at
 24. `headers`       the hash of the block that was read is that of its header, recomputed
 25. `proof`         code, head, height, quorum, charter and federation are in that block's state (eth_getProof)
 26. `memory`        what an earlier audit verified still stands: no fork, no roll-back
+27. `amendments`    a signed chain to the contract's governance head; every round names the charter in force
+28. `reports`       nobody was convicted on the chain of signing two things of which an honest member signs one
 
 With archives:
 
@@ -55,23 +57,16 @@ import msgspec
 
 from folkmoot.ledger.audit import ledger_checks, memory, state
 from folkmoot.ledger.audit.archives import RECORD_CHECKS
+from folkmoot.ledger.audit.charters import Charters, check_charters, gather_charters, names_of
+from folkmoot.ledger.audit.governance import check_amendments, check_reports, roles_of
 from folkmoot.ledger.audit.headers import read_header
 from folkmoot.ledger.audit.ledger_checks import LedgerView, PublicRecord
 from folkmoot.ledger.audit.memory import Recall, Remembered
-from folkmoot.ledger.audit.report import (
-    AuditReport,
-    Status,
-    Subject,
-    Tallies,
-    printable_notes,
-    worst_of,
-)
+from folkmoot.ledger.audit.report import AuditReport, Subject, Tallies, printable_notes, worst_of
 from folkmoot.ledger.audit.rounds import RoundsAudit
 from folkmoot.ledger.audit.sources import SignedCharter, Source
-from folkmoot.ledger.identity import attester_addresses
-from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import Charter, federation_id, verify_charter
-from folkmoot.protocol.errors import CharterError, RemoteProtocolError
+from folkmoot.protocol.charter import Charter, federation_id
+from folkmoot.protocol.errors import RemoteProtocolError
 
 PASSED = {
     "ledger": "{} answered",
@@ -89,14 +84,16 @@ PASSED = {
     "equivocation": "{} signatures",
     "headers": "recomputed",
     "proof": "{} words of the contract's state",
-    "memory": "{}",
+    "memory": "nothing was rewritten",
+    "amendments": "{} amendments",
+    "reports": "{} reports",
     "participation": "{} rounds",
 }
 """Every check in its order, and what it says when all is well (`{}`: how many)."""
 
 _VIEW_CHECKS = (
     *("chain-id", "code-hash", "rounds", "hash-chain", "quorum", "bases", "finality"),
-    *("headers", "proof", "memory"),
+    *("headers", "proof", "memory", "amendments", "reports"),
 )
 _CHARTER_CHECKS = (*RECORD_CHECKS, "replay", "equivocation", "participation")
 _ARCHIVE_CHECKS = (*RECORD_CHECKS, "participation")
@@ -148,15 +145,17 @@ def audit(
     """
     tallies = Tallies(PASSED)
     views = _read_ledgers(ledgers, names, recall, tallies)
-    charters = [charter] if charter else [found for source in sources if (found := source.charter())]
-    _check_ledger(views, charters[0].charter if charters else None, development, tallies)
-    federation = _check_charter(charters, views, contract, tallies)
-    if federation is None:
-        tallies.skip("rests on `charter`" if charters else "no charter was given", _CHARTER_CHECKS)
+    charters = gather_charters(charter, sources, views)
+    _check_ledger(views, charters.founding.charter if charters.founding else None, development, tallies)
+    timeline = check_charters(charters, views, contract, tallies)
+    if views:
+        check_reports(views[0], names_of(charters), tallies["reports"])
+    if timeline is None:
+        tallies.skip("rests on `charter`" if charters.founding else "no charter was given", _CHARTER_CHECKS)
     elif not sources:
         tallies.skip("no archive was given", _ARCHIVE_CHECKS)
         tallies.skip("no home with its sealing key was given", ("replay",))
-    rounds = RoundsAudit(federation, contract, sources, views, tallies)
+    rounds = RoundsAudit(timeline, contract, sources, views, tallies)
     rounds.run()
     checks = tallies.close()
     notes = ["development chain, not evidence"] if development else []
@@ -207,47 +206,18 @@ def _check_ledger(
         ledger_checks.check_bases(view, charter, tallies["bases"])
     else:
         tallies.skip("rests on `rounds`", ("hash-chain", "bases"))
-    ledger_checks.check_contract_quorum(view, tallies["quorum"])
     ledger_checks.check_finality(view, development, tallies["finality"])
     for each in views:
-        state.check_headers(each.proof, each.head, tallies["headers"])
-        state.check_proof(each.proof, each.identity, each.head, development, tallies["proof"])
+        roles = roles_of(each.identity, each.amendments)
+        state.check_headers(each, tallies["headers"])
+        state.check_proof(each, roles, development, tallies["proof"])
+        check_amendments(each, tallies["amendments"])
     memory.check_memory(view, tallies["memory"])
 
 
-def _check_charter(
-    charters: Sequence[SignedCharter], views: Sequence[LedgerView], contract: bytes, tallies: Tallies
-) -> Federation | None:
-    """(10) The federation that the charter founds with this contract; None if there is none to rely on."""
-    tally = tallies["charter"]
-    if not charters:
-        tally.add(Status.SKIPPED, "no charter was given")
-        return None
-    charter = charters[0].charter
-    for other in charters:
-        if other.charter.digest != charter.digest:
-            tally.add(Status.FAIL, f"{other.where} is another charter than {charters[0].where}")
-    try:
-        verify_charter(charter, charters[0].signatures)
-    except CharterError as error:
-        tally.add(Status.FAIL, str(error))
-    for view in views:
-        found = view.identity
-        if found.charter_digest != charter.digest:
-            what = f"{charter.digest.hex()}, the contract's is {found.charter_digest.hex()}"
-            tally.add(Status.FAIL, f"its digest is {what}")
-        elif found.attesters != attester_addresses(charter):
-            tally.add(Status.FAIL, "the contract's attesters are not the charter's")
-    tally.add_pass(len(charter.members))
-    # On another chain than the charter's every signature and the federation's id would be wrong: (3) says it once.
-    if not tally.holds or any(view.identity.chain_id != charter.ledger.chain_id for view in views):
-        return None
-    return Federation(federation_id(charter.digest, charter.ledger.chain_id, contract), charter)
-
-
-def _subject(views: Sequence[LedgerView], charters: Sequence[SignedCharter], contract: bytes) -> Subject:
+def _subject(views: Sequence[LedgerView], charters: Charters, contract: bytes) -> Subject:
     """What was audited, for the report's head."""
-    name = charters[0].charter.name if charters else ""
+    name = charters.founding.charter.name if charters.founding else ""
     if not views:
         return Subject(name=name, contract=f"0x{contract.hex()}")
     identity, head, proof = views[0].identity, views[0].head, views[0].proof

@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from folkmoot.ledger.audit.governance import Reporting, ReportRecord, Roles, recover_all, roles_of
 from folkmoot.ledger.audit.memory import Recall, Remembered
 from folkmoot.ledger.audit.report import Status, Tally
 from folkmoot.ledger.audit.state import Provable, StateProof, Unproven
-from folkmoot.ledger.audit_key import recover
 from folkmoot.ledger.build import expected_code_hash
+from folkmoot.ledger.calldata import MAX_ROUNDS
 from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
-from folkmoot.ledger.port import LedgerHead, LedgerIdentity, Record
+from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.protocol.charter import Charter, federation_id, quorum
-from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Signed, Statement
-from folkmoot.protocol.typed_data import Domain, signing_digest_of, struct_hash
+from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest, Round
 
 
@@ -33,6 +33,10 @@ class PublicRecord(Protocol):
         """See `Ledger.records`."""
         ...
 
+    def amendments(self) -> list[AmendmentRecord]:
+        """See `Ledger.amendments`."""
+        ...
+
 
 @dataclass(frozen=True)
 class LedgerView:
@@ -46,6 +50,8 @@ class LedgerView:
     identity: LedgerIdentity
     head: LedgerHead
     records: tuple[Record, ...]
+    amendments: tuple[AmendmentRecord, ...] = ()
+    reports: tuple[ReportRecord, ...] = ()
     proof: StateProof | Unproven | None = None
     remembered: Remembered | None = None
     known: Digest | None = None
@@ -59,11 +65,13 @@ def read_view(
         identity, head = ledger.identity(), ledger.head()
         # Rounds beyond this head may be recorded while we ask; they are the next audit's.
         records = tuple(ledger.records(1, head.height))
+        amendments = tuple(ledger.amendments()[: head.amendments])
+        reports = tuple(ledger.reports()) if isinstance(ledger, Reporting) else ()
         federation = federation_id(identity.charter_digest, identity.chain_id, identity.contract)
         remembered = recall(federation) if recall else None
         proof, known = None, None
         if isinstance(ledger, Provable):
-            proof = ledger.prove(head)
+            proof = ledger.prove(head, roles_of(identity, amendments).last)
             known = ledger.block_hash(remembered.final_block) if remembered else None
     except LedgerUnavailable as error:
         reached.add(Status.UNREACHABLE, f"{name}: {error}")
@@ -74,7 +82,7 @@ def read_view(
         code.add(Status.FAIL, f"{name}: {error}")
         return None
     reached.add_pass()
-    return LedgerView(name, identity, head, records, proof, remembered, known)
+    return LedgerView(name, identity, head, records, amendments, reports, proof, remembered, known)
 
 
 def check_agreement(views: Sequence[LedgerView], tally: Tally) -> None:
@@ -171,34 +179,30 @@ def check_hash_chain(view: LedgerView, tally: Tally) -> None:
         tally.add(Status.FAIL, f"the contract's head {view.head.digest.hex()} is not the last statement")
 
 
-def check_contract_quorum(view: LedgerView, tally: Tally) -> None:
-    """(7) The contract asks for as many signatures as its attesters' number demands."""
-    needed = quorum(len(view.identity.attesters))
-    if view.identity.quorum != needed:
-        asked = view.identity.quorum
-        tally.add(Status.FAIL, f"the contract asks for {asked} signatures, {needed} are a quorum")
-
-
 def check_quorum(
-    view: LedgerView, record: Record, attestations: Iterable[Signed], tally: Tally
+    view: LedgerView, record: Record, roles: Roles, attestations: Iterable[Signed], tally: Tally
 ) -> Mapping[bytes, bytes]:
-    """(7) At least k different attesters signed the statement, k following from their number.
+    """(7) At least k different attesters of the round signed the statement, or one of a checkpoint that follows it.
 
-    Returns who did (20-byte addresses), with what signature.
-
-    `attestations` are those that archives hold, unchecked: the transaction's input is not known to us if our contract
-    was called by another one.
+    k follows from their number. Returns who did (20-byte addresses), with what signature. `attestations` are those
+    that archives hold, unchecked: the transaction's input is not known to us if our contract was called by another one.
     """
-    identity, number = view.identity, record.statement.round
-    needed = quorum(len(identity.attesters))
+    number, attesters = record.statement.round, roles.at(record.statement.round).attesters
+    needed = quorum(len(attesters))
+    where = f"{view.name}, block {record.block}, transaction 0x{record.transaction.hex()}"
     signatures = record.signatures or tuple(
         signed.signature for signed in attestations if signed.body == record.statement
     )
-    domain = Domain(identity.chain_id, identity.contract)
-    signers = _signers(domain, record.signed, signatures)
-    found = {address: signers[address] for address in identity.attesters if address in signers}
-    where = f"{view.name}, block {record.block}, transaction 0x{record.transaction.hex()}"
-    if len(found) >= needed:
+    domain = Domain(view.identity.chain_id, view.identity.contract)
+    # The event's own digest may be wrong, which is for (6) to say.
+    own = struct_hash(record.statement)
+    signed = own if record.signed == record.digest else record.signed
+    signers = recover_all(domain, signed, signatures)
+    found = {address: signers[address] for address in sorted(attesters & signers.keys())}
+    if signed != own and not _is_in_checkpoint(view, record):
+        problem = f"round {number}: what attesters signed is neither its statement nor a checkpoint of it"
+        tally.add(Status.FAIL, problem, round_=number, where=where)
+    elif len(found) >= needed:
         tally.add_pass()
     elif record.signatures:
         problem = f"round {number}: {len(found)} attesters signed, {needed} are needed"
@@ -207,6 +211,12 @@ def check_quorum(
         problem = f"round {number} was recorded through another contract: its signatures are unknown"
         tally.add(Status.INCONCLUSIVE, problem, round_=number, where=where)
     return found
+
+
+def _is_in_checkpoint(view: LedgerView, record: Record) -> bool:
+    """Whether what was signed is a statement that follows this one closely: each names the one before it."""
+    number = record.statement.round
+    return any(later.digest == record.signed for later in view.records[number : number + MAX_ROUNDS - 1])
 
 
 def check_bases(view: LedgerView, charter: Charter | None, tally: Tally) -> None:
@@ -242,17 +252,6 @@ def check_finality(view: LedgerView, development: bool, tally: Tally) -> None:
 def statements_of(view: LedgerView) -> Mapping[Round, Statement]:
     """The recorded statements by round."""
     return {record.statement.round: record.statement for record in view.records}
-
-
-def _signers(domain: Domain, struct: Digest, signatures: Sequence[bytes]) -> dict[bytes, bytes]:
-    signed = signing_digest_of(domain, struct)
-    found = {}
-    for signature in signatures:
-        try:
-            found[recover(signed, signature)] = signature
-        except RemoteProtocolError:
-            continue  # nobody's signature counts for nobody
-    return found
 
 
 def _list(rounds: Sequence[Round]) -> str:

@@ -47,10 +47,11 @@ class Aggregation(Protocol):
 class Replay:
     """Replays rounds in ascending order, carrying the model from one to the next."""
 
-    def __init__(self, frame: Frame, aggregation: Aggregation) -> None:
+    def __init__(self, frame: Frame, aggregation: Aggregation, after: "Replay | None" = None) -> None:
+        """`after`: the replay of the rounds before, under another charter."""
         self._frame = frame
         self._aggregation = aggregation
-        self._last: tuple[Digest, Float32s] | None = None
+        self._last: tuple[Digest, Float32s] | None = after._last if after is not None else None
         self._done: set[_What] = set()
         self.ill_formed: dict[Round, tuple[MemberId, ...]] = {}
         """Whose payload opened to nonsense and counted as zero, in the rounds where there are some."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from folkmoot.ledger.audit import ledger_checks
 from folkmoot.ledger.audit.archives import SETTLED, CaseAudit, read_round
 from folkmoot.ledger.audit.equivocation import EquivocationSearch
+from folkmoot.ledger.audit.governance import roles_of
 from folkmoot.ledger.audit.ledger_checks import LedgerView
 from folkmoot.ledger.audit.participation import Participation, State, read_journals
 from folkmoot.ledger.audit.report import MemberRow, RoundRow, Status, Tallies
@@ -16,6 +17,7 @@ from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.protocol.certificates import Federation, roster_members
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Lock, Signed, Statement
+from folkmoot.protocol.timeline import Span, Timeline
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import Digest, MemberId, Round
 
@@ -25,35 +27,51 @@ class RoundsAudit:
 
     def __init__(
         self,
-        federation: Federation | None,
+        timeline: Timeline | None,
         contract: bytes,
         sources: Sequence[Source],
         views: Sequence[LedgerView],
         tallies: Tallies,
     ) -> None:
-        """`federation`: None if there is no charter to rely on; then only the ledger is looked at."""
+        """`timeline`: None if there is no charter to rely on; then only the ledger is looked at."""
+        self._timeline = timeline
+        self._contract = contract
         self._sources = sources
         self._views = views
         self._tallies = tallies
         self._records = {record.statement.round: record for record in views[0].records} if views else {}
+        self._roles = roles_of(views[0].identity, views[0].amendments) if views else None
         self._differing = _differing(self._records, views[1:])
-        self._search = EquivocationSearch(sources if federation else (), tallies["equivocation"])
+        self._search = EquivocationSearch(sources if timeline else (), tallies["equivocation"])
         self._participation = Participation(tallies["participation"])
-        self._frame = self._audit = None
-        if federation is not None:
-            self._frame = _frame_of(federation, contract, sources, self._records)
-            self._audit = CaseAudit(self._frame, tallies) if sources else None
-            self._participation.expect(self._frame)
+        self._span: Span | None = None
+        self._frame: Frame | None = None
+        self._audit: CaseAudit | None = None
         self.rows: list[RoundRow] = []
         self.notes: list[str] = []
+        self._enter(1)
 
     def run(self) -> None:
         """Look at every round that anything given knows of, ascending."""
-        archived = (
-            {number for source in self._sources for number in source.rounds()} if self._audit else set()
-        )
-        for number in sorted({*self._records, *archived, *self._search.rounds}):
+        rounds = {*self._records, *self._search.rounds}
+        if self._timeline is not None:
+            rounds |= {number for source in self._sources for number in source.rounds()}
+        for number in sorted(rounds):
+            self._enter(number)
             self._check_round(number)
+
+    def _enter(self, number: Round) -> None:
+        """Take the charter that rules a round; there is no frame for rounds whose charter is not here."""
+        span = self._timeline.span_at(number) if self._timeline is not None else None
+        if span is self._span:
+            return
+        replay = self._audit.replay if self._audit is not None else None
+        self._span, self._frame, self._audit = span, None, None
+        if self._timeline is not None and span is not None and span.charter is not None:
+            federation = Federation(self._timeline.federation, span.charter)
+            self._frame = _frame_of(federation, self._contract, self._sources, self._records)
+            self._audit = CaseAudit(self._frame, self._tallies, replay) if self._sources else None
+            self._participation.expect(self._frame)
 
     @property
     def members(self) -> tuple[MemberRow, ...]:
@@ -102,9 +120,10 @@ class RoundsAudit:
     def _check_quorum(self, number: Round, attestations: Iterable[Signed]) -> Mapping[bytes, bytes]:
         """(7) Who attested the round on the first ledger, with what signature."""
         record = self._records.get(number)
-        if record is None:
+        if record is None or self._roles is None:
             return {}
-        return ledger_checks.check_quorum(self._views[0], record, attestations, self._tallies["quorum"])
+        tally = self._tallies["quorum"]
+        return ledger_checks.check_quorum(self._views[0], record, self._roles, attestations, tally)
 
     def _held_by_ledger(self, number: Round) -> set[str]:
         """Whether the ledger can say anything of the round: it answered, and its events have no gap there."""
@@ -118,9 +137,12 @@ class RoundsAudit:
         assert self._frame is not None
         for member, entry in enumerate(self._frame.federation.charter.members):
             signature = attested.get(bytes.fromhex(entry.audit_key[2:]))
-            if signature is not None:
-                self._participation.add_attestation(self._frame, member)
-                yield Signed(member, self._records[number].statement, signature)
+            if signature is None:
+                continue
+            self._participation.add_attestation(self._frame, member)
+            record = self._records[number]
+            if record.signed == record.digest:  # of a checkpoint only the last statement bears signatures
+                yield Signed(member, record.statement, signature)
 
     def _on_other_ledgers(self, number: Round) -> Iterable[Signed]:
         """Attestations of other statements, which other RPCs show; those that are well signed."""

@@ -1,12 +1,15 @@
 """The public record behind one RPC, with what proves it: all that an audit asks of a chain."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from folkmoot.ledger.answers import parse, to_bytes, to_hex
+from folkmoot.ledger.audit.governance import ReportRecord
 from folkmoot.ledger.audit.headers import encode_header, read_header
-from folkmoot.ledger.audit.state import SLOTS, BlockShown, StateProof, Unproven
+from folkmoot.ledger.audit.report_events import read_reports
+from folkmoot.ledger.audit.state import SLOTS, BlockShown, StateProof, Unproven, slot_of
 from folkmoot.ledger.errors import LedgerReorganised, LedgerUnavailable
-from folkmoot.ledger.port import LedgerHead, LedgerIdentity, Record
+from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.rpc import RpcClient, RpcError
 from folkmoot.protocol.errors import RemoteProtocolError
@@ -57,19 +60,33 @@ class RpcRecord:
             return False
         return version.lower().startswith(_DEVELOPMENT)
 
-    def prove(self, head: LedgerHead) -> StateProof | Unproven:
+    def amendments(self) -> list[AmendmentRecord]:
+        """See `Ledger.amendments`."""
+        return self._reader.amendments()
+
+    def reports(self) -> list[ReportRecord]:
+        """See `Reporting.reports`."""
+        start = self._first_block or self._reader.identity().founded_at
+        with self._rpc.usable_answers():
+            try:
+                return read_reports(self._rpc.call, self._contract, start)
+            except RpcError as error:
+                raise LedgerUnavailable(f"{self.name} does not show what was reported: {error}") from error
+
+    def prove(self, head: LedgerHead, members: Iterable[bytes]) -> StateProof | Unproven:
         """See `Provable.prove`."""
         with self._rpc.usable_answers():
             try:
                 latest, final = self._block(head.block), self._block(head.final.number)
             except RpcError as error:
                 return Unproven(f"the RPC does not show block {head.block}: {error}")
-            keys = [f"0x{slot:064x}" for slot in SLOTS.values()]
+            names = [*SLOTS, *map(to_hex, members)]
+            keys = [to_hex(slot_of(name)) for name in names]
             try:
                 answer = self._rpc.call("eth_getProof", to_hex(self._contract), keys, hex(head.block))
             except RpcError as error:
                 return Unproven(f"the RPC gives no state proofs (eth_getProof): {error}", latest, final)
-            return _read_proof(answer, latest, final)
+            return _read_proof(answer, names, latest, final)
 
     def block_hash(self, number: int) -> Digest | None:
         """See `Provable.block_hash`."""
@@ -87,16 +104,16 @@ class RpcRecord:
         return BlockShown(to_bytes(block.get("hash"), 32), encode_header(block))
 
 
-def _read_proof(answer: object, latest: BlockShown, final: BlockShown) -> StateProof:
+def _read_proof(answer: object, names: Sequence[str], latest: BlockShown, final: BlockShown) -> StateProof:
     shown = parse(answer, dict[str, Any])
     slots = parse(shown.get("storageProof"), list[dict[str, Any]])
-    if len(slots) != len(SLOTS):
-        raise RemoteProtocolError(f"{len(slots)} storage proofs, {len(SLOTS)} were asked for")
+    if len(slots) != len(names):
+        raise RemoteProtocolError(f"{len(slots)} storage proofs, {len(names)} were asked for")
     return StateProof(
         latest=latest,
         final=final,
         account=_nodes(shown.get("accountProof")),
-        slots={name: _nodes(slot.get("proof")) for name, slot in zip(SLOTS, slots, strict=True)},
+        slots={name: _nodes(slot.get("proof")) for name, slot in zip(names, slots, strict=True)},
     )
 
 

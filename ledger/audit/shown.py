@@ -4,26 +4,44 @@ JSON, with all bytes in hex after "0x". Nothing in it is believed more than an R
 digests, hashes) is computed again.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from folkmoot.ledger.audit.governance import ReportRecord
 from folkmoot.ledger.audit.headers import read_header
 from folkmoot.ledger.audit.ledger_checks import LedgerView
 from folkmoot.ledger.audit.state import StateProof, Unproven
 from folkmoot.ledger.codec import recover_signers
-from folkmoot.ledger.port import LedgerHead, LedgerIdentity, Record
+from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import Digest, Round
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class ShownRecord(msgspec.Struct, frozen=True):
     """A `Record` without what follows from the rest."""
 
     statement: dict[str, Any]
+    digest: Digest
+    signed: Digest
+    signatures: tuple[bytes, ...]
+    transaction: Digest
+    block: int
+    block_hash: Digest
+    gas_used: int
+    submitter: bytes
+
+
+class ShownAmendment(msgspec.Struct, frozen=True):
+    """An `AmendmentRecord` without what follows from the rest."""
+
+    amendment: dict[str, Any]
     digest: Digest
     signatures: tuple[bytes, ...]
     transaction: Digest
@@ -41,6 +59,8 @@ class ShownFile(msgspec.Struct, frozen=True, kw_only=True):
     identity: LedgerIdentity
     head: LedgerHead
     records: tuple[ShownRecord, ...]
+    amendments: tuple[ShownAmendment, ...] = ()
+    reports: tuple[ReportRecord, ...] = ()
     proof: StateProof | None = None
     unproven: Unproven | None = None
 
@@ -52,6 +72,7 @@ class ShownLedger:
         self._file = file
         domain = Domain(file.identity.chain_id, file.identity.contract)
         self._records = [_record(shown, domain) for shown in file.records]
+        self._amendments = [_amendment(shown, domain) for shown in file.amendments]
 
     @classmethod
     def of_view(cls, view: LedgerView) -> "ShownLedger":
@@ -61,6 +82,8 @@ class ShownLedger:
             identity=view.identity,
             head=view.head,
             records=tuple(map(_shown, view.records)),
+            amendments=tuple(map(_shown_amendment, view.amendments)),
+            reports=view.reports,
             proof=view.proof if isinstance(view.proof, StateProof) else None,
             unproven=view.proof if isinstance(view.proof, Unproven) else None,
         )
@@ -92,7 +115,15 @@ class ShownLedger:
             if record.statement.round >= first and (last is None or record.statement.round <= last)
         ]
 
-    def prove(self, head: LedgerHead) -> StateProof | Unproven:
+    def amendments(self) -> list[AmendmentRecord]:
+        """See `Ledger.amendments`."""
+        return list(self._amendments)
+
+    def reports(self) -> list[ReportRecord]:
+        """See `Reporting.reports`."""
+        return list(self._file.reports)
+
+    def prove(self, head: LedgerHead, members: Iterable[bytes]) -> StateProof | Unproven:
         """See `Provable.prove`."""
         return self._file.proof or self._file.unproven or Unproven("no proof is in the file")
 
@@ -126,37 +157,37 @@ def decode_shown(data: bytes) -> ShownLedger:
 
 
 def _shown(record: Record) -> ShownRecord:
-    statement = {name: getattr(record.statement, name) for name in Statement.__struct_fields__}
     values = {name: getattr(record, name) for name in ShownRecord.__struct_fields__ if name != "statement"}
-    return ShownRecord(statement=statement, **values)
+    return ShownRecord(statement=_fields(record.statement), **values)
+
+
+def _shown_amendment(record: AmendmentRecord) -> ShownAmendment:
+    values = {name: getattr(record, name) for name in ShownAmendment.__struct_fields__ if name != "amendment"}
+    return ShownAmendment(amendment=_fields(record.amendment), **values)
 
 
 def _record(shown: ShownRecord, domain: Domain) -> Record:
-    if any(len(signature) != 64 for signature in shown.signatures):
-        raise ValueError("a signature that is not 64 bytes long")
-    statement = _statement(shown.statement)
-    return Record(
-        statement=statement,
-        digest=shown.digest,
-        signatures=shown.signatures,
-        signers=recover_signers(domain, statement, shown.signatures),
-        transaction=shown.transaction,
-        block=shown.block,
-        block_hash=shown.block_hash,
-        gas_used=shown.gas_used,
-        submitter=shown.submitter,
-    )
+    values = {name: getattr(shown, name) for name in ShownRecord.__struct_fields__ if name != "statement"}
+    signers = recover_signers(domain, shown.signed, shown.signatures)
+    return Record(statement=_named(shown.statement, Statement), signers=signers, **values)
 
 
-def _statement(values: Mapping[str, object]) -> Statement:
-    """A statement from its named fields, which are positional everywhere else."""
-    if set(values) != set(Statement.__struct_fields__):
-        raise ValueError("a statement with other fields than a statement has")
-    ordered = [
-        str(Statement.__struct_config__.tag),
-        *(values[name] for name in Statement.__struct_fields__),
-    ]
-    return msgspec.convert(ordered, Statement, builtin_types=(bytes,))
+def _amendment(shown: ShownAmendment, domain: Domain) -> AmendmentRecord:
+    values = {name: getattr(shown, name) for name in ShownAmendment.__struct_fields__ if name != "amendment"}
+    signers = recover_signers(domain, shown.digest, shown.signatures)
+    return AmendmentRecord(amendment=_named(shown.amendment, Amendment), signers=signers, **values)
+
+
+def _fields(struct: msgspec.Struct) -> dict[str, Any]:
+    return {name: getattr(struct, name) for name in struct.__struct_fields__}
+
+
+def _named(values: Mapping[str, object], kind: type[T]) -> T:
+    """A struct, which is positional everywhere else, from its named fields."""
+    if set(values) != set(kind.__struct_fields__):
+        raise ValueError(f"a {kind.__name__} with other fields than it has")
+    ordered = [str(kind.__struct_config__.tag), *(values[name] for name in kind.__struct_fields__)]
+    return msgspec.convert(ordered, kind, builtin_types=(bytes,))
 
 
 def _to_hex(value: object) -> object:

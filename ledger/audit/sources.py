@@ -3,7 +3,7 @@
 The layout is the node's (`folkmoot.node.archive`, `folkmoot.node.config`; a test holds the two together):
 
     archive/blobs/ab/<hex root>   archive/rounds/<8 digits>.record   archive/masked/<epoch>/<hex root>
-    HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig
+    HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig   HOME/charters/<hex digest>.toml
     HOME/keys/sealing.key   HOME/store.sqlite (table `secrets`)
     HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
 
@@ -70,6 +70,8 @@ class SignedCharter:
     charter: Charter
     signatures: dict[str, bytes]
     where: str
+    amended: tuple[Charter, ...] = ()
+    """Those in `charters/` beside it."""
 
 
 class Source:
@@ -225,7 +227,17 @@ def load_signed_charter(path: Path) -> SignedCharter:
     charter = parse_charter(text, str(path))
     folder = path.parent / "charter.sig"
     found = ((member.name, _signature(folder / f"{member.name}.sig")) for member in charter.members)
-    return SignedCharter(charter, {name: signature for name, signature in found if signature}, str(path))
+    signatures = {name: signature for name, signature in found if signature}
+    return SignedCharter(charter, signatures, str(path), tuple(_amended_charters(path.parent / "charters")))
+
+
+def _amended_charters(folder: Path) -> Iterator[Charter]:
+    """Those that can be read; whether one that is needed is missing, the ledger's amendments say."""
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            yield parse_charter(_read(path, _MAX_CHARTER).decode(), str(path))
+        except (OSError, UnicodeDecodeError, FolkmootError):
+            continue
 
 
 def ref_of_file(path: Path) -> BlobRef:
