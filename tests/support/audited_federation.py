@@ -3,6 +3,7 @@
 `AuditedFederation` plays all members at once: no network, no state machine. Rounds can be made wrong on purpose.
 """
 
+import time
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import expected_code_hash
-from folkmoot.ledger.calls import Finalize
+from folkmoot.ledger.calls import Call, Finalize
 from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import Ledger
@@ -228,7 +229,7 @@ class AuditedFederation:
     def record_on(self, ledger: Ledger) -> None:
         """Put all rounds on a ledger that has none."""
         for made in self.rounds:
-            ledger.send(ledger.prepare(made.finalize))
+            record(ledger, made.finalize)
 
     def write_home(self, path: Path, member: MemberId = 0, *, with_keys: bool = True) -> Home:
         """A node's home with everything in it that an audit can use."""
@@ -342,6 +343,17 @@ class AuditedFederation:
     def _in_ledger_order(self, record: RoundRecord) -> list[bytes]:
         ascending = sorted(record.attestations, key=lambda signed: self.keys[signed.member].audit.address)
         return [signed.signature for signed in ascending]
+
+
+def record(ledger: Ledger, call: Call) -> None:
+    """Send a call and wait until it is in a block, successfully."""
+    prepared = ledger.prepare(call)
+    ledger.send(prepared)
+    deadline = time.monotonic() + 60
+    while (receipt := ledger.receipt(prepared.hash)) is None:
+        assert time.monotonic() < deadline, "no block took the transaction within 60 s"
+        time.sleep(0.01)
+    assert receipt.succeeded
 
 
 def _model_ref(vector: Float32s) -> BlobRef:
