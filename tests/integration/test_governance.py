@@ -15,7 +15,6 @@ from folkmoot.node import cli
 from folkmoot.node.charter_files import write_member
 from folkmoot.node.config import (
     DataConfig,
-    Home,
     LedgerConfig,
     NetworkConfig,
     NodeConfig,
@@ -76,6 +75,16 @@ class Growing(Daemons):
         self.as_member(proposer, "member", "submit", folder, "--timeout", LIMIT)
         text = (folder / "proposal.toml").read_text()
         return int(next(line for line in text.splitlines() if line.startswith("effective")).split("=")[1])
+
+    def check_audit(self) -> None:
+        """An auditor with everybody's homes finds nothing wrong in the whole history."""
+        address = bytes.fromhex(self.testnet.contract[2:])
+        ledger = LedgerReader([self.testnet.rpc], address)
+        homes = [Source.of_home(self.node(name).path) for name in (*FOUNDERS, NEWCOMER)]
+        report = run_audit(ledger, homes, contract=address, development=True)
+        assert report.status is Status.PASS, [
+            check for check in report.checks if check.status is not Status.PASS
+        ]
 
     def takes_part(self, name: str, round_: int) -> bool:
         """Whether the member's update is in a model from that round on, as alice saw it."""
@@ -169,6 +178,7 @@ def test_members_join_leave_and_change_keys_while_rounds_go_on(federation: Growi
     federation.wait(lambda: federation.takes_part("carol", rotates))
     federation.wait(lambda: federation.round_of("alice") > rotates + 3)
     assert (federation.node("carol").keys / "2").is_dir()
+    federation.check_audit()
 
 
 @pytest.mark.parametrize("federation", ["secure"], indirect=True)
