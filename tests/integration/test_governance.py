@@ -78,6 +78,7 @@ class Growing(Daemons):
 
     def check_audit(self) -> None:
         """An auditor with everybody's homes finds nothing wrong in the whole history."""
+        stop_children(list(self._nodes.values()))
         address = bytes.fromhex(self.testnet.contract[2:])
         ledger = LedgerReader([self.testnet.rpc], address)
         homes = [Source.of_home(self.node(name).path) for name in (*FOUNDERS, NEWCOMER)]
