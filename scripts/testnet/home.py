@@ -1,6 +1,6 @@
 """The directory of a testnet: `testnet.json` says that it is one, what runs there and which processes those are.
 
-Layout: `testnet.json`, `report.json`, `nodes/<name>/` (each a node's home), `chain/` (the embedded chain), `logs/`.
+Layout: `testnet.json`, `report.json`, `nodes/<name>/` (each a node's home), `chain/` (the chain started here), `logs/`.
 A directory without our `testnet.json` is never written into unless it is empty, and never deleted.
 """
 
@@ -49,7 +49,7 @@ class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point.
+    """What the user asked for. `chain` is "embedded", "anvil" or the URL of a JSON-RPC end point.
 
     Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one. `codec`
     counts in open mode, `ring` (bits of a value) in secure mode.
@@ -130,12 +130,12 @@ class TestnetHome:
 
     @property
     def chain(self) -> Path:
-        """The embedded chain's own directory."""
+        """The own directory of a chain that is started here."""
         return self.path / "chain"
 
     @property
     def chain_url(self) -> Path:
-        """Where the embedded chain writes its URL when it answers."""
+        """Where the URL of such a chain stands when it answers."""
         return self.chain / "url"
 
     @property

@@ -174,13 +174,13 @@ class Supervisor:
 
     def _start_chain(self, accounts: list[str], *, funded: bool = False) -> str:
         """The URL of the chain to use, with ether in `accounts`."""
-        if self.plan.chain != chains.EMBEDDED:
+        if self.plan.chain not in chains.STARTED_HERE:
             if not funded:
                 chains.fund(self.plan.chain, accounts)
             return self.plan.chain
-        self.chain = chains.start_embedded(self.home, accounts)
+        self.chain = chains.start_chain(self.plan.chain, self.home, accounts)
         self._save()
-        return chains.await_url(self.home, self.chain)
+        return chains.await_chain(self.plan.chain, self.home, self.chain, accounts)
 
     def _start_relay(self) -> None:
         if self.plan.links == "shaped":
