@@ -2,7 +2,7 @@
 
     manifest.json                    format, contract, chain, and the SHA-256 of every other file
     ledger/1.json, ledger/2.json …   what each RPC showed, with its proofs (`folkmoot.ledger.audit.shown`)
-    charter/charter.toml, charter/charter.sig/<name>.sig
+    charter/charter.toml, charter/charter.sig/<name>.sig, charter/charters/<digest>.toml
     archive/1/rounds/…, archive/1/blobs/…, archive/1/masked/…   what the records name, as archives have it
     report.json                      what the audit said that made the bundle; nobody has to believe it
 
@@ -13,7 +13,8 @@ says, and every hash is checked first; what the files mean is for the audit to j
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -24,6 +25,7 @@ from folkmoot.ledger.audit.report import AuditReport
 from folkmoot.ledger.audit.round_checks import commitments_named
 from folkmoot.ledger.audit.shown import ShownLedger, decode_shown, encode_shown
 from folkmoot.ledger.audit.sources import SignedCharter, Source, load_signed_charter, ref_of_file
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import FolkmootError, RemoteProtocolError
 from folkmoot.protocol.record import RoundRecord, decode_record
 from folkmoot.protocol.types import Digest
@@ -31,6 +33,7 @@ from folkmoot.protocol.types import Digest
 _HEX = "[0-9a-f]"
 _NAMES = re.compile(
     r"ledger/[1-9][0-9]?\.json|charter/charter\.toml|charter/charter\.sig/[a-z0-9][a-z0-9-]{0,31}\.sig|report\.json"
+    rf"|charter/charters/{_HEX}{{64}}\.toml"
     rf"|archive/[1-9][0-9]{{0,2}}/(rounds/[0-9]{{8}}\.record|blobs/{_HEX}{{2}}/{_HEX}{{64}}"
     rf"|masked/[0-9]{{1,10}}/{_HEX}{{64}})"
 )
@@ -43,6 +46,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 class BundleError(FolkmootError):
     """The file is no bundle, or is not what its manifest says."""
+
+    exit_code = 2
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,13 +79,13 @@ def write_bundle(
     path: Path,
     ledgers: Sequence[ShownLedger],
     sources: Sequence[Source],
-    charter: Path | None,
+    charter: SignedCharter | None,
     report: AuditReport,
     *,
     contract: bytes,
     development: bool,
 ) -> None:
-    """Write everything into `path`, in place of what was there. `charter`: its file, signatures beside it."""
+    """Write everything into `path`, in place of what was there. `charter`: the founding one."""
     temporary = path.with_name(f".{path.name}.part")
     files: dict[str, str] = {}
     try:
@@ -90,6 +95,8 @@ def write_bundle(
             for name, file in (*_charter_files(charter), *_archive_files(sources)):
                 if name not in files:
                     files |= _add_file(archive, name, file)
+            if charter is not None and sources:
+                files |= _add_weights(archive, charter.charter, sources, files)
             told = msgspec.json.format(msgspec.json.encode(report))
             files |= _add_bytes(archive, "report.json", told)
             manifest = Manifest(
@@ -104,12 +111,28 @@ def write_bundle(
         temporary.unlink(missing_ok=True)
 
 
-def _charter_files(charter: Path | None) -> Iterator[tuple[str, Path]]:
+def _charter_files(charter: SignedCharter | None) -> Iterator[tuple[str, Path]]:
     if charter is None:
         return
-    yield "charter/charter.toml", charter
-    for signature in sorted((charter.parent / "charter.sig").glob("*.sig")):
+    path = Path(charter.where)
+    yield "charter/charter.toml", path
+    for signature in sorted((path.parent / "charter.sig").glob("*.sig")):
         yield f"charter/charter.sig/{signature.name}", signature
+    for amended in sorted((path.parent / "charters").glob("*.toml")):
+        yield f"charter/charters/{amended.name}", amended
+
+
+def _add_weights(
+    archive: zipfile.ZipFile, charter: Charter, sources: Sequence[Source], known: Mapping[str, str]
+) -> dict[str, str]:
+    """The starting weights, as a blob: without them nothing can be replayed."""
+    root = bytes.fromhex(charter.model.initial)
+    name = f"archive/1/blobs/{root.hex()[:2]}/{root.hex()}"
+    for source in sources:
+        vector = source.vector(root, charter.model.tensors)
+        if vector is not None and name not in known:
+            return _add_bytes(archive, name, vector.astype("<f4", copy=False).tobytes())
+    return {}
 
 
 def _archive_files(sources: Sequence[Source]) -> Iterator[tuple[str, Path]]:
@@ -170,7 +193,15 @@ def open_bundle(path: Path, folder: Path) -> Bundle:
         with zipfile.ZipFile(path) as archive:
             manifest = _read_manifest(archive)
             _unpack(archive, manifest, folder)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise BundleError(f"{path}: not a readable bundle: {error}") from error
     names = sorted((folder / "ledger").glob("*.json"), key=lambda file: int(file.stem))
     try:

@@ -64,7 +64,7 @@ class EquivocationSearch:
             what,
             round_=evidence.first.body.round,
             member=frame.name(evidence.first.member),
-            where="two signatures, in `proof`",
+            where="two signatures: see the proof",
             proof={"evidence": encode(evidence).hex()},
         )
 

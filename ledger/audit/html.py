@@ -129,7 +129,7 @@ def _reasons(member: MemberRow) -> str:
         for one in member.rounds[:_MAX_SHOWN]
     )
     count = len(member.rounds)
-    told = f"{escape(member.name)}: {count} rounds that did not count"
+    told = f"{escape(member.name)}: {count} {'round' if count == 1 else 'rounds'} that did not count"
     return f"<details><summary>{told}</summary><ul>{lines}</ul></details>"
 
 

@@ -180,6 +180,6 @@ def _tell(tally: Tally, remembered: Remembered, record: Record | None, what: str
         Status.MISBEHAVIOUR,
         what,
         round_=remembered.height or None,
-        where=f"{where}; both heads in `proof`",
+        where=f"{where}; both heads: see the proof",
         proof=proof,
     )

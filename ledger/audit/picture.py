@@ -13,7 +13,10 @@ from folkmoot.ledger.audit.report import AuditReport, MemberRow, RoundRow, Statu
 COLUMNS = 60
 """Columns at most; more rounds than that share them."""
 
-_CELL, _GAP, _LABEL, _TOP = 14, 2, 130, 22
+_GAP, _LABEL, _TOP, _WIDTH = 2, 120, 24, 1000
+_SMALLEST, _LARGEST = 13, 26
+"""Sides of a cell, in pixels."""
+
 _MARKS = {
     State.MISSING: "",
     State.LATE: "l",
@@ -47,16 +50,18 @@ def draw(report: AuditReport) -> str:
     rows: list[tuple[str, list[Cell]]] = [("every check", [_round_cell(column) for column in columns])]
     for member in report.members:
         rows.append((member.name, _member_cells(member, columns)))
-    step = _CELL + _GAP
+    side = min(_LARGEST, max(_SMALLEST, (_WIDTH - _LABEL) // len(columns) - _GAP))
+    step = side + _GAP
     width, height = _LABEL + step * len(columns) + _GAP, _TOP + step * len(rows) + _GAP
-    parts = [f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">']
+    fit = f"width:100%;max-width:{width}px;min-width:{_LABEL + 11 * len(columns)}px"
+    parts = [f'<svg viewBox="0 0 {width} {height}" style="{fit}" role="img">']
     parts.append("<title>What became of every round, and of every member's contribution to it</title>")
-    parts += _axis(columns)
+    parts += _axis(columns, step)
     for place, (name, cells) in enumerate(rows):
         top = _TOP + step * place
-        parts.append(f'<text x="0" y="{top + _CELL - 3}">{escape(_short(name))}</text>')
+        parts.append(f'<text x="0" y="{top + side / 2 + 4}">{escape(_short(name))}</text>')
         for column, cell in enumerate(cells):
-            parts += _cell(_LABEL + step * column, top, cell)
+            parts += _cell(_LABEL + step * column, top, side, cell)
     return "\n".join([*parts, "</svg>"])
 
 
@@ -114,19 +119,19 @@ def _member_cell(name: str, others: Mapping[int, object], column: Sequence[Round
     return f"m-{state.value}", _MARKS.get(state, ""), f"{name}, {_span(column)}: {why or state.value}"
 
 
-def _cell(x: int, y: int, cell: Cell) -> Iterator[str]:
+def _cell(x: int, y: int, side: int, cell: Cell) -> Iterator[str]:
     kind, mark, told = cell
     yield f"<g><title>{escape(told)}</title>"
-    yield f'<rect class="{kind}" x="{x}" y="{y}" width="{_CELL}" height="{_CELL}" rx="3"/>'
+    yield f'<rect class="{kind}" x="{x}" y="{y}" width="{side}" height="{side}" rx="3"/>'
     if mark:
-        yield f'<text class="mark" x="{x + _CELL / 2}" y="{y + _CELL - 3.5}">{mark}</text>'
+        yield f'<text class="mark" x="{x + side / 2}" y="{y + side / 2 + 3.5}">{mark}</text>'
     yield "</g>"
 
 
-def _axis(columns: Sequence[Sequence[RoundRow]]) -> Iterator[str]:
+def _axis(columns: Sequence[Sequence[RoundRow]], step: int) -> Iterator[str]:
     every = max(1, -(-len(columns) // 12))
     for place in range(0, len(columns), every):
-        x = _LABEL + (_CELL + _GAP) * place + _CELL / 2
+        x = _LABEL + step * place + (step - _GAP) / 2
         yield f'<text class="axis" x="{x}" y="{_TOP - 8}">{columns[place][0].round}</text>'
 
 

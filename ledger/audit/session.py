@@ -12,6 +12,7 @@ import msgspec
 
 from folkmoot.ledger.audit import memory
 from folkmoot.ledger.audit.bundle import open_bundle, write_bundle
+from folkmoot.ledger.audit.charters import gather_charters
 from folkmoot.ledger.audit.checks import Audited, audit
 from folkmoot.ledger.audit.html import render
 from folkmoot.ledger.audit.ledger_checks import PublicRecord
@@ -70,7 +71,7 @@ class Session:
                 outputs.bundle,
                 shown,
                 self.sources,
-                self._charter_file(),
+                self._founding(audited),
                 audited.report,
                 contract=self.contract,
                 development=self.development,
@@ -88,9 +89,8 @@ class Session:
     def _state_file(self, federation: str) -> Path:
         return self.state or memory.default_path(federation)
 
-    def _charter_file(self) -> Path | None:
-        charters = [self.charter, *(source.charter() for source in self.sources)]
-        return next((Path(charter.where) for charter in charters if charter), None)
+    def _founding(self, audited: Audited) -> SignedCharter | None:
+        return gather_charters(self.charter, self.sources, audited.views).founding
 
 
 def online_session(

@@ -21,6 +21,7 @@ from folkmoot.ledger.port import Ledger
 from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.charter_files import write_charter
+from folkmoot.node.charters import keep_charter
 from folkmoot.node.config import Home
 from folkmoot.protocol import ring
 from folkmoot.protocol.aggregate import Payload, aggregate
@@ -79,6 +80,7 @@ CONTRACT = bytes(range(1, 21))
 CHAIN_ID = 31_337
 OPEN = Averaging()
 DEFAULT_SECRECY = Secrecy()
+SCHEDULE = Schedule(rounds=3)
 TENSORS = (Tensor(name="weight", shape=(3, 2)), Tensor(name="bias", shape=(2,)))
 
 
@@ -129,6 +131,7 @@ class AuditedFederation:
         averaging: Averaging = OPEN,
         secrecy: Secrecy = DEFAULT_SECRECY,
         names: tuple[str, ...] = NAMES,
+        schedule: Schedule = SCHEDULE,
     ) -> None:
         self.names = names
         self.keys = [Keys(name) for name in names]
@@ -140,13 +143,14 @@ class AuditedFederation:
             model=Model(
                 kind="logistic", layers=(3, 2), initial=_model_ref(self.base).root.hex(), tensors=tensors
             ),
-            schedule=Schedule(rounds=3),
+            schedule=schedule,
             averaging=averaging,
             secrecy=secrecy,
             ledger=LedgerTerms(chain_id=charter_chain_id or chain_id, code_hash=expected_code_hash().hex()),
             members=tuple(keys.member(name) for keys, name in zip(self.keys, names, strict=True)),
             auditors=auditors,
         )
+        self.founding = self.charter
         self._codec = codec_named(self.charter.averaging.codec)
         self.rounds: list[MadeRound] = []
         self.settle(contract, chain_id)
@@ -158,6 +162,14 @@ class AuditedFederation:
         self.federation = Federation(federation_id(self.charter.digest, chain_id, contract), self.charter)
         self.head = self.federation.id
         self.identity = founding_of(self.charter).identity(chain_id, contract, expected_code_hash())
+
+    def change_charter(self, after: Charter) -> None:
+        """From the next round on `after` is in force; its members are among those of before."""
+        kept = [self.charter.member_named(member.name) for member in after.members]
+        self.charter = after
+        self.names = tuple(member.name for member in after.members)
+        self.keys = [self.keys[place] for place in kept]
+        self.federation = Federation(self.federation.id, after)
 
     def say(self, member: MemberId, body: Body) -> Signed:
         """`body`, signed by a member."""
@@ -235,10 +247,12 @@ class AuditedFederation:
         """A node's home with everything in it that an audit can use."""
         home = Home(path)
         signatures = {
-            name: sign_charter(self.charter, keys.identity)
-            for name, keys in zip(self.names, self.keys, strict=True)
+            member.name: sign_charter(self.founding, Keys(member.name).identity)
+            for member in self.founding.members
         }
-        write_charter(home, self.charter, signatures)
+        write_charter(home, self.founding, signatures)
+        if self.charter != self.founding:
+            keep_charter(home, self.charter)
         Models(home.models).add_bytes(self.models[0].tobytes())
         archive = Archive(home.archive)
         for number, made in enumerate(self.rounds, start=1):
