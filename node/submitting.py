@@ -14,6 +14,7 @@ import trio
 from folkmoot.ledger.calls import Amend
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable
 from folkmoot.ledger.evm import EvmLedger
+from folkmoot.node.charters import keep_charter
 from folkmoot.node.config import Home
 from folkmoot.node.keys import GAS, unlock
 from folkmoot.node.logs import logger
@@ -59,6 +60,7 @@ def submit_amendment(
     chosen = sorted(signatures)[: standing.quorum]
     order = Amend(proposal.amendment, tuple(signatures[address] for address in chosen))
     home, deadline = standing.home, time.monotonic() + timeout
+    keep_charter(home, proposal.charter)  # somebody must have it: the ledger knows its digest only
     try:
         with Journal.open(home.store) as journal:
             say("the node does not run: submitting in its place")

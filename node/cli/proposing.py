@@ -147,7 +147,6 @@ def submit(folder: Path, home: Path, timeout: float) -> None:
     """
     import os
 
-    from folkmoot.node.charters import keep_charter
     from folkmoot.node.config import Home
     from folkmoot.node.passphrase import read_passphrase
     from folkmoot.node.proposals import ProposalError, read_proposal, read_signatures
@@ -166,6 +165,5 @@ def submit(folder: Path, home: Path, timeout: float) -> None:
         raise ProposalError(
             f"{folder}: {len(signatures)} of {standing.quorum} signatures: ask {', '.join(waiting)} to sign it"
         )
-    keep_charter(standing.home, proposal.charter)
     submit_amendment(standing, proposal, signatures, timeout, click.echo, lambda: read_passphrase(os.environ))
     click.echo(f"amendment {number} is recorded: in force from round {proposal.amendment.effective} on")
