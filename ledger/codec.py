@@ -1,14 +1,15 @@
-"""The contract's words: reading what an RPC shows of it, strictly, because an RPC may lie.
+"""The contract's words and events: reading what an RPC shows of it, strictly, because an RPC may lie.
 
-Everything here is whole 32-byte words, so slices suffice; writing transactions is web3's (`evm.py`).
+Everything here is whole 32-byte words, so slices suffice. What transactions carry is `calldata.py`'s.
 """
 
 from collections.abc import Sequence
 
 from folkmoot.ledger.audit_key import recover
 from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.messages import Statement
-from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest
+from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest_of
 from folkmoot.protocol.types import Digest
 
 WORD = 32
@@ -16,8 +17,9 @@ NO_ADDRESS = bytes(20)
 FINALIZED_TOPIC = keccak256(
     b"Finalized(uint64,bytes32,bytes32,bytes32,bytes32,bytes32,bytes32,bytes32,address)"
 )
-_STATEMENT_WORDS = 8
-_MAX_SIGNATURES = 31
+ATTESTED_TOPIC = keccak256(b"Attested(uint64,bytes32,address,bytes32,bytes32)")
+AMENDED_TOPIC = keccak256(b"Amended(uint64,bytes32,bytes32,bytes32,bytes32,uint64,uint64,address,bytes32[])")
+_AMENDED_WORDS = 7
 
 
 def words(data: bytes) -> list[bytes]:
@@ -68,27 +70,45 @@ def decode_finalized(
     return statement, topics[2], decode_address(submitter)
 
 
-def decode_finalize_input(selector: bytes, data: bytes) -> tuple[Statement, tuple[bytes, ...]]:
-    """The statement and the 64-byte signatures in a transaction's input; raises `RemoteProtocolError`."""
-    if data[:4] != selector:
-        raise RemoteProtocolError("not a call of finalize")
-    arguments = data[4:]
-    head = words(arguments[: (_STATEMENT_WORDS + 1) * WORD])
-    if len(head) != _STATEMENT_WORDS + 1:
-        raise RemoteProtocolError("call of finalize is too short")
-    federation, round_, *rest = head[:_STATEMENT_WORDS]
-    start = decode_uint(head[_STATEMENT_WORDS], 32)
-    count = decode_uint(arguments[start : start + WORD], 32)
-    signatures = arguments[start + WORD : start + WORD + 64 * count]
-    if count > _MAX_SIGNATURES or len(signatures) != 64 * count:
-        raise RemoteProtocolError(f"call of finalize does not hold its {count} signatures")
-    statement = Statement(federation, decode_uint(round_, 63), *rest)
-    return statement, tuple(signatures[at : at + 64] for at in range(0, len(signatures), 64))
+def decode_attested(topics: Sequence[bytes], data: bytes) -> tuple[Digest, bytes, bytes]:
+    """The statement's digest, the attester and its signature from an `Attested` event; raises `RemoteProtocolError`."""
+    if len(topics) != 4 or topics[0] != ATTESTED_TOPIC or len(data) != 2 * WORD:
+        raise RemoteProtocolError("not an Attested event")
+    return topics[2], decode_address(topics[3]), data
 
 
-def recover_signers(domain: Domain, statement: Statement, signatures: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Who signed, signature by signature; like the contract, `NO_ADDRESS` for what nobody can have signed."""
-    signed = signing_digest(domain, statement)
+def decode_amended(
+    federation: Digest, topics: Sequence[bytes], data: bytes
+) -> tuple[Amendment, Digest, bytes]:
+    """The amendment, its digest and its submitter from an `Amended` event; raises `RemoteProtocolError`."""
+    listed = words(data)
+    if len(topics) != 4 or topics[0] != AMENDED_TOPIC or len(listed) < _AMENDED_WORDS:
+        raise RemoteProtocolError("not an Amended event")
+    previous, blob, size, effective, submitter, offset, count, *changes = listed
+    if decode_uint(offset, 64) != 6 * WORD or decode_uint(count, 64) != len(changes):
+        raise RemoteProtocolError("an Amended event without its list of changes")
+    amendment = Amendment(
+        federation=federation,
+        number=decode_uint(topics[1], 63),
+        previous=previous,
+        charter=topics[3],
+        blob=blob,
+        size=decode_uint(size, 63),
+        effective=decode_uint(effective, 63),
+        changes=tuple(changes),
+    )
+    return amendment, topics[2], decode_address(submitter)
+
+
+def decode_statement(fields: Sequence[bytes]) -> Statement:
+    """A statement from its eight words; raises `RemoteProtocolError`."""
+    federation, round_, *rest = fields
+    return Statement(federation, decode_uint(round_, 63), *rest)
+
+
+def recover_signers(domain: Domain, struct: Digest, signatures: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Who signed a struct of this hash, signature by signature; like the contract, `NO_ADDRESS` for nobody."""
+    signed = signing_digest_of(domain, struct)
     return tuple(_recover_or_none(signed, signature) for signature in signatures)
 
 

@@ -11,9 +11,8 @@ from typing import TypeVar
 from folkmoot.ledger.answers import to_int
 from folkmoot.ledger.errors import LedgerDisagrees, LedgerUnavailable, WrongLedger
 from folkmoot.ledger.rpc import Ask, RpcError
-from folkmoot.ledger.views import ContractView
+from folkmoot.ledger.views import ContractView, Position
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.protocol.types import Digest, Round
 
 T = TypeVar("T")
 
@@ -35,10 +34,8 @@ def compare_endpoints(endpoints: Sequence[tuple[str, Ask]], contract: bytes) -> 
     hashes = _ask_all(reached, lambda view: view.hash_of(common), notes)
     _must_agree({name: f"0x{block.hex()}" for name, block in hashes.items()}, common)
     # Many nodes have forgotten the state of a block that is old; the hash stands for it.
-    records = _ask_all(reached, lambda view: _record(view, hex(common)), {})
-    _must_agree(
-        {name: f"{height} rounds, head {head.hex()}" for name, (height, head) in records.items()}, common
-    )
+    records = _ask_all(reached, lambda view: view.position(hex(common)), {})
+    _must_agree({name: _say(position) for name, position in records.items()}, common)
     return tuple(f"{name}: {note}" for name, note in notes.items())
 
 
@@ -61,10 +58,11 @@ def _tips(view: ContractView) -> tuple[int, int]:
     return to_int(latest.number), view.final(latest).number
 
 
-def _record(view: ContractView, block: str) -> tuple[Round, Digest]:
-    """Height and head of the record; before the contract was there, the head is empty."""
-    height = view.height(block)
-    return height, view.head(block) if height else b""
+def _say(position: Position) -> str:
+    return (
+        f"{position.height} rounds, head {position.head.hex()}, {position.amendments} amendments, "
+        f"the last {position.governance.hex()}"
+    )
 
 
 def _must_agree(shown: Mapping[str, str], block: int) -> None:

@@ -2,7 +2,7 @@
 
 from folkmoot.protocol.errors import FolkmootError
 
-_STALE = frozenset({"round", "previous"})
+_STALE = frozenset({"round", "previous", "number"})
 
 
 class LedgerUnavailable(FolkmootError):

@@ -1,6 +1,6 @@
 """The ledger on an EVM chain: `EvmLedger`, and the deployment of its contract. The only file that uses web3.
 
-web3 encodes and signs transactions; it is imported when the first one is made, because it costs a second of CPU and
+web3 signs transactions; it is imported when the first one is made, because it costs a second of CPU and
 25 MB that a node which only follows the record need not spend. What goes over the wire is `rpc.py`'s.
 """
 
@@ -13,15 +13,16 @@ from typing import Any
 import msgspec
 
 from folkmoot.ledger.answers import BlockAnswer, ReceiptAnswer, parse, to_bytes, to_hex, to_int
-from folkmoot.ledger.build import contract_build
+from folkmoot.ledger.calldata import ENROL_BATCH, encode_call, encode_deployment, encode_enrolment
+from folkmoot.ledger.calls import Call
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NoFunds, NonceUsed
 from folkmoot.ledger.fees import ETHER, GWEI, Fees, choose_fees
+from folkmoot.ledger.identity import Founding
 from folkmoot.ledger.port import PreparedTransaction
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.refusals import explain_refusal, is_known
 from folkmoot.ledger.rpc import RpcClient, RpcError
 from folkmoot.protocol.errors import LocalProtocolError
-from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.types import Digest
 
 _GAS_MARGIN = 1.15
@@ -29,7 +30,7 @@ _POLL = 0.05
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """Where a contract was deployed; `contract` is its 20-byte address."""
+    """Where a contract was deployed; `contract` is its 20-byte address, `gas_used` that of the whole founding."""
 
     contract: bytes
     block: int
@@ -71,18 +72,13 @@ class EvmLedger(LedgerReader):
             return payer.nonce("latest")
 
     def prepare(
-        self,
-        statement: Statement,
-        signatures: Sequence[bytes],
-        nonce: int | None = None,
-        replaces: PreparedTransaction | None = None,
+        self, call: Call, nonce: int | None = None, replaces: PreparedTransaction | None = None
     ) -> PreparedTransaction:
         """See `Ledger.prepare`. Raises `LocalProtocolError` without a gas key."""
         payer = self._payer()
         identity = self.identity()  # a transaction to an address without code would succeed and do nothing
-        call = _finalize_call(statement, signatures)
         with self._rpc.usable_answers():
-            return payer.prepare(identity.chain_id, self._contract, call, nonce, replaces)
+            return payer.prepare(identity.chain_id, self._contract, encode_call(call), nonce, replaces)
 
     def send(self, prepared: PreparedTransaction) -> None:
         """See `Ledger.send`."""
@@ -98,27 +94,32 @@ class EvmLedger(LedgerReader):
 
 
 def deploy(
-    rpc_urls: Sequence[str],
-    gas_key: bytes,
-    charter_digest: Digest,
-    attesters: Sequence[bytes],
-    *,
-    timeout: float = 10.0,
-    wait: float = 120.0,
+    rpc_urls: Sequence[str], gas_key: bytes, founding: Founding, *, timeout: float = 10.0, wait: float = 120.0
 ) -> Deployment:
-    """Deploy the contract for a charter and wait (at most `wait` seconds) until a block holds it.
+    """Deploy the contract, enrol its members, and wait (at most `wait` seconds) until blocks hold all that.
 
-    `attesters`: 1 to 31 addresses of 20 bytes, in any order. Raises `LedgerRejected`, `LedgerUnavailable`.
+    Raises `LedgerRejected`, `LedgerUnavailable`.
     """
     rpc = RpcClient(rpc_urls, timeout)
     with rpc.usable_answers():
-        chain_id = to_int(rpc.call("eth_chainId"))
-        prepared = _Payer(rpc, gas_key).prepare(chain_id, None, _deploy_call(charter_digest, attesters))
-        _broadcast(rpc, prepared)
-        return _await_deployment(rpc, prepared.hash, time.monotonic() + wait)
+        payer, chain_id = _Payer(rpc, gas_key), to_int(rpc.call("eth_chainId"))
+        deadline = time.monotonic() + wait
+        transaction, receipt = payer.execute(chain_id, None, encode_deployment(founding), deadline)
+        contract = to_bytes(receipt.contract_address, 20)
+        gas = to_int(receipt.gas_used)
+        for start in range(0, len(founding.others), ENROL_BATCH):
+            enrolling = encode_enrolment(founding.others[start : start + ENROL_BATCH])
+            gas += to_int(payer.execute(chain_id, contract, enrolling, deadline)[1].gas_used)
+    return Deployment(
+        contract=contract,
+        block=to_int(receipt.block_number),
+        block_hash=to_bytes(receipt.block_hash, 32),
+        transaction=transaction,
+        gas_used=gas,
+    )
 
 
-def _await_deployment(rpc: RpcClient, transaction: Digest, deadline: float) -> Deployment:
+def _await_receipt(rpc: RpcClient, transaction: Digest, deadline: float) -> ReceiptAnswer:
     while (found := rpc.call("eth_getTransactionReceipt", to_hex(transaction))) is None:
         if time.monotonic() > deadline:
             raise LedgerUnavailable(
@@ -128,13 +129,7 @@ def _await_deployment(rpc: RpcClient, transaction: Digest, deadline: float) -> D
     receipt = parse(found, ReceiptAnswer)
     if to_int(receipt.status) != 1:
         raise LedgerRejected("the deployment reverted", "see the transaction " + to_hex(transaction))
-    return Deployment(
-        contract=to_bytes(receipt.contract_address, 20),
-        block=to_int(receipt.block_number),
-        block_hash=to_bytes(receipt.block_hash, 32),
-        transaction=transaction,
-        gas_used=to_int(receipt.gas_used),
-    )
+    return receipt
 
 
 def _broadcast(rpc: RpcClient, prepared: PreparedTransaction) -> None:
@@ -202,6 +197,14 @@ class _Payer:
         raw, hash_ = bytes(signed.raw_transaction), bytes(signed.hash)
         return PreparedTransaction(raw=raw, hash=hash_, nonce=nonce, max_fee=fees.max_fee, tip=fees.tip)
 
+    def execute(
+        self, chain_id: int, to: bytes | None, data: bytes, deadline: float
+    ) -> tuple[Digest, ReceiptAnswer]:
+        """Make and send a transaction, and wait for the block that holds it; its hash and receipt."""
+        prepared = self.prepare(chain_id, to, data)
+        _broadcast(self._rpc, prepared)
+        return prepared.hash, _await_receipt(self._rpc, prepared.hash, deadline)
+
     def _check_funds(self, cost: int) -> None:
         """Better here than by the node's refusal: nothing is signed, and it says which account lacks what."""
         address = self._account.address
@@ -229,29 +232,9 @@ class _Payer:
             return GWEI
 
 
-def _finalize_call(statement: Statement, signatures: Sequence[bytes]) -> bytes:
-    """The input of a transaction that records `statement`."""
-    contract = _contract()
-    fields = tuple(getattr(statement, field) for field in statement.__struct_fields__)
-    pairs = [(signature[:32], signature[32:]) for signature in signatures]
-    return to_bytes(contract.encode_abi("finalize", args=[fields, pairs]))
-
-
-def _deploy_call(charter_digest: Digest, attesters: Sequence[bytes]) -> bytes:
-    """The input of a transaction that deploys the contract."""
-    return to_bytes(_contract().constructor(charter_digest, sorted(attesters)).data_in_transaction)
-
-
-@lru_cache(maxsize=1)
-def _contract() -> Any:
-    """The contract as web3 sees it, bound to no address."""
-    build = contract_build()
-    return _web3().eth.contract(abi=build.abi, bytecode=build.creation_code)
-
-
 @lru_cache(maxsize=1)
 def _web3() -> Any:
-    """A web3 without a provider, for encoding and signing.
+    """A web3 without a provider, for signing.
 
     One of its dependencies (py_ecc) raises Python's recursion limit to 100000 when it is imported. With that limit
     a deeply nested message from a peer would overflow the C stack and kill the process, so the limit is put back.

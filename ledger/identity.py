@@ -1,16 +1,65 @@
 """Is this the ledger that the charter means? Asked before a node or an auditor believes anything it says."""
 
+import msgspec
+
 from folkmoot.ledger.errors import WrongLedger
 from folkmoot.ledger.port import LedgerIdentity
-from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter import Charter, quorum
+from folkmoot.protocol.typed_data import keccak256
+from folkmoot.protocol.types import Digest
+
+
+class Founding(msgspec.Struct, frozen=True):
+    """What a contract is deployed with: addresses of 20 bytes, ascending; `others` are members, but no attesters."""
+
+    charter: Digest
+    attesters: tuple[bytes, ...]
+    lead: int
+    others: tuple[bytes, ...] = ()
+
+    @property
+    def members(self) -> Digest:
+        """The hash chain over all members, as the contract computes it."""
+        chained = self.charter
+        for address in (*self.attesters, *self.others):
+            chained = keccak256(chained + address)
+        return chained
+
+    def identity(self, chain_id: int, contract: bytes, code_hash: Digest) -> LedgerIdentity:
+        """What a contract shows that was deployed with this."""
+        return LedgerIdentity(
+            chain_id=chain_id,
+            contract=contract,
+            code_hash=code_hash,
+            charter_digest=self.charter,
+            attesters=self.attesters,
+            quorum=quorum(len(self.attesters)),
+            lead=self.lead,
+            members=self.members,
+        )
+
+
+def founding_of(charter: Charter) -> Founding:
+    """What the contract of `charter`, the founding one, is deployed with."""
+    return Founding(
+        charter=charter.digest,
+        attesters=attester_addresses(charter),
+        others=_addresses(charter, attesters=False),
+        lead=charter.schedule.max_ahead,
+    )
 
 
 def check_identity(identity: LedgerIdentity, charter: Charter) -> None:
-    """Raise `WrongLedger` unless chain, code, charter, attesters and quorum are those of `charter`."""
+    """Raise `WrongLedger` unless chain, code, charter, members, attesters and quorum are those of `charter`.
+
+    `charter` is the founding one: amendments change nothing of this.
+    """
     where = f"the contract 0x{identity.contract.hex()}"
+    code_hash = bytes.fromhex(charter.ledger.code_hash)
+    expected = founding_of(charter).identity(charter.ledger.chain_id, identity.contract, code_hash)
     _same(
         "the chain id",
-        charter.ledger.chain_id,
+        expected.chain_id,
         identity.chain_id,
         "set ledger.rpc to an RPC of the charter's chain",
     )
@@ -22,22 +71,28 @@ def check_identity(identity: LedgerIdentity, charter: Charter) -> None:
     )
     _same(
         f"the charter digest in {where}",
-        charter.digest.hex(),
+        expected.charter_digest.hex(),
         identity.charter_digest.hex(),
         "the contract belongs to another federation, or the charter was changed after it was deployed",
     )
-    _same(
-        f"the attesters in {where}", _show(attester_addresses(charter)), _show(identity.attesters), _REDEPLOY
-    )
-    _same(f"the quorum in {where}", charter.attester_quorum, identity.quorum, _REDEPLOY)
+    _same(f"the attesters in {where}", _show(expected.attesters), _show(identity.attesters), _REDEPLOY)
+    _same(f"the quorum in {where}", expected.quorum, identity.quorum, _REDEPLOY)
+    _same(f"max_ahead in {where}", expected.lead, identity.lead, _REDEPLOY)
+    _same(f"the digest of all members in {where}", expected.members.hex(), identity.members.hex(), _ENROL)
 
 
 _REDEPLOY = "deploy the contract again from this charter"
+_ENROL = "if its deployment was interrupted, or enrolled others, deploy the contract again from this charter"
 
 
 def attester_addresses(charter: Charter) -> tuple[bytes, ...]:
     """The audit-key addresses of the charter's attesters (20 bytes each), ascending as the contract wants them."""
-    return tuple(sorted(bytes.fromhex(charter.members[index].audit_key[2:]) for index in charter.attesters))
+    return _addresses(charter, attesters=True)
+
+
+def _addresses(charter: Charter, *, attesters: bool) -> tuple[bytes, ...]:
+    chosen = (member for member in charter.members if member.attester is attesters)
+    return tuple(sorted(bytes.fromhex(member.audit_key[2:]) for member in chosen))
 
 
 def _show(addresses: tuple[bytes, ...]) -> str:

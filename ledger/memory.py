@@ -4,16 +4,22 @@
 `down`, `fail_next`, `lose_replies` and `disagreement`. For tests and simulation.
 """
 
-from collections.abc import Sequence
-
 import msgspec
 
+from folkmoot.ledger.calls import Call
 from folkmoot.ledger.errors import LedgerDisagrees, LedgerUnavailable
 from folkmoot.ledger.fees import GWEI, choose_fees
 from folkmoot.ledger.finality import Finality
-from folkmoot.ledger.memory_chain import Call, MemoryChain, transaction_hash
-from folkmoot.ledger.port import FinalBlock, LedgerHead, LedgerIdentity, PreparedTransaction, Receipt, Record
-from folkmoot.protocol.messages import Statement
+from folkmoot.ledger.memory_chain import MemoryChain, Transaction, transaction_hash
+from folkmoot.ledger.port import (
+    AmendmentRecord,
+    FinalBlock,
+    LedgerHead,
+    LedgerIdentity,
+    PreparedTransaction,
+    Receipt,
+    Record,
+)
 from folkmoot.protocol.types import Digest, Round
 
 __all__ = ["MemoryChain", "MemoryLedger"]
@@ -67,27 +73,28 @@ class MemoryLedger:
         self._reach()
         return self._chain.records()[max(0, first - 1) : last]
 
+    def amendments(self) -> list[AmendmentRecord]:
+        """See `Ledger.amendments`."""
+        self._reach()
+        return self._chain.amendments()
+
     def nonce(self) -> int:
         """See `Ledger.nonce`."""
         self._reach()
         return self._chain.nonce(self._submitter)
 
     def prepare(
-        self,
-        statement: Statement,
-        signatures: Sequence[bytes],
-        nonce: int | None = None,
-        replaces: PreparedTransaction | None = None,
+        self, call: Call, nonce: int | None = None, replaces: PreparedTransaction | None = None
     ) -> PreparedTransaction:
         """See `Ledger.prepare`."""
         self._reach()
-        self._chain.check(statement, signatures)
+        self._chain.check(call)
         fee = choose_fees(self._chain.base_fee, GWEI, self._fee_cap, replaces).max_fee
         if replaces is not None:
             nonce = replaces.nonce
         elif nonce is None:
             nonce = self._chain.next_nonce(self._submitter)
-        raw = msgspec.msgpack.encode(Call(self._submitter, nonce, fee, statement, tuple(signatures)))
+        raw = msgspec.msgpack.encode(Transaction(self._submitter, nonce, fee, call))
         return PreparedTransaction(raw=raw, hash=transaction_hash(raw), nonce=nonce, max_fee=fee, tip=fee)
 
     def send(self, prepared: PreparedTransaction) -> None:

@@ -5,57 +5,58 @@ Faults: `automine`, `finality`, `base_fee`, `outbid_by`, `evict` and `reorg`. Fo
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from folkmoot.ledger.codec import NO_ADDRESS, recover_signers
+from folkmoot.ledger import rules
+from folkmoot.ledger.calls import Call
+from folkmoot.ledger.codec import recover_signers
 from folkmoot.ledger.errors import LedgerRejected, NonceUsed, Underpriced
-from folkmoot.ledger.port import FinalBlock, LedgerHead, LedgerIdentity, Receipt, Record
-from folkmoot.protocol.charter import federation_id
-from folkmoot.protocol.messages import Statement
+from folkmoot.ledger.port import AmendmentRecord, FinalBlock, LedgerHead, LedgerIdentity, Receipt, Record
+from folkmoot.ledger.rules import SignerOf
 from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest
-
-SignerOf = Callable[[Statement, bytes], bytes]
-"""(statement, signature) -> 20-byte address of who signed, or `NO_ADDRESS`."""
 
 _GAS = 62_000
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True):
+class Transaction(msgspec.Struct, frozen=True, array_like=True):
     """What a transaction's bytes say."""
 
     submitter: bytes
     nonce: int
     fee: int
-    statement: Statement
-    signatures: tuple[bytes, ...]
+    call: Call
 
 
 class _Block(msgspec.Struct, frozen=True):
-    """One block of at most one transaction; `record` is None where it reverted or the block is empty."""
+    """One block of at most one transaction, and the contract's state after it; `events` is None where it reverted."""
 
     hash: Digest
-    transaction: Digest | None
-    call: Call | None
-    record: Record | None
+    state: rules.State
+    name: Digest | None = None
+    transaction: Transaction | None = None
+    events: tuple[rules.Event, ...] | None = None
 
 
 class MemoryChain:
-    """Blocks, pending transactions and the contract's state (which is a function of the blocks). Thread-safe."""
+    """Blocks, pending transactions and the contract's state. Thread-safe."""
 
     def __init__(
         self,
         identity: LedgerIdentity,
         signer_of: SignerOf | None = None,
         *,
+        others: Sequence[bytes] = (),
         finality: int = 0,
         automine: bool = True,
     ) -> None:
         """`signer_of`: who made a signature (default: EIP-712, as on a chain; simulation injects a cheap fake).
 
-        `finality`: blocks on top of a block until it is final. `automine`: a block for each transaction, at once.
+        `others`: members that are no attesters (addresses). `finality`: blocks on top of a block until it is final.
+        `automine`: a block for each transaction, at once.
         """
         self.identity = identity
         self.finality = finality
@@ -64,12 +65,13 @@ class MemoryChain:
         """Wei per gas: what offers less is neither taken in nor, if it is pending, put into a block."""
         self.outbid_by = 1.1
         """By what factor both fees of a replacement must be above those of the transaction that it replaces."""
-        self.federation = federation_id(identity.charter_digest, identity.chain_id, identity.contract)
         self.lock = threading.RLock()
         self._signer_of = signer_of or self._recover
         self._forks = 0
-        self._blocks: list[_Block] = [_Block(self._block_hash(0, None), None, None, None)]
-        self._pending: dict[Digest, Call] = {}
+        founded = rules.found(identity, others)
+        self.federation = founded.federation
+        self._blocks: list[_Block] = [_Block(hashlib.sha256(b"founding").digest(), founded)]
+        self._pending: dict[Digest, Transaction] = {}
 
     # --- what happens to a chain ------------------------------------------------------------------------------------
 
@@ -87,7 +89,7 @@ class MemoryChain:
             del self._blocks[-depth:]
             self._forks += 1
             for _ in range(depth):
-                self._append(None, None, None)
+                self._append_empty()
 
     def evict(self) -> None:
         """Forget all pending transactions, as a full pool or a restarted node does."""
@@ -98,7 +100,7 @@ class MemoryChain:
         """Take a transaction's bytes in, as a node does. Raises `NonceUsed`, `Underpriced`."""
         with self.lock:
             name = transaction_hash(raw)
-            call = msgspec.msgpack.decode(raw, type=Call)
+            call = msgspec.msgpack.decode(raw, type=Transaction)
             if name in self._pending or self.receipt(name):
                 return
             if call.nonce < self.nonce(call.submitter):
@@ -119,14 +121,22 @@ class MemoryChain:
     def head(self) -> LedgerHead:
         """See `Ledger.head`."""
         with self.lock:
-            final = max(1, len(self._blocks) - self.finality)
+            final, state = max(1, len(self._blocks) - self.finality) - 1, self.state
             return LedgerHead(
-                height=len(self._records(len(self._blocks))),
-                digest=self._digest(),
+                height=state.height,
+                digest=state.head,
                 block=len(self._blocks) - 1,
-                finalized_height=len(self._records(final)),
-                final=FinalBlock(final - 1, self.block_hash(final - 1)),
+                finalized_height=self._blocks[final].state.height,
+                final=FinalBlock(final, self.block_hash(final)),
+                config=state.config,
+                amendments=state.amendments,
+                governance=state.governance,
             )
+
+    @property
+    def state(self) -> rules.State:
+        """What the contract holds after the last block."""
+        return self._blocks[-1].state
 
     def block_hash(self, number: int) -> Digest:
         """The hash of a block that there is."""
@@ -136,20 +146,55 @@ class MemoryChain:
     def records(self) -> list[Record]:
         """All records, in order."""
         with self.lock:
-            return self._records(len(self._blocks))
+            return [
+                Record(
+                    statement=event.statement,
+                    digest=event.digest,
+                    signed=event.signed,
+                    signatures=event.signatures,
+                    signers=event.signers,
+                    transaction=receipt.transaction,
+                    block=receipt.block,
+                    block_hash=receipt.block_hash,
+                    gas_used=receipt.gas_used,
+                    submitter=submitter,
+                )
+                for receipt, submitter, event in self._events()
+                if isinstance(event, rules.Finalized)
+            ]
+
+    def amendments(self) -> list[AmendmentRecord]:
+        """All amendments, in order."""
+        with self.lock:
+            return [
+                AmendmentRecord(
+                    amendment=event.amendment,
+                    digest=event.digest,
+                    signatures=event.signatures,
+                    signers=event.signers,
+                    transaction=receipt.transaction,
+                    block=receipt.block,
+                    block_hash=receipt.block_hash,
+                    gas_used=receipt.gas_used,
+                    submitter=submitter,
+                )
+                for receipt, submitter, event in self._events()
+                if isinstance(event, rules.Amended)
+            ]
 
     def receipt(self, transaction: Digest) -> Receipt | None:
         """See `Ledger.receipt`."""
         with self.lock:
             for number, block in enumerate(self._blocks):
-                if block.transaction == transaction:
-                    return Receipt(transaction, number, block.hash, _GAS, block.record is not None)
+                if block.name == transaction:
+                    return _receipt(number, block)
             return None
 
     def nonce(self, address: bytes) -> int:
         """How many of an account's transactions are in blocks."""
         with self.lock:
-            return sum(block.call is not None and block.call.submitter == address for block in self._blocks)
+            sent = (block.transaction for block in self._blocks)
+            return sum(one is not None and one.submitter == address for one in sent)
 
     def next_nonce(self, address: bytes) -> int:
         """The first nonce that neither a block nor a pending transaction of the account uses."""
@@ -162,76 +207,49 @@ class MemoryChain:
         """How many transactions wait for a block."""
         return len(self._pending)
 
-    def check(self, statement: Statement, signatures: Sequence[bytes]) -> tuple[bytes, ...]:
-        """The rules of `RoundLedger.finalize`; returns the signers. Raises `LedgerRejected` with the same words."""
+    def check(self, call: Call) -> None:
+        """Raise `LedgerRejected` with the contract's words if it would revert."""
         with self.lock:
-            if statement.round != len(self.records()) + 1:
-                raise LedgerRejected("round")
-            if statement.previous != self._digest():
-                raise LedgerRejected("previous")
-        if statement.federation != self.federation:
-            raise LedgerRejected("federation")
-        if len(signatures) < self.identity.quorum:
-            raise LedgerRejected("quorum")
-        signers = tuple(self._signer_of(statement, signature) for signature in signatures)
-        last = NO_ADDRESS
-        for signer in signers:
-            if signer <= last:
-                raise LedgerRejected("order")
-            if signer not in self.identity.attesters:
-                raise LedgerRejected("attester")
-            last = signer
-        return signers
+            rules.apply(self.state, call, self._signer_of)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _recover(self, statement: Statement, signature: bytes) -> bytes:
+    def _recover(self, body: object, signature: bytes) -> bytes:
         domain = Domain(self.identity.chain_id, self.identity.contract)
-        return recover_signers(domain, statement, [signature])[0]
+        return recover_signers(domain, struct_hash(body), [signature])[0]
 
-    def _records(self, blocks: int) -> list[Record]:
-        return [block.record for block in self._blocks[:blocks] if block.record is not None]
-
-    def _digest(self) -> Digest:
-        records = self._records(len(self._blocks))
-        return records[-1].digest if records else self.federation
+    def _events(self) -> Iterator[tuple[Receipt, bytes, rules.Event]]:
+        """Every event, with its transaction's receipt and submitter."""
+        for number, block in enumerate(self._blocks):
+            if block.transaction is not None:
+                for event in block.events or ():
+                    yield _receipt(number, block), block.transaction.submitter, event
 
     def _mine_one(self) -> None:
         """The first pending transaction whose nonce is its account's next and whose fee suffices, or an empty block."""
-        for name, call in self._pending.items():
-            if call.nonce == self.nonce(call.submitter) and call.fee >= self.base_fee:
+        for name, transaction in self._pending.items():
+            if transaction.nonce == self.nonce(transaction.submitter) and transaction.fee >= self.base_fee:
                 del self._pending[name]
-                try:
-                    signers = self.check(call.statement, call.signatures)
-                except LedgerRejected:
-                    signers = None
-                self._append(name, call, signers)
+                self._append(name, transaction)
                 return
-        self._append(None, None, None)
+        self._append_empty()
 
-    def _append(self, name: Digest | None, call: Call | None, signers: tuple[bytes, ...] | None) -> None:
-        number = len(self._blocks)
-        block_hash = self._block_hash(number, name)
-        record = None
-        if name is not None and call is not None and signers is not None:
-            record = Record(
-                statement=call.statement,
-                digest=struct_hash(call.statement),
-                signatures=call.signatures,
-                signers=signers,
-                transaction=name,
-                block=number,
-                block_hash=block_hash,
-                gas_used=_GAS,
-                submitter=call.submitter,
-            )
-        self._blocks.append(_Block(block_hash, name, call, record))
+    def _append(self, name: Digest, transaction: Transaction) -> None:
+        state, events = self.state, None
+        with suppress(LedgerRejected):  # then it is in a block, and without effect
+            state, events = rules.apply(state, transaction.call, self._signer_of)
+        self._blocks.append(_Block(self._next_hash(name), state, name, transaction, events))
 
-    def _block_hash(self, number: int, transaction: Digest | None) -> Digest:
-        parent = self._blocks[-1].hash if number else b""
-        return hashlib.sha256(
-            b"%d %d\n" % (number, self._forks if number else 0) + parent + (transaction or b"")
-        ).digest()
+    def _append_empty(self) -> None:
+        self._blocks.append(_Block(self._next_hash(b""), self.state))
+
+    def _next_hash(self, name: bytes) -> Digest:
+        place = b"%d %d\n" % (len(self._blocks), self._forks)
+        return hashlib.sha256(place + self._blocks[-1].hash + name).digest()
+
+
+def _receipt(number: int, block: _Block) -> Receipt:
+    return Receipt(block.name or b"", number, block.hash, _GAS, block.events is not None)
 
 
 def transaction_hash(raw: bytes) -> Digest:

@@ -4,19 +4,22 @@
 thread), may be called from several threads, and raise only errors of `folkmoot.ledger.errors` and `LocalProtocolError`.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from folkmoot.ledger.calls import Call
+from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.types import Digest, Round
 
 
 class LedgerIdentity(msgspec.Struct, frozen=True):
-    """Which ledger this is. Addresses are 20 bytes; `attesters` ascend; `code_hash` is Keccak-256 of the code.
+    """Which ledger this is, as it was founded; what amendments changed since is not in it.
 
-    `founded_at` is the number of the block that holds the deployment.
+    Addresses are 20 bytes; `attesters` ascend; `code_hash` is Keccak-256 of the code. `lead` is the charter's
+    `max_ahead`; `members` the hash chain over all members' addresses (`identity.founding_members`). `founded_at` is the
+    number of the block that holds the deployment.
     """
 
     chain_id: int
@@ -25,6 +28,8 @@ class LedgerIdentity(msgspec.Struct, frozen=True):
     charter_digest: Digest
     attesters: tuple[bytes, ...]
     quorum: int
+    lead: int
+    members: Digest
     founded_at: int = 0
 
 
@@ -39,7 +44,9 @@ class LedgerHead(msgspec.Struct, frozen=True):
     """Where the record stands, as of the chain's block number `block`.
 
     `digest` is that of the last statement (the federation id at height 0); rounds up to `finalized_height` are in
-    blocks that the chain calls finalized, the newest of which is `final`.
+    blocks that the chain calls finalized, the newest of which is `final`. `config` is the digest of the charter in
+    force at the next round; there are `amendments`, the last of which (the federation id before the first) has the
+    digest `governance`.
     """
 
     height: Round
@@ -47,16 +54,35 @@ class LedgerHead(msgspec.Struct, frozen=True):
     block: int
     finalized_height: Round
     final: FinalBlock
+    config: Digest
+    amendments: int
+    governance: Digest
 
 
 class Record(msgspec.Struct, frozen=True):
     """One recorded statement and how it got there.
 
     `signatures` and `signers` (addresses recovered from them; 20 zero bytes where there is none) are in the order of
-    the transaction, and empty if the contract was called through another one.
+    the transaction, or, if attesters signed in a transaction each, of those; empty if the contract was called through
+    another one. They are on the statement with the digest `signed`: this one, or of a checkpoint the last one.
     """
 
     statement: Statement
+    digest: Digest
+    signed: Digest
+    signatures: tuple[bytes, ...]
+    signers: tuple[bytes, ...]
+    transaction: Digest
+    block: int
+    block_hash: Digest
+    gas_used: int
+    submitter: bytes
+
+
+class AmendmentRecord(msgspec.Struct, frozen=True):
+    """One recorded amendment and how it got there; `signatures` and `signers` as in `Record`."""
+
+    amendment: Amendment
     digest: Digest
     signatures: tuple[bytes, ...]
     signers: tuple[bytes, ...]
@@ -118,22 +144,22 @@ class Ledger(Protocol):
         """Records of rounds `first` to `last` (both included; None: all there are), in ledger order."""
         ...
 
+    def amendments(self) -> list[AmendmentRecord]:
+        """All amendments, in order, those included that are not in force yet or in blocks not yet final."""
+        ...
+
     def nonce(self) -> int:
         """The first nonce of the gas key that no block has used."""
         ...
 
     def prepare(
-        self,
-        statement: Statement,
-        signatures: Sequence[bytes],
-        nonce: int | None = None,
-        replaces: PreparedTransaction | None = None,
+        self, call: Call, nonce: int | None = None, replaces: PreparedTransaction | None = None
     ) -> PreparedTransaction:
-        """Make, but do not send, the transaction that records `statement`.
+        """Make, but do not send, a transaction.
 
-        `signatures` are 64 bytes each, in ascending order of their signers' addresses. `replaces` is a transaction
-        that is stuck: the new one takes its nonce and outbids it. Raises `LedgerRejected` if the contract would refuse,
-        `FeesTooHigh` if the operator's cap does not allow for what the chain asks, `NoFunds`.
+        `replaces` is a transaction that is stuck: the new one takes its nonce and outbids it. Raises `LedgerRejected`
+        if the contract would refuse, `FeesTooHigh` if the operator's cap does not allow for what the chain asks,
+        `NoFunds`.
         """
         ...
 

@@ -3,6 +3,8 @@
 Raises what `Ask` raises, and `RemoteProtocolError` for an answer that makes no sense.
 """
 
+from typing import NamedTuple
+
 from folkmoot.ledger import codec
 from folkmoot.ledger.answers import BlockAnswer, exactly, parse, to_bytes, to_hex, to_int
 from folkmoot.ledger.build import contract_build, expected_code_hash
@@ -12,6 +14,16 @@ from folkmoot.ledger.port import FinalBlock
 from folkmoot.ledger.rpc import Ask, RpcError
 from folkmoot.protocol.typed_data import keccak256
 from folkmoot.protocol.types import Digest, Round
+
+
+class Position(NamedTuple):
+    """What the contract says in one call; the fields are those of `LedgerHead`."""
+
+    height: Round
+    head: Digest
+    config: Digest
+    amendments: int
+    governance: Digest
 
 
 class ContractView:
@@ -57,14 +69,15 @@ class ContractView:
         call = {"to": to_hex(self._contract), "data": to_hex(contract_build().selector(method))}
         return to_bytes(self._ask("eth_call", call, block))
 
-    def height(self, block: str) -> Round:
-        """Rounds recorded as of `block`; 0 where the contract was not there yet."""
-        answer = self.state("height", block)
-        return codec.decode_uint(answer, 63) if answer else 0
-
-    def head(self, block: str) -> Digest:
-        """The digest of the last statement as of `block`."""
-        return exactly(self.state("head", block), 32)
+    def position(self, block: str) -> Position:
+        """Where the record stands as of `block`; nowhere if the contract was not there yet."""
+        answer = self.state("position", block)
+        if not answer:
+            return Position(0, b"", b"", 0, b"")
+        height, head, config, amendments, governance = codec.words(exactly(answer, 5 * codec.WORD))
+        return Position(
+            codec.decode_uint(height, 63), head, config, codec.decode_uint(amendments, 63), governance
+        )
 
     def chain_id(self) -> int:
         """The chain's EIP-155 id."""

@@ -23,10 +23,12 @@ TYPES = (
     "Lock(bytes32 federation,uint64 round,uint32 attempt,bytes32 survivors,bytes32 sums)",
     "Sum(bytes32 federation,uint64 round,bytes32 survivors,uint32 shard,bytes32 root,uint64 size)",
     "Fingerprint(bytes32 federation,uint64 round,uint32 attempt,bytes32 survivors,bytes32 sums,bytes values)",
+    "Amendment(bytes32 federation,uint64 number,bytes32 previous,bytes32 charter,bytes32 blob,"
+    "uint64 size,uint64 effective,bytes32[] changes)",
 )
 """Every struct that can be signed, as EIP-712 writes it.
 
-A struct of `messages.py` has the same name and fields.
+A struct of `messages.py` or `governance.py` has the same name and fields.
 """
 
 DOMAIN_NAME = "Folkmoot"
@@ -59,22 +61,32 @@ def domain_separator(domain: Domain) -> bytes:
 
 
 def struct_hash(obj: object) -> bytes:
-    """EIP-712 `hashStruct` of an object whose class is in `TYPES`.
+    """EIP-712 `hashStruct` of an object whose class is in `TYPES`; raises as `encode_words`."""
+    words = encode_words(obj)
+    return keccak256(_LAYOUTS[type(obj).__name__].type_hash + b"".join(words))
 
-    Raises LocalProtocolError for a class that is not, and RemoteProtocolError for a field that does not fit
+
+def encode_words(obj: object) -> tuple[bytes, ...]:
+    """EIP-712 `encodeData`: one word of 32 bytes for each field.
+
+    Raises LocalProtocolError for a class that is not in `TYPES`, and RemoteProtocolError for a field that does not fit
     its type (objects come from peers).
     """
     name = type(obj).__name__
     layout = _LAYOUTS.get(name)
     if layout is None:
         raise LocalProtocolError(f"{name} is not signed as typed data: known are {', '.join(_LAYOUTS)}")
-    words = [_word(kind, getattr(obj, field), f"{name}.{field}") for kind, field in layout.fields]
-    return keccak256(layout.type_hash + b"".join(words))
+    return tuple(_word(kind, getattr(obj, field), f"{name}.{field}") for kind, field in layout.fields)
 
 
 def signing_digest(domain: Domain, obj: object) -> bytes:
-    """The 32 bytes that the audit key signs: keccak256(0x19 0x01 || domain separator || struct hash)."""
-    return keccak256(b"\x19\x01" + domain_separator(domain) + struct_hash(obj))
+    """The 32 bytes that the audit key signs for an object of `TYPES`."""
+    return signing_digest_of(domain, struct_hash(obj))
+
+
+def signing_digest_of(domain: Domain, struct: bytes) -> bytes:
+    """The same from a struct hash: keccak256(0x19 0x01 || domain separator || struct hash)."""
+    return keccak256(b"\x19\x01" + domain_separator(domain) + struct)
 
 
 class _Layout(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from folkmoot.protocol import merkle, ring, sealing, typed_data
 from folkmoot.protocol.aggregate import Payload, aggregate
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
+from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.messages import (
     Commitment,
     Fingerprint,
@@ -60,6 +61,7 @@ def typed_data_vectors() -> dict[str, object]:
         Lock(federation, 1, 2, one, two),
         Sum(federation, 1, one, 3, two, 2**33),
         Fingerprint(federation, 1, 2, one, two, bytes(range(32))),
+        Amendment(federation, 1, federation, one, two, 2**20, 60, (b"\x0a" * 20 + bytes(11) + b"\x03",)),
     ]
     key = coincurve.PrivateKey(b"\x01" * 32)
     return {

@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
-from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.identity import founding_of
 from folkmoot.node.archive import BlobWriter, Models
 from folkmoot.node.charter_files import write_charter
 from folkmoot.node.config import (
@@ -195,7 +195,7 @@ def _found(home: TestnetHome, what: Measure, children: list[Child]) -> dict[str,
     signatures = {name: sign_charter(charter, _identity(node)) for name, node in homes.items()}
     passphrase = home.passphrase(names[0]).read_text(encoding="utf-8").strip()
     (gas_key,) = unlock([homes[names[0]].keys / GAS], passphrase)
-    contract = deploy([rpc], gas_key, charter.digest, attester_addresses(charter)).contract
+    contract = deploy([rpc], gas_key, founding_of(charter)).contract
     for index, (name, node) in enumerate(homes.items()):
         write_charter(node, charter, signatures)
         node.config.write_text(_config(name, names, rpc, contract, index), encoding="utf-8")

@@ -9,7 +9,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
-from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.identity import founding_of
 from folkmoot.node.archive import Models
 from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
@@ -125,7 +125,7 @@ def make_charter(
         name=example.name,
         model=msgspec.convert({**table, "tensors": msgspec.to_builtins(tensors)}, Model),
         data=example.data,
-        schedule=Schedule(rounds=plan.rounds),
+        schedule=Schedule(rounds=plan.rounds, max_ahead=plan.max_ahead),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
         training=msgspec.structs.replace(example.training, seed=plan.seed),
         averaging=_averaging(plan, example),
@@ -187,4 +187,4 @@ def _deploy(home: TestnetHome, plan: Plan, charter: Charter, rpc: str) -> bytes:
     name = plan.names[0]
     passphrase = home.passphrase(name).read_text(encoding="utf-8").strip()
     (gas_key,) = unlock([home.node(name).keys / GAS], passphrase)
-    return deploy([rpc], gas_key, charter.digest, attester_addresses(charter)).contract
+    return deploy([rpc], gas_key, founding_of(charter)).contract

@@ -15,7 +15,7 @@ from audited_federation import AuditedFederation
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.evm import EvmLedger, deploy
-from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.identity import founding_of
 from folkmoot.node.archive import Archive
 from folkmoot.protocol.messages import Evidence, Vote, encode
 
@@ -47,7 +47,7 @@ def recorded(url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Audite
     """Two rounds on the chain, and the home of one member."""
     federation = AuditedFederation(chain_id=CHAIN_ID)
     terms = federation.charter
-    contract = deploy([url], GAS_KEY, terms.digest, attester_addresses(terms)).contract
+    contract = deploy([url], GAS_KEY, founding_of(terms)).contract
     federation.settle(contract, CHAIN_ID)
     federation.add_round()
     federation.add_round(survivors=(0, 2, 3))

@@ -26,7 +26,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import EvmLedger, deploy
-from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.identity import founding_of
 from folkmoot.node import cli, daemon
 from folkmoot.node.charter_files import load_charter, signature_path, write_charter
 from folkmoot.node.config import Home
@@ -282,7 +282,8 @@ def test_a_contract_of_another_charter(case: Case) -> None:
     charter = load_charter(case.home)
     passphrase = case.daemons.home.passphrase("alice").read_text().strip()
     (gas_key,) = unlock([case.home.keys / GAS], passphrase)
-    other = deploy([case.daemons.testnet.rpc], gas_key, bytes(32), attester_addresses(charter)).contract
+    other_founding = msgspec.structs.replace(founding_of(charter), charter=bytes(32))
+    other = deploy([case.daemons.testnet.rpc], gas_key, other_founding).contract
     case.set("contract", f'"0x{other.hex()}"')
     case.refused(USAGE, "charter digest", charter.digest.hex(), "another federation")
 

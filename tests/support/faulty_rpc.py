@@ -13,6 +13,9 @@ import msgspec
 
 from folkmoot.ledger import evm
 from folkmoot.ledger.audit_key import AuditKey
+from folkmoot.ledger.calldata import encode_call, encode_deployment
+from folkmoot.ledger.calls import Finalize
+from folkmoot.ledger.identity import Founding
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest, struct_hash
@@ -23,6 +26,7 @@ GAS_KEY = bytes(31) + b"\x07"
 CHAIN_ID, START = 99, 1_700_000_000
 CHARTER = keccak256(b"charter")
 KEYS = sorted((AuditKey(keccak256(b"key %d" % index)) for index in range(4)), key=lambda key: key.address)
+FOUNDING = Founding(CHARTER, tuple(key.address for key in KEYS), lead=5)
 
 Edit = Callable[[dict[str, Any], Any], Any]
 """(request, honest reply) -> reply."""
@@ -79,15 +83,14 @@ class Chain:
 
     def __init__(
         self,
-        charter: bytes = CHARTER,
-        attesters: Sequence[bytes] = tuple(key.address for key in KEYS),
+        founding: Founding = FOUNDING,
         funded: Sequence[bytes] = (),
     ) -> None:
         payer = evm._web3().eth.account.from_key(GAS_KEY)
         self.devchain = DevChain(CHAIN_ID, [bytes.fromhex(payer.address[2:]), *funded], START)
         self._payer = payer
         self._nonce = 0
-        self._send(None, evm._deploy_call(charter, attesters))
+        self._send(None, encode_deployment(founding))
         receipt = self.devchain.receipt(self.devchain.block("latest")["transactions"][0])  # type: ignore[index]
         assert receipt is not None
         self.contract = bytes.fromhex(receipt["contractAddress"][2:])
@@ -97,10 +100,11 @@ class Chain:
     def record(self, salt: bytes = b"") -> Statement:
         self.round += 1
         federation = federation_id(CHARTER, CHAIN_ID, self.contract)
-        fields = [keccak256(b"%d %d" % (self.round, field) + salt) for field in range(5)]
-        body = Statement(federation, self.round, self.head, *fields)
+        fields = [keccak256(b"%d %d" % (self.round, field) + salt) for field in range(4)]
+        body = Statement(federation, self.round, self.head, CHARTER, *fields)
         signed = signing_digest(Domain(CHAIN_ID, self.contract), body)
-        self._send(self.contract, evm._finalize_call(body, [key.sign(signed) for key in KEYS[:3]]))
+        call = Finalize(body, tuple(key.sign(signed) for key in KEYS[:3]))
+        self._send(self.contract, encode_call(call))
         self.head = struct_hash(body)
         return body
 
@@ -112,7 +116,7 @@ class Chain:
         fields: dict[str, Any] = {
             "chainId": CHAIN_ID,
             "nonce": self._nonce,
-            "gas": 2_000_000,
+            "gas": 6_000_000,
             "data": data,
             "value": value,
         }

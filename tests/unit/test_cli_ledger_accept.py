@@ -8,7 +8,7 @@ from audited_federation import AuditedFederation
 from click.testing import CliRunner
 from faulty_rpc import CHAIN_ID, Chain, Front, serving
 
-from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.node.cli.ledger_accept import NothingToAccept, accept
 from folkmoot.node.config import Home, LedgerConfig, NodeConfig, render_config
@@ -39,7 +39,7 @@ def home(front: Front, tmp_path: Path) -> Home:
 
 def new_chain(federation: AuditedFederation, blocks: int, salt: bytes) -> Chain:
     """Forks of one chain: other salts, other blocks behind the deployment."""
-    chain = Chain(federation.charter.digest, attester_addresses(federation.charter))
+    chain = Chain(founding_of(federation.charter))
     for _ in range(blocks):
         chain.fund(20 * salt)
     return chain

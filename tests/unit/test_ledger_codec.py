@@ -9,11 +9,12 @@ from web3 import Web3
 
 from folkmoot.ledger import codec
 from folkmoot.ledger.build import contract_build, expected_code_hash
+from folkmoot.ledger.calldata import decode_call, encode_call
+from folkmoot.ledger.calls import Finalize
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import keccak256
 
-SELECTOR = contract_build().selector("finalize")
 CONTRACT: Any = Web3().eth.contract(abi=contract_build().abi)
 
 words = st.binary(min_size=32, max_size=32)
@@ -29,10 +30,9 @@ def encode(statement: Statement, signatures: list[bytes]) -> bytes:
 
 @given(statements, signature_lists)
 def test_input_written_by_web3_is_read_back(statement: Statement, signatures: list[bytes]) -> None:
-    assert codec.decode_finalize_input(SELECTOR, encode(statement, signatures)) == (
-        statement,
-        tuple(signatures),
-    )
+    call = Finalize(statement, tuple(signatures))
+    assert encode_call(call) == encode(statement, signatures)
+    assert decode_call(encode(statement, signatures)) == call
 
 
 @given(statements, signature_lists, st.data())
@@ -44,11 +44,11 @@ def test_damaged_input_raises_only_remote_errors(
         call[data.draw(st.integers(0, len(call) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(call[: data.draw(st.integers(0, len(call)))])
     try:
-        decoded, found = codec.decode_finalize_input(SELECTOR, cut)
+        decoded = decode_call(cut)
     except RemoteProtocolError:
         return
-    assert isinstance(decoded, Statement)
-    assert all(len(signature) == 64 for signature in found)
+    assert isinstance(decoded, Finalize)
+    assert all(len(signature) == 64 for signature in decoded.signatures)
 
 
 @given(statements, words, st.binary(min_size=20, max_size=20))
@@ -72,9 +72,14 @@ def test_events_are_read(statement: Statement, digest: bytes, submitter: bytes) 
 
 
 def test_the_topic_is_the_abis() -> None:
-    (event,) = [item for item in contract_build().abi if item["type"] == "event"]
-    types = ",".join(field["type"] for field in event["inputs"])
-    assert keccak256(f"{event['name']}({types})".encode()) == codec.FINALIZED_TOPIC
+    events = {item["name"]: item["inputs"] for item in contract_build().abi if item["type"] == "event"}
+    for name, topic in (
+        ("Finalized", codec.FINALIZED_TOPIC),
+        ("Attested", codec.ATTESTED_TOPIC),
+        ("Amended", codec.AMENDED_TOPIC),
+    ):
+        types = ",".join(field["type"] for field in events[name])
+        assert keccak256(f"{name}({types})".encode()) == topic
 
 
 def test_address_lists() -> None:

@@ -152,13 +152,18 @@ def test_different_histories_are_refused(fronts: list[Front], lie: str) -> None:
         for salt, front in zip((b"x", b"y"), fronts, strict=True):
             front.chain.record(salt)
     else:
-        fronts[1].edit = result("eth_call", "0x" + (bytes(31) + b"\x01").hex())
+        fronts[1].edit = result("eth_call", "0x" + _position(height=lie == "height").hex())
         fronts[0].chain.record()
         fronts[1].chain.record()
     with pytest.raises(
         LedgerDisagrees, match=r"disagree on the ledger: .* shows block 3 .*; .* shows block 3"
     ):
         reader(*fronts).compare()
+
+
+def _position(height: bool) -> bytes:
+    """One round more than there are, or another head."""
+    return (3 if height else 2).to_bytes(32, "big") + b"\x01" * 32 + bytes(31) + b"\x01" + bytes(64)
 
 
 # --- what was final ------------------------------------------------------------------------------------------

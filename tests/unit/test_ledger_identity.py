@@ -5,8 +5,7 @@ import pytest
 
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.errors import WrongLedger
-from folkmoot.ledger.identity import attester_addresses, check_identity
-from folkmoot.ledger.port import LedgerIdentity
+from folkmoot.ledger.identity import check_identity, founding_of
 from folkmoot.protocol.charter import Charter, LedgerTerms, Member, Model, Schedule, Tensor
 
 
@@ -30,14 +29,7 @@ CHARTER = Charter(
     ledger=LedgerTerms(chain_id=5, code_hash=expected_code_hash().hex()),
     members=(member(0), member(1), member(2), member(3), member(4, attester=False)),
 )
-IDENTITY = LedgerIdentity(
-    chain_id=5,
-    contract=b"\x11" * 20,
-    code_hash=expected_code_hash(),
-    charter_digest=CHARTER.digest,
-    attesters=attester_addresses(CHARTER),
-    quorum=3,
-)
+IDENTITY = founding_of(CHARTER).identity(5, b"\x11" * 20, expected_code_hash())
 
 
 def test_the_charters_ledger_is_accepted() -> None:
@@ -58,6 +50,8 @@ def test_the_charters_ledger_is_accepted() -> None:
         ("charter_digest", bytes(32), "charter digest .* another federation"),
         ("attesters", IDENTITY.attesters[:3], "attesters .* deploy the contract again"),
         ("quorum", 2, "quorum .* should be 3 but is 2"),
+        ("lead", 10, "max_ahead .* should be 50 but is 10"),
+        ("members", bytes(32), "digest of all members .* enrolled others"),
     ],
 )
 def test_each_difference_is_named(field: str, value: object, words: str) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from folkmoot.ledger.audit_key import AuditKey
+from folkmoot.ledger.calls import Finalize
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import Ledger, LedgerIdentity, PreparedTransaction
@@ -17,23 +18,26 @@ IDENTITY = LedgerIdentity(
     charter_digest=keccak256(b"charter"),
     attesters=tuple(key.address for key in KEYS),
     quorum=3,
+    lead=5,
+    members=bytes(32),
 )
 ALICE, BOB = b"\xaa" * 20, b"\xbb" * 20
 
 
 def statement(chain: MemoryChain, salt: bytes = b"") -> Statement:
     head = chain.head()
-    fields = [keccak256(b"%d" % field + salt) for field in range(5)]
-    return Statement(chain.federation, head.height + 1, head.digest, *fields)
+    fields = [keccak256(b"%d" % field + salt) for field in range(4)]
+    return Statement(chain.federation, head.height + 1, head.digest, head.config, *fields)
 
 
-def sign(body: Statement, keys: list[AuditKey] = KEYS[:3]) -> list[bytes]:
-    return [key.sign(signing_digest(Domain(IDENTITY.chain_id, IDENTITY.contract), body)) for key in keys]
+def sign(body: Statement, keys: list[AuditKey] = KEYS[:3]) -> Finalize:
+    domain = Domain(IDENTITY.chain_id, IDENTITY.contract)
+    return Finalize(body, tuple(key.sign(signing_digest(domain, body)) for key in keys))
 
 
 def prepare(ledger: MemoryLedger, chain: MemoryChain, salt: bytes = b"") -> PreparedTransaction:
     body = statement(chain, salt)
-    return ledger.prepare(body, sign(body))
+    return ledger.prepare(sign(body))
 
 
 def record(ledger: MemoryLedger, chain: MemoryChain, rounds: int = 1) -> None:
@@ -77,7 +81,7 @@ def test_two_submitters_race_and_one_reverts() -> None:
     assert not receipt.succeeded
     assert [entry.submitter for entry in alice.records(1)] == [ALICE]
     with pytest.raises(LedgerRejected) as caught:
-        bob.prepare(stale := alice.records(1)[0].statement, sign(stale))
+        bob.prepare(sign(alice.records(1)[0].statement))
     assert caught.value.stale
 
 
@@ -90,19 +94,19 @@ def test_sending_again_is_no_error_but_a_used_nonce_is() -> None:
     assert ledger.head().height == 1
     body = statement(chain)
     with pytest.raises(NonceUsed):
-        ledger.send(ledger.prepare(body, sign(body), nonce=first.nonce))
+        ledger.send(ledger.prepare(sign(body), nonce=first.nonce))
 
 
 def test_a_replacement_must_outbid() -> None:
     chain = MemoryChain(IDENTITY, automine=False)
     ledger = MemoryLedger(chain, ALICE)
     body = statement(chain)
-    stuck = ledger.prepare(body, sign(body))
+    stuck = ledger.prepare(sign(body))
     ledger.send(stuck)
-    same_price = ledger.prepare(body, sign(body, KEYS[1:]), nonce=stuck.nonce)
+    same_price = ledger.prepare(sign(body, KEYS[1:]), nonce=stuck.nonce)
     with pytest.raises(LedgerRejected, match="underpriced"):
         ledger.send(same_price)
-    better = ledger.prepare(body, sign(body), replaces=stuck)
+    better = ledger.prepare(sign(body), replaces=stuck)
     assert better.nonce == stuck.nonce
     ledger.send(better)
     chain.mine()
@@ -114,10 +118,10 @@ def test_a_nonce_gap_waits() -> None:
     chain = MemoryChain(IDENTITY)
     ledger = MemoryLedger(chain, ALICE)
     body = statement(chain)
-    late = ledger.prepare(body, sign(body), nonce=1)
+    late = ledger.prepare(sign(body), nonce=1)
     ledger.send(late)
     assert ledger.receipt(late.hash) is None
-    ledger.send(ledger.prepare(body, sign(body), nonce=0))
+    ledger.send(ledger.prepare(sign(body), nonce=0))
     chain.mine()
     receipt = ledger.receipt(late.hash)
     assert receipt is not None
@@ -185,7 +189,8 @@ def test_a_simulation_may_inject_cheap_signatures() -> None:
     chain = MemoryChain(IDENTITY, lambda body, signature: signature[:20])
     ledger = MemoryLedger(chain, ALICE)
     body = statement(chain)
-    ledger.send(ledger.prepare(body, [key.address + bytes(44) for key in KEYS[:3]]))
+    ledger.send(ledger.prepare(Finalize(body, tuple(key.address + bytes(44) for key in KEYS[:3]))))
     assert ledger.records(1)[0].signers == tuple(key.address for key in KEYS[:3])
     with pytest.raises(LedgerRejected, match="attester"):
-        ledger.prepare(second := statement(chain), [b"\x01" * 64, *sign(second)[:2]])
+        second = sign(statement(chain))
+        ledger.prepare(Finalize(second.statement, (b"\x01" * 64, *second.signatures[:2])))

@@ -234,7 +234,7 @@ async def test_a_reverted_transaction_is_not_sent_for_ever(bench: Bench, autojum
     def overtake() -> None:
         ledger.before_send = lambda: None
         rival = bench.ledger(BOB)
-        rival.send(rival.prepare(made.statement, made.signatures))
+        rival.send(rival.prepare(made.finalize))
 
     made = bench.federation.rounds[0]
     ledger.before_send = overtake

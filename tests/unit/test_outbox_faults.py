@@ -54,7 +54,7 @@ def transactions(ledger: Watched) -> list[PreparedTransaction]:
 def record_by(bench: Bench, submitter: bytes, round_: int) -> None:
     made = bench.federation.rounds[round_ - 1]
     rival = bench.ledger(submitter)
-    rival.send(rival.prepare(made.statement, made.signatures))
+    rival.send(rival.prepare(made.finalize))
 
 
 # --- fees -----------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ async def test_another_statement_on_the_ledger_is_said(bench: Bench, autojump_cl
     with capture_logs() as lines:
         async with bench.running(bench.ledger()) as outbox:
             outbox.add(bench.record(1, turn=9))
-            ledger.send(ledger.prepare(made.statement, made.signatures))
+            ledger.send(ledger.prepare(made.finalize))
             await bench.until(lambda: outbox.head is not None and outbox.head.height == 1)
     assert [line["round"] for line in lines if line["event"] == "the ledger has another statement"] == [1]
 

@@ -18,7 +18,7 @@ from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.errors import LedgerReorganised, WrongLedger
 from folkmoot.ledger.evm import EvmLedger
 from folkmoot.ledger.fees import GWEI
-from folkmoot.ledger.identity import attester_addresses
+from folkmoot.ledger.identity import founding_of
 
 GAS_KEY = bytes(31) + b"\x0b"
 PAYER = AuditKey(GAS_KEY).address
@@ -61,7 +61,7 @@ class RpcBench(Bench):
 
 
 def new_chain(federation: AuditedFederation, funded: bool = True) -> Chain:
-    return Chain(federation.charter.digest, attester_addresses(federation.charter), [PAYER] if funded else [])
+    return Chain(founding_of(federation.charter), [PAYER] if funded else [])
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def record(number: int) -> Record:
     return Record(
         statement=statement,
         digest=b"\xdd" * 32,
+        signed=b"\xdd" * 32,
         signatures=(),
         signers=(),
         transaction=b"\xee" * 32,

@@ -8,7 +8,7 @@ from eth_account.messages import encode_typed_data
 from eth_utils import keccak
 from msgspec.structs import asdict
 
-from folkmoot.protocol import messages, typed_data
+from folkmoot.protocol import governance, messages, typed_data
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.typed_data import TYPES, Domain, signing_digest, struct_hash
 
@@ -21,6 +21,11 @@ def parsed(type_string: str) -> tuple[str, list[dict[str, str]]]:
     return name, [{"type": kind, "name": field} for kind, field in fields]
 
 
+def struct_named(name: str) -> type[msgspec.Struct]:
+    found: type[msgspec.Struct] = getattr(messages, name, None) or getattr(governance, name)
+    return found
+
+
 def example(name: str, fields: list[dict[str, str]]) -> msgspec.Struct:
     values: dict[str, Any] = {}
     for place, field in enumerate(fields, start=1):
@@ -29,8 +34,7 @@ def example(name: str, fields: list[dict[str, str]]) -> msgspec.Struct:
         values[field["name"]] = (
             place * 1001 if field["type"].startswith("uint") else others.get(field["type"], word)
         )
-    struct: type[msgspec.Struct] = getattr(messages, name)
-    return struct(**values)
+    return struct_named(name)(**values)
 
 
 @pytest.mark.parametrize("type_string", TYPES, ids=lambda text: text.partition("(")[0])
@@ -68,8 +72,7 @@ def test_digest_is_that_of_eth_account(type_string: str) -> None:
 @pytest.mark.parametrize("type_string", TYPES, ids=lambda text: text.partition("(")[0])
 def test_type_string_names_the_fields_of_the_message_in_order(type_string: str) -> None:
     name, fields = parsed(type_string)
-    struct: type[msgspec.Struct] = getattr(messages, name)
-    assert struct.__struct_fields__ == tuple(field["name"] for field in fields)
+    assert struct_named(name).__struct_fields__ == tuple(field["name"] for field in fields)
 
 
 def test_keccak_is_not_sha3() -> None:

@@ -7,9 +7,11 @@ when it is one's turn, and again whenever it is gone from the chain.
 from collections.abc import Callable
 from typing import Protocol
 
+from folkmoot.ledger.calls import Finalize
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable
+from folkmoot.ledger.identity import Founding
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
-from folkmoot.ledger.port import LedgerHead, LedgerIdentity
+from folkmoot.ledger.port import LedgerHead
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.effects import Record
 from folkmoot.protocol.events import Event, HeadAdvanced
@@ -52,16 +54,20 @@ class SimulatedLedger:
     def __init__(self, around: Surroundings, keys: Keys) -> None:
         self._around, self._keys = around, keys
         federation, charter = around.federation, around.federation.charter
-        identity = LedgerIdentity(
-            chain_id=DOMAIN.chain_id,
-            contract=DOMAIN.contract,
-            code_hash=bytes.fromhex(charter.ledger.code_hash),
-            charter_digest=charter.digest,
+        others = set(range(len(charter.members))) - set(charter.attesters)
+        founding = Founding(
+            charter=charter.digest,
             attesters=tuple(sorted(map(keys.address, charter.attesters))),
-            quorum=charter.attester_quorum,
+            lead=charter.schedule.max_ahead,
+            others=tuple(sorted(map(keys.address, others))),
         )
+        code_hash = bytes.fromhex(charter.ledger.code_hash)
         self.chain = MemoryChain(
-            identity, keys.signer_of(federation), finality=around.faults.finality, automine=False
+            founding.identity(DOMAIN.chain_id, DOMAIN.contract, code_hash),
+            keys.signer_of(federation),
+            others=founding.others,
+            finality=around.faults.finality,
+            automine=False,
         )
         self._mining = False
 
@@ -138,7 +144,7 @@ class SimulatedLedger:
         try:
             if ledger.head().height + 1 != record.statement.round or self.chain.pending:
                 return  # somebody was quicker; a block will come, and a look with it
-            ledger.send(ledger.prepare(record.statement, self._signatures(record)))
+            ledger.send(ledger.prepare(Finalize(record.statement, self._signatures(record))))
             self._keep_mining()
         except LedgerRejected:
             return

@@ -215,7 +215,7 @@ class Simulation:
         node.doomed = node.frozen = False
         node.outbox.clear()
         if node.member in self._lies:
-            node.machine.skip_recall()
+            node.machine.forget_what_was_signed()
         node.machine.restore(node.read(), node.clock(self.now))
         self._handle(node, HeadAdvanced(node.finalised))
         self._handle(node, Started())

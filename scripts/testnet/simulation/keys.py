@@ -7,7 +7,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.codec import NO_ADDRESS
-from folkmoot.ledger.memory_chain import SignerOf
+from folkmoot.ledger.rules import SignerOf
 from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.hashing import digest
@@ -66,8 +66,9 @@ class FakeKeys:
         """Tried one by one."""
         members = range(len(federation.charter.members))
 
-        def signer_of(statement: Statement, signature: bytes) -> bytes:
-            signers = (member for member in members if FakeSigner(member).sign(statement) == signature)
+        def signer_of(body: object, signature: bytes) -> bytes:
+            assert isinstance(body, Statement)  # nothing else is recorded here
+            signers = (member for member in members if FakeSigner(member).sign(body) == signature)
             return next(map(self.address, signers), NO_ADDRESS)
 
         return signer_of
