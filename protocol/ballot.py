@@ -20,6 +20,7 @@ class Ballot:
         self._sets: dict[Digest, SurvivorSet] = {}
         self._votes: defaultdict[tuple[Attempt, Digest], dict[MemberId, Signed]] = defaultdict(dict)
         self._locks: defaultdict[tuple[Attempt, Digest, Digest], dict[MemberId, Signed]] = defaultdict(dict)
+        self._certified: set[tuple[Attempt, Digest]] = set()
         self.my_votes: dict[Attempt, Digest] = {}
         self.my_locks: dict[Attempt, tuple[Digest, Digest]] = {}
 
@@ -61,8 +62,11 @@ class Ballot:
         return sorted(filter(self._is_full, self._votes), reverse=True)
 
     def _is_full(self, key: tuple[Attempt, Digest]) -> bool:
-        survivors, votes = self._sets.get(key[1]), self._votes.get(key, {})
-        return survivors is not None and self._groups.are_quorum(votes, survivors.members)
+        if key not in self._certified and len(votes := self._votes.get(key, {})) >= self._groups.quorum:
+            survivors = self._sets.get(key[1])
+            if survivors is not None and self._groups.are_quorum(votes, survivors.members):
+                self._certified.add(key)  # votes only become more
+        return key in self._certified
 
     def certificate(self, attempt: Attempt, digest: Digest) -> Certificate | None:
         """The certificate itself."""
@@ -119,7 +123,7 @@ class Ballot:
 
     def may_lock(self, attempt: Attempt, digest: Digest) -> bool:
         """Whether I may lock `digest` in `attempt`: certified there, and nothing of mine stands at or above it."""
-        if self.certificate(attempt, digest) is None or attempt in self.my_locks:
+        if attempt in self.my_locks or not self._is_full((attempt, digest)):
             return False
         return attempt >= max((*self.my_votes, *self.my_locks), default=0)
 

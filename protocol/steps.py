@@ -213,11 +213,11 @@ class Steps:
         """Rule 6: with the certificate and the checked sums in hand, journalled first."""
         context, state = self._context, self._state
         for attempt, digest in state.ballot.certificates():
-            certificate = state.ballot.certificate(attempt, digest)
-            if certificate is None or not state.ballot.may_lock(attempt, digest):
+            if not state.ballot.may_lock(attempt, digest):
                 continue
             sums = self._mode.sums_to_lock(attempt, digest)
-            if sums is None:
+            certificate = state.ballot.certificate(attempt, digest)
+            if sums is None or certificate is None:
                 continue
             lock = context.sign(Lock(context.federation.id, state.round, attempt, digest, sums))
             model = state.results[digest][1] if digest in state.results else None

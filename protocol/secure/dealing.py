@@ -33,8 +33,7 @@ def verify_masked_commitment(commitment: Commitment, circles: Circles) -> None:
     # [REJECT] One root for each shard, under the root over all, of the one size that they have, and no content key
     if len(commitment.shards) != layout.shards or commitment.root != shards_root(commitment.shards):
         raise Reject("commitment to masked shards that its root does not cover")
-    size = sum(map(layout.shard_bytes, range(layout.shards)))
-    if commitment.size != size or commitment.key != NO_KEY:
+    if commitment.size != layout.size * layout.value_bytes or commitment.key != NO_KEY:
         raise Reject(f"commitment to a masked vector of {commitment.size} bytes, or with a content key")
     # [REJECT] As many Feldman commitments as shares open the self-mask, each a point of the group
     if not verify_commitments(commitment.shares, circles.group(commitment.member).threshold):

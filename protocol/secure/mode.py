@@ -284,6 +284,8 @@ class SecureMode:
 
     def _take_early(self) -> None:
         """Frames that waited for a roster, a commitment or a set: once there is a new one."""
+        if not self._early:
+            return
         known = set(self._ballot.known_sets())
         for exchange in self._state.exchanges.values():
             known.update(exchange.commitment_digest(member) for member in exchange.commitments)

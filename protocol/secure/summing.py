@@ -104,10 +104,9 @@ class Summing:
 
     def _sum(self, gathering: Gathering) -> None:
         """Sum the shards that are mine to sum, and those of which others say different things."""
-        mine = [shard for shard in range(self._layout.shards) if self._is_mine(gathering, shard)]
+        lacking = [shard for shard in range(self._layout.shards) if shard not in gathering.held]
+        mine = [shard for shard in lacking if self._is_mine(gathering, shard)]
         for shard in dict.fromkeys((*mine, *gathering.disputed)):
-            if shard in mine and shard in gathering.held:
-                continue
             self._recount(gathering, shard)
 
     def _recount(self, gathering: Gathering, shard: int) -> None:
@@ -141,6 +140,8 @@ class Summing:
 
     def _gather(self, gathering: Gathering) -> None:
         """Pull every sum that is claimed and not held."""
+        if gathering.sums is not None:
+            return
         for shard, claims in enumerate(gathering.claims):
             for root, signed in claims.items():
                 if shard not in gathering.held and (shard, root) not in gathering.fetching:
