@@ -43,6 +43,7 @@ from folkmoot.testnet.simulation.afterwards import Afterwards
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.invariants import Broken, Invariants
+from folkmoot.testnet.simulation.keeping_up import KeepingUp
 from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys, RememberingVerifier
 from folkmoot.testnet.simulation.liars import Liars
 from folkmoot.testnet.simulation.links import Links
@@ -119,6 +120,7 @@ class Simulation:
         self.transcript = Transcript(self.federation, self.faults.liars)
         self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
         self._liars = Liars(self)
+        self._keeping_up = KeepingUp(self.faults)
         self._invariants = Invariants(self.federation, self.verifier, self.faults.liars)
 
     @classmethod
@@ -209,6 +211,7 @@ class Simulation:
             self.federation, node.member, self.signer(node.member), self.verifier, model0
         )
         node.life += 1
+        self._keeping_up.disturb(node, self.now)
         node.doomed = node.frozen = False
         node.outbox.clear()
         if node.member in self._lies:
@@ -251,6 +254,7 @@ class Simulation:
 
     def _thaw(self, node: Node) -> None:
         self._note(node, "goes on")
+        self._keeping_up.disturb(node, self.now)
         node.frozen = False
         waiting, node.waiting = node.waiting, []
         for event in waiting:
@@ -275,7 +279,8 @@ class Simulation:
             node.waiting.append(event)
             return
         if isinstance(event, FrameReceived) and node.member in self._lies:
-            self._liars.hear(node, event.frame)
+            for effect in self._liars.hear(node, event.frame):
+                self._carry_out(node, effect)
             if self._liars.is_deaf_to(node, event.frame):
                 return
         if self._trace is not None:
@@ -309,6 +314,7 @@ class Simulation:
     def cut(self, side: Collection[MemberId]) -> None:
         """Let the members in `side` hear only each other."""
         for node, other, stands in self.links.cut(side):
+            self._keeping_up.disturb(node, self.now)
             if not stands:
                 self.tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
             elif other.machine is not None:
@@ -339,6 +345,8 @@ class Simulation:
                 self.while_alive(node, delay, lambda: self._handle(node, TimerFired(timer)))
             case Promote(round=round_, model=model):
                 node.models[round_] = model.root
+                if node in self.honest:
+                    self._keeping_up.check(self.honest, round_, self.now)
                 self.note_progress()
             case ArchiveRound(record=record):
                 node.records[record.certificate.survivors.round] = record

@@ -20,6 +20,9 @@ from folkmoot.testnet.simulation.keys import FakeKeys, Keys
 PARAMETERS = 130
 """Length of the simulated model: with the weight block four blocks, so that seven members have empty shards too."""
 
+LARGEST_EXPONENT = 2
+"""Of the scales that honest members announce."""
+
 ROUNDS_REREAD = 3
 """Recorded rounds whose journal is read again after a restart, as `node/engine.py` does."""
 
@@ -139,7 +142,7 @@ def simulated_update(node: Node, base: Digest) -> Float32s:
 
 def honest_exponent(node: Node) -> int:
     """The scale of this node's updates."""
-    return node.member % 3
+    return node.member % (LARGEST_EXPONENT + 1)
 
 
 def epoch_secret(node: Node) -> bytes:
