@@ -115,8 +115,9 @@ class Attempts:
         state = self._state
         for _ in self._context.members:
             waiting = state.quorum_ready_at is not None and state.proposal is None and self._enough_up
-            if waiting and state.proposer in self._context.down:
-                self._enter(state.attempt + 1)
+            if not waiting or state.proposer not in self._context.down:
+                return
+            self._enter(state.attempt + 1)
 
     def _skip_late_proposer(self) -> None:
         """A proposer that is not ready when the grace is over names no roster in this attempt."""

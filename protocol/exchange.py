@@ -103,11 +103,11 @@ class Exchange:
         At least `needed` members, else None. `patient` is set until the grace for late payloads is over; members in
         `down` are not waited for.
         """
+        if patient and any(member not in self.held and member not in down for member in self.members):
+            return None
         candidates = self.candidates(down)
-        awaited = any(member not in self.held and member not in down for member in self.members)
         while len(candidates) >= needed:
-            enough = self._count_holders(candidates) >= quorum
-            if enough and not (awaited and patient):
+            if self._count_holders(candidates) >= quorum:
                 return tuple(sorted(candidates))
             if patient:
                 return None
@@ -119,7 +119,9 @@ class Exchange:
         return set(self.held)
 
     def _count_holders(self, payloads: Collection[MemberId]) -> int:
-        return sum(all(self._is_held_by(one, member) for member in payloads) for one in self.members)
+        wanted, nothing = {self._digests.get(member) for member in payloads}, frozenset[Digest]()
+        others = sum(wanted <= self._receipts.get(one, nothing) for one in self.members if one != self._me)
+        return others + (self._me in self.members and self.held.issuperset(payloads))
 
     def _is_held_by(self, holder: MemberId, member: MemberId) -> bool:
         if holder == self._me:

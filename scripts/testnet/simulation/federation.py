@@ -8,7 +8,7 @@ ends with the command.
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from folkmoot.protocol.blob import BlobRef
@@ -44,12 +44,13 @@ from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.invariants import Broken, Invariants
 from folkmoot.testnet.simulation.keeping_up import KeepingUp
-from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys, RememberingVerifier
+from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys
 from folkmoot.testnet.simulation.liars import Liars
 from folkmoot.testnet.simulation.links import Links
 from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
 from folkmoot.testnet.simulation.mishaps import Mishaps
 from folkmoot.testnet.simulation.node import PARAMETERS, Node, simulated_charter
+from folkmoot.testnet.simulation.remembering import RememberingVerifier, remembered_shares, without_collector
 from folkmoot.testnet.simulation.setting import Setting
 from folkmoot.testnet.simulation.trace import describe_effect, describe_event
 from folkmoot.testnet.simulation.transcript import Transcript
@@ -111,6 +112,7 @@ class Simulation:
             for member in range(members)
             for face in range(2 if member in self.faults.two_faced else 1)
         ]
+        self._faces = [[node for node in self.nodes if node.member == member] for member in range(members)]
         self.honest = [node for node in self.nodes if node.member not in self._lost]
         """The nodes that follow the rules, and live."""
         self.ledger = SimulatedLedger(self, self._keys)
@@ -141,17 +143,21 @@ class Simulation:
         Raises `Violation` if a rule is broken, or if that takes longer than `limit` (virtual seconds).
         """
         try:
-            Mishaps(self, self.random).arrange()
-            while self._queue and not (self._is_later and self._all_done()):
-                self.now, _, action = heapq.heappop(self._queue)
-                if self.now > limit:
-                    raise Broken(f"not finished after {limit:.0f} s: {self._where()}")
-                action()
-            if not self._all_done():
-                raise Broken(f"nothing left to do, not finished: {self._where()}")
-            Afterwards(self).check()
+            with remembered_shares(), without_collector():
+                self._run(limit)
+                Afterwards(self).check()
         except Broken as error:
             raise Violation(f"{error}\nreplay: {self.setting.command}") from error
+
+    def _run(self, limit: float) -> None:
+        Mishaps(self, self.random).arrange()
+        while self._queue and not (self._is_later and self._all_done()):
+            self.now, _, action = heapq.heappop(self._queue)
+            if self.now > limit:
+                raise Broken(f"not finished after {limit:.0f} s: {self._where()}")
+            action()
+        if not self._all_done():
+            raise Broken(f"nothing left to do, not finished: {self._where()}")
 
     @property
     def workshop(self) -> Workshop:
@@ -304,12 +310,21 @@ class Simulation:
 
     # --- links ----------------------------------------------------------------------------------------------
 
-    def neighbours(self, node: Node) -> list[Node]:
-        """The nodes whom this one hears."""
-        return [other for other in self.nodes if other.machine is not None and self.links.hears(node, other)]
+    def neighbours(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
+        """The nodes whom this one hears, of all members or of these, in this order."""
+        for other in self._of(members):
+            if other.machine is not None and self.links.hears(node, other):
+                yield other
 
-    def _listeners(self, node: Node) -> list[Node]:
-        return [other for other in self.nodes if other.machine is not None and self.links.hears(other, node)]
+    def _listeners(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
+        for other in self._of(members):
+            if other.machine is not None and self.links.hears(other, node):
+                yield other
+
+    def _of(self, members: Iterable[MemberId] | None) -> Iterable[Node]:
+        if members is None:
+            return self.nodes
+        return (node for member in members for node in self._faces[member])
 
     def cut(self, side: Collection[MemberId]) -> None:
         """Let the members in `side` hear only each other."""
@@ -364,8 +379,7 @@ class Simulation:
         """To these, or by gossip to all. It is read once: frames cannot be changed, so all may be shown the same."""
         data = encode(frame)
         letter = Letter(decode_frame(data), node.member, len(data), members is None)
-        receivers = self._listeners(node)
-        for other in receivers if members is None else [one for one in receivers if one.member in members]:
+        for other in self._listeners(node, members):
             self._deliver(other, letter)
 
     def _deliver(self, receiver: Node, letter: Letter) -> None:

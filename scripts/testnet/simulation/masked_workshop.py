@@ -1,6 +1,7 @@
 """Secure mode's long work in a simulation: real masks on small vectors, real sums, and owners that lie."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -160,8 +161,7 @@ class MaskedWorkshop(Workshop):
     # --- transfers ------------------------------------------------------------------------------------------
 
     def _holder(self, node: Node, root: Digest, sources: tuple[MemberId, ...]) -> Node | None:
-        near = {other.member: other for other in self._around.neighbours(node)}
-        holders = [node, *(near[member] for member in sources if member in near)]
+        holders = chain([node], self._around.neighbours(node, sources))
         return next((one for one in holders if root in one.blobs and self._serves(one, node)), None)
 
     def _fetch_part(self, node: Node, effect: FetchPart) -> None:
