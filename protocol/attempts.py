@@ -114,10 +114,10 @@ class Attempts:
         """A proposer that died before it proposed will not any more; no need to wait for the time-out."""
         state = self._state
         for _ in self._context.members:
-            if state.proposer not in self._context.down:
+            waiting = state.quorum_ready_at is not None and state.proposal is None and self._enough_up
+            if not waiting or state.proposer not in self._context.down:
                 return
-            if state.quorum_ready_at is not None and state.proposal is None and self._enough_up:
-                self._enter(state.attempt + 1)
+            self._enter(state.attempt + 1)
 
     def _skip_late_proposer(self) -> None:
         """A proposer that is not ready when the grace is over names no roster in this attempt."""

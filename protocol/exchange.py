@@ -103,11 +103,11 @@ class Exchange:
         Of each group enough to survive, or nobody, and a quorum of holders; else None. `patient` is set until the grace
         for late payloads is over; members in `down` are not waited for.
         """
+        if patient and any(member not in self.held and member not in down for member in self.members):
+            return None
         candidates = groups.whole(self.candidates(down))
-        awaited = any(member not in self.held and member not in down for member in self.members)
         while len(candidates) >= groups.quorum:
-            holders = self._holders(candidates)
-            if groups.are_quorum(holders, candidates) and not (awaited and patient):
+            if groups.are_quorum(self._holders(candidates), candidates):
                 return tuple(sorted(candidates))
             if patient:
                 return None
@@ -128,7 +128,12 @@ class Exchange:
             candidates.remove(min(candidates, key=self._spread))
 
     def _holders(self, payloads: Collection[MemberId]) -> list[MemberId]:
-        return [one for one in self.members if all(self._is_held_by(one, member) for member in payloads)]
+        wanted, nothing = {self._digests.get(member) for member in payloads}, frozenset[Digest]()
+        others = [
+            one for one in self.members if one != self._me and wanted <= self._receipts.get(one, nothing)
+        ]
+        i_hold = self._me in self.members and self.held.issuperset(payloads)
+        return [*others, self._me] if i_hold else others
 
     def _is_held_by(self, holder: MemberId, member: MemberId) -> bool:
         if holder == self._me:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from folkmoot.protocol import pace
 from folkmoot.protocol.ballot import Ballot
 from folkmoot.protocol.charter import quorum
 from folkmoot.protocol.context import Context
@@ -13,6 +14,7 @@ from folkmoot.protocol.groups import Groups
 from folkmoot.protocol.journal import Entry, Voted
 from folkmoot.protocol.messages import SurvivorSet
 from folkmoot.protocol.types import Attempt, Digest, Round
+from folkmoot.testnet.simulation.batch import run_seed
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.federation import Simulation, Violation
 from folkmoot.testnet.simulation.invariants import Broken
@@ -128,6 +130,29 @@ def journal_after_sending(patch: pytest.MonkeyPatch) -> None:
         return sorted(original(self), key=lambda effect: isinstance(effect, Persist))
 
     patch.setattr(Context, "take_effects", take_effects)
+
+
+def timers_that_never_grow(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pace, "GROWTH", 1.0)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["open", "secure"])
+def test_only_timers_that_grow_get_over_long_lines(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages take longer than an attempt may at first."""
+
+    def run() -> None:
+        Simulation(1, 4, 2, Faults(latency=(5.0, 20.0)), secure=secure).run(1500.0)
+
+    run()
+    timers_that_never_grow(monkeypatch)
+    with pytest.raises(Violation, match="not finished after"):
+        run()
+
+
+@pytest.mark.parametrize("mutate", [quorum_over_the_roster, votes_not_journalled, journal_after_sending])
+def test_drawn_federations_find_the_machine_with(mutate: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch)
+    assert any(run_seed(seed).failure for seed in range(10))
 
 
 @pytest.mark.parametrize("mutate", [votes_not_journalled, journal_after_sending])

@@ -9,7 +9,7 @@ from functools import partial
 from folkmoot.testnet.simulation.federation import Simulation, Violation
 from folkmoot.testnet.simulation.setting import draw
 
-LIMIT = 2400.0
+LIMIT = 3600.0
 """Virtual seconds for a drawn run: faults end after two minutes at most, and time-outs have grown by then."""
 
 

@@ -10,6 +10,7 @@ Members = tuple[MemberId, ...]
 LIES = (
     "two_faced",
     "contradicting",
+    "agreeing",
     "silent",
     "biased",
     "flooding",
@@ -44,13 +45,14 @@ class Faults:
     `outages` take the RPC of one member or of all away for a while.
 
     *Lies*, for all time. `two_faced` members are two nodes each, of which every other member sees one. `contradicting`
-    ones sign a second, different body now and then. `silent` ones propose nothing; `biased` ones do not hear the honest
+    ones sign a second, different body now and then. `agreeing` ones sign every vote and lock that they hear, for whom
+    they hear it from alone. `silent` ones propose nothing; `biased` ones do not hear the honest
     member with the smallest id, which they so leave out. `flooding` ones send what is of no use, `stale` ones what they
     heard earlier, `forging` ones what others never signed. `huge_scales`: the largest exponents that a READY may have.
     `garbage`: payloads that are none. `withholding`: nobody gets their payloads, shards or sums. In secure mode
     `wrong_sums` members add one to a value of every sum that they make, `wrong_prints` sign fingerprints that are
     not those of their shards, `bad_shares` deal shares that do not fit, `odd_seeds` mask with other pair seeds than
-    their peers. With `coordinated` liars show the same faces to the same members, and vote and lock for each other.
+    their peers. With `coordinated` liars show the same faces to the same members, and their faces keep apart.
     """
 
     until: float = 60.0
@@ -73,6 +75,7 @@ class Faults:
     outages: int = 0
     two_faced: Members = ()
     contradicting: Members = ()
+    agreeing: Members = ()
     silent: Members = ()
     biased: Members = ()
     flooding: Members = ()

@@ -8,7 +8,7 @@ ends with the command.
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from folkmoot.protocol.blob import BlobRef
@@ -43,12 +43,14 @@ from folkmoot.testnet.simulation.afterwards import Afterwards
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.invariants import Broken, Invariants
-from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys, RememberingVerifier
+from folkmoot.testnet.simulation.keeping_up import KeepingUp
+from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys
 from folkmoot.testnet.simulation.liars import Liars
 from folkmoot.testnet.simulation.links import Links
 from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
 from folkmoot.testnet.simulation.mishaps import Mishaps
 from folkmoot.testnet.simulation.node import Node, simulated_charter
+from folkmoot.testnet.simulation.remembering import RememberingVerifier, remembered_shares, without_collector
 from folkmoot.testnet.simulation.setting import Setting
 from folkmoot.testnet.simulation.trace import describe_effect, describe_event
 from folkmoot.testnet.simulation.transcript import Transcript
@@ -111,6 +113,7 @@ class Simulation:
             for member in range(members)
             for face in range(2 if member in self.faults.two_faced else 1)
         ]
+        self._faces = [[node for node in self.nodes if node.member == member] for member in range(members)]
         self.honest = [node for node in self.nodes if node.member not in self._lost]
         """The nodes that follow the rules, and live."""
         self.ledger = SimulatedLedger(self, self._keys)
@@ -120,6 +123,7 @@ class Simulation:
         self.transcript = Transcript(self.federation, self.faults.liars)
         self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
         self._liars = Liars(self)
+        self._keeping_up = KeepingUp(self.faults)
         self._invariants = Invariants(self.federation, self.verifier, self.faults.liars)
 
     @classmethod
@@ -142,17 +146,21 @@ class Simulation:
         Raises `Violation` if a rule is broken, or if that takes longer than `limit` (virtual seconds).
         """
         try:
-            Mishaps(self, self.random).arrange()
-            while self._queue and not (self._is_later and self._all_done()):
-                self.now, _, action = heapq.heappop(self._queue)
-                if self.now > limit:
-                    raise Broken(f"not finished after {limit:.0f} s: {self._where()}")
-                action()
-            if not self._all_done():
-                raise Broken(f"nothing left to do, not finished: {self._where()}")
-            Afterwards(self).check()
+            with remembered_shares(), without_collector():
+                self._run(limit)
+                Afterwards(self).check()
         except Broken as error:
             raise Violation(f"{error}\nreplay: {self.setting.command}") from error
+
+    def _run(self, limit: float) -> None:
+        Mishaps(self, self.random).arrange()
+        while self._queue and not (self._is_later and self._all_done()):
+            self.now, _, action = heapq.heappop(self._queue)
+            if self.now > limit:
+                raise Broken(f"not finished after {limit:.0f} s: {self._where()}")
+            action()
+        if not self._all_done():
+            raise Broken(f"nothing left to do, not finished: {self._where()}")
 
     @property
     def workshop(self) -> Workshop:
@@ -212,6 +220,7 @@ class Simulation:
             self.federation, node.member, self.signer(node.member), self.verifier, model0
         )
         node.life += 1
+        self._keeping_up.disturb(node, self.now)
         node.doomed = node.frozen = False
         node.outbox.clear()
         if node.member in self._lies:
@@ -254,6 +263,7 @@ class Simulation:
 
     def _thaw(self, node: Node) -> None:
         self._note(node, "goes on")
+        self._keeping_up.disturb(node, self.now)
         node.frozen = False
         waiting, node.waiting = node.waiting, []
         for event in waiting:
@@ -278,7 +288,8 @@ class Simulation:
             node.waiting.append(event)
             return
         if isinstance(event, FrameReceived) and node.member in self._lies:
-            self._liars.hear(node, event.frame)
+            for effect in self._liars.hear(node, event.frame):
+                self._carry_out(node, effect)
             if self._liars.is_deaf_to(node, event.frame):
                 return
         if self._trace is not None:
@@ -302,16 +313,26 @@ class Simulation:
 
     # --- links ----------------------------------------------------------------------------------------------
 
-    def neighbours(self, node: Node) -> list[Node]:
-        """The nodes whom this one hears."""
-        return [other for other in self.nodes if other.machine is not None and self.links.hears(node, other)]
+    def neighbours(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
+        """The nodes whom this one hears, of all members or of these, in this order."""
+        for other in self._of(members):
+            if other.machine is not None and self.links.hears(node, other):
+                yield other
 
-    def _listeners(self, node: Node) -> list[Node]:
-        return [other for other in self.nodes if other.machine is not None and self.links.hears(other, node)]
+    def _listeners(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
+        for other in self._of(members):
+            if other.machine is not None and self.links.hears(other, node):
+                yield other
+
+    def _of(self, members: Iterable[MemberId] | None) -> Iterable[Node]:
+        if members is None:
+            return self.nodes
+        return (node for member in members for node in self._faces[member])
 
     def cut(self, side: Collection[MemberId]) -> None:
         """Let the members in `side` hear only each other."""
         for node, other, stands in self.links.cut(side):
+            self._keeping_up.disturb(node, self.now)
             if not stands:
                 self.tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
             elif other.machine is not None:
@@ -342,6 +363,8 @@ class Simulation:
                 self.while_alive(node, delay, lambda: self._handle(node, TimerFired(timer)))
             case Promote(round=round_, model=model):
                 node.models[round_] = model.root
+                if node in self.honest:
+                    self._keeping_up.check(self.honest, round_, self.now)
                 self.note_progress()
             case ArchiveRound(record=record):
                 node.records[record.certificate.survivors.round] = record
@@ -359,8 +382,7 @@ class Simulation:
         """To these, or by gossip to all. It is read once: frames cannot be changed, so all may be shown the same."""
         data = encode(frame)
         letter = Letter(decode_frame(data), node.member, len(data), members is None)
-        receivers = self._listeners(node)
-        for other in receivers if members is None else [one for one in receivers if one.member in members]:
+        for other in self._listeners(node, members):
             self._deliver(other, letter)
 
     def _deliver(self, receiver: Node, letter: Letter) -> None:

@@ -7,7 +7,7 @@ from folkmoot.protocol.certificates import Federation, verify_certificate
 from folkmoot.protocol.effects import Accuse, Blame, Effect, Gossip, Persist, RecordEvidence, Send
 from folkmoot.protocol.equivocation import Slot, compute_slot
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.protocol.journal import Attested, Entry, Locked, Voted, own_signed
+from folkmoot.protocol.journal import Attested, Entry, Locked, RosterTaken, Voted, own_signed
 from folkmoot.protocol.messages import (
     Certificate,
     Final,
@@ -15,6 +15,7 @@ from folkmoot.protocol.messages import (
     Lock,
     Opening,
     Propose,
+    Roster,
     Signed,
     SurvivorSet,
     Vote,
@@ -22,7 +23,7 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
-from folkmoot.testnet.simulation.node import Node
+from folkmoot.testnet.simulation.node import LARGEST_EXPONENT, Node
 
 
 class Broken(AssertionError):
@@ -82,6 +83,8 @@ class Invariants:
                 self._check_vote(me, vote, survivors)
             case Locked(lock=Signed(body=Lock() as lock), certificate=certificate):
                 self._check_lock(me, lock, certificate)
+            case RosterTaken(roster=Signed(body=Roster(exponents=exponents))):
+                self._check_scales(me, exponents)
             case Attested(opening=Opening(locks=(Signed(body=Lock() as lock), *_))):
                 self._check_opened(lock)
             case _:
@@ -111,6 +114,13 @@ class Invariants:
             raise Broken(f"member {me} locks on a bad certificate: {error}") from error
         if (attempt, certificate.survivors.digest) != (lock.attempt, lock.survivors):
             raise Broken(f"member {me} locks on a certificate of another attempt or set")
+
+    def _check_scales(self, me: MemberId, exponents: bytes) -> None:
+        """Rule 2: up to f liars raise no common scale above what somebody honest announced."""
+        if max(exponents) > LARGEST_EXPONENT:
+            raise Broken(
+                f"member {me} takes a roster with the scale {max(exponents)}, which no honest member needs"
+            )
 
     def _check_opened(self, lock: Lock) -> None:
         """At most one survivor set, and one sum, is ever opened in a round."""

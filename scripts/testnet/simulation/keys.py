@@ -11,7 +11,7 @@ from folkmoot.ledger.rules import SignerOf
 from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.hashing import digest
-from folkmoot.protocol.messages import Signed, Statement
+from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.signing import FakeSigner, FakeVerifier, Signer, Verifier
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import MemberId
@@ -103,18 +103,3 @@ class RealKeys:
 def _pair(member: MemberId) -> tuple[SigningKey, AuditKey]:
     secrets = (digest(f"simulated-{kind}", b"%d" % member) for kind in ("identity", "audit"))
     return SigningKey(next(secrets)), AuditKey(next(secrets))
-
-
-class RememberingVerifier:
-    """Checks a signature once, though it reaches every node: all of them are shown the same object."""
-
-    def __init__(self, verifier: Verifier) -> None:
-        self._verifier = verifier
-        self._good: dict[int, Signed] = {}
-
-    def verify(self, signed: Signed) -> None:
-        """Raise `RemoteProtocolError` on a bad signature."""
-        if self._good.get(id(signed)) is signed:
-            return
-        self._verifier.verify(signed)
-        self._good[id(signed)] = signed  # and so keeps the object, whose id nothing else can get

@@ -75,10 +75,15 @@ class Liars:
             return False
         return frame.member == self._victim and isinstance(frame.body, Ready | Commitment)
 
-    def hear(self, node: Node, frame: Frame) -> None:
-        """A liar remembers what it may repeat."""
-        if node.member in self._faults.stale:
+    def hear(self, node: Node, frame: Frame) -> Iterator[Effect]:
+        """A liar remembers what it may repeat, and says at once what it has to say to that."""
+        me = node.member
+        if me in self._faults.stale:
             self._heard.append(frame)
+        if me not in self._faults.agreeing or not isinstance(frame, Signed):
+            return
+        if frame.member != me and isinstance(frame.body, Vote | Lock):
+            yield Send((frame.member,), self._sign(me, frame.body))
 
     def speak(self, node: Node, effect: Effect) -> Iterator[Effect]:
         """What is carried out instead of the effect."""

@@ -33,7 +33,9 @@ class Links:
 
         Of liars who lie together, the faces for the same members know only each other.
         """
-        if node.member == other.member or (node.member in self._cut) != (other.member in self._cut):
+        if node.member == other.member:
+            return False
+        if self._cut and (node.member in self._cut) != (other.member in self._cut):
             return False
         if other.member not in self._two_faced:
             return True

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -171,8 +172,7 @@ class MaskedWorkshop(Workshop):
     # --- transfers ------------------------------------------------------------------------------------------
 
     def _holder(self, node: Node, root: Digest, sources: tuple[MemberId, ...]) -> Node | None:
-        near = {other.member: other for other in self._around.neighbours(node)}
-        holders = [node, *(near[member] for member in sources if member in near)]
+        holders = chain([node], self._around.neighbours(node, sources))
         return next((one for one in holders if root in one.blobs and self._serves(one, node)), None)
 
     def _fetch_part(self, node: Node, effect: FetchPart) -> None:

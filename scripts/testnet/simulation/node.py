@@ -34,6 +34,9 @@ PARAMETERS = 130
 MANY = 16
 """From more members on the model is long enough that everybody has one block to sum."""
 
+LARGEST_EXPONENT = 2
+"""Of the scales that honest members announce."""
+
 ROUNDS_REREAD = 3
 """Recorded rounds whose journal is read again after a restart, as `node/engine.py` does."""
 
@@ -161,7 +164,7 @@ def simulated_update(node: Node, base: Digest, length: int) -> Float32s:
 
 def honest_exponent(node: Node) -> int:
     """The scale of this node's updates."""
-    return node.member % 3
+    return node.member % (LARGEST_EXPONENT + 1)
 
 
 def epoch_secret(node: Node) -> bytes:

@@ -82,7 +82,7 @@ def _draw_faults(rng: random.Random, members: int, rounds: int, secure: bool) ->
         loss=sometimes(0.4, rng.choice((0.02, 0.1, 0.2))),
         duplicate=sometimes(0.3, 0.2),
         replay=sometimes(0.2, 0.1),
-        latency=(0.005, rng.choice((0.02, 0.1, 0.3, 1.0))),
+        latency=(0.005, rng.choice((*(0.02, 0.1, 0.3, 1.0) * 5, 6.0))),
         bandwidth=sometimes(0.2, rng.choice((20_000.0, 200_000.0))),
         partitions=several(0.25, 3),
         crashes=several(0.4, 5),

@@ -4,8 +4,9 @@ Updates are real vectors, coded and summed by the rules; only sealing is left ou
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from folkmoot.protocol.aggregate import Payload, aggregate
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.charter import MAX_SUMMED
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.effects import Aggregate, Effect, Encode, Fetch, FetchSnapshot, Fit
 from folkmoot.protocol.events import (
@@ -30,7 +32,7 @@ from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, body_d
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import weight_of
 from folkmoot.protocol.signing import FakeVerifier, Verifier
-from folkmoot.protocol.types import Digest
+from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.protocol.validation import View, expected_payload_size
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.links import Links
@@ -58,8 +60,8 @@ class Surroundings(Protocol):
         """Let the node know later, unless it is gone by then."""
         ...
 
-    def neighbours(self, node: Node) -> list[Node]:
-        """The nodes whom this one hears."""
+    def neighbours(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
+        """The nodes whom this one hears, of all members or of these, in this order."""
         ...
 
     def happens(self, probability: float) -> bool:
@@ -120,8 +122,7 @@ class Workshop:
         body = effect.commitment.body
         assert isinstance(body, Commitment)
         names = (body.round, body.roster, body_digest(body))
-        near = {other.member: other for other in (node, *self._around.neighbours(node))}
-        sources = [near[member] for member in effect.sources if member in near]
+        sources = chain([node], self._around.neighbours(node, effect.sources))
         holder = next((one for one in sources if self._shares(one, node, effect)), None)
         if holder is None or self._around.happens(self._around.faults.loss):
             self._around.tell(node, FetchFailed(*names, "nobody delivered it"), 1.0)
@@ -186,6 +187,10 @@ class Workshop:
             )
             for body in bodies
         ]
+        if len(payloads) > MAX_SUMMED:
+            # More than open mode sums exactly, and than a charter allows: only to see how messages grow.
+            sums = name_of(b"sums", *(body.root for body in bodies))
+            return sums, self._keep_model(name_of(b"model", base, sums))
         result = aggregate(
             np.frombuffer(self._bytes[base], dtype="<f4"),
             payloads,
@@ -193,10 +198,14 @@ class Workshop:
             self._charter.model.sizes,
             roster.exponents,
         )
-        model = result.model.astype("<f4").tobytes()
-        ref = BlobRef(base, len(model)) if not result.changed else ref_of(model)
-        self._bytes[ref.root] = model
-        return result.sums_digest, ref
+        if not result.changed:
+            return result.sums_digest, BlobRef(base, 4 * self._charter.model.parameters)
+        return result.sums_digest, self._keep_model(result.model.astype("<f4").tobytes())
+
+    def _keep_model(self, data: bytes) -> BlobRef:
+        root = ref_of(data).root
+        self._bytes[root] = data
+        return BlobRef(root, 4 * self._charter.model.parameters)
 
     def replay(self, record: RoundRecord) -> Digest:
         """The model that an archived round leads to, computed anew from payloads and record."""
