@@ -1,41 +1,17 @@
-"""The auditor's commands: `folkmoot audit`, and `folkmoot audit dispute` for single updates under a permit."""
+"""The auditor's commands: `folkmoot audit`, `audit watch`, and `audit dispute` for single updates under a permit."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 import msgspec
 
-from folkmoot.ledger.audit import (
-    AuditReport,
-    Check,
-    SignedCharter,
-    Source,
-    Status,
-    load_signed_charter,
-    run_audit,
-)
-from folkmoot.ledger.errors import LedgerUnavailable
-from folkmoot.ledger.reader import LedgerReader
-from folkmoot.ledger.rpc import RpcClient, RpcError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from folkmoot.ledger.audit.dispute import DisputeReport
-
-_DEVELOPMENT = ("folkmoot-embedded", "eth-tester", "ethereumtester", "anvil", "hardhat", "ganache")
-"""How clients whose owner can rewrite the chain name themselves (`web3_clientVersion`)."""
-
-_STYLES = {
-    Status.PASS: "green",
-    Status.SKIPPED: "dim",
-    Status.INCONCLUSIVE: "yellow",
-    Status.UNREACHABLE: "yellow",
-    Status.FAIL: "bold red",
-    Status.MISBEHAVIOUR: "bold red",
-}
+from folkmoot.ledger.audit.report import exit_code_of
+from folkmoot.ledger.audit.session import Outputs, encode_report, offline_session, online_session
+from folkmoot.ledger.audit.sources import Source
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -87,27 +63,60 @@ _CHARTER = click.option(
     help="charter.toml, with charter.sig/ beside it; without it, a home's.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+_OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def _online(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of an audit that asks a chain."""
+    options = (
+        click.option(
+            "--rpc",
+            "rpcs",
+            metavar="URL",
+            multiple=True,
+            callback=_urls,
+            help="JSON-RPC end point of the chain; give several and they are compared.  [required]",
+        ),
+        _CONTRACT,
+        _HOMES,
+        _ARCHIVES,
+        _CHARTER,
+        click.option(
+            "--first-block",
+            metavar="N",
+            type=click.IntRange(min=0),
+            default=0,
+            help="Block of the contract's deployment: older ones are not searched.",
+        ),
+        click.option(
+            "--state",
+            metavar="FILE",
+            type=_OUTPUT,
+            help="Remembers the last verified head (default: by federation, in your state directory).",
+        ),
+        click.option(
+            "--no-state", is_flag=True, help="Remember nothing, and compare with nothing remembered."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group(invoke_without_command=True)
+@_online
 @click.option(
-    "--rpc",
-    "rpcs",
-    metavar="URL",
-    multiple=True,
-    callback=_urls,
-    help="JSON-RPC end point of the chain; give several and they are compared.  [required]",
+    "--offline",
+    metavar="ZIP",
+    type=_FILE,
+    help="Audit a bundle instead of a chain: no network is needed.",
 )
-@_CONTRACT
-@_HOMES
-@_ARCHIVES
-@_CHARTER
+@click.option("--html", metavar="FILE", type=_OUTPUT, help="Write the report as one self-contained page.")
 @click.option(
-    "--first-block",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Block of the contract's deployment: older ones are not searched.",
+    "--bundle",
+    metavar="ZIP",
+    type=_OUTPUT,
+    help="Write all that was looked at into one file, for --offline. Keys never go in.",
 )
 @_JSON
 @click.pass_context
@@ -119,6 +128,11 @@ def audit(
     archives: tuple[Path, ...],
     charter_file: Path | None,
     first_block: int,
+    state: Path | None,
+    no_state: bool,
+    offline: Path | None,
+    html: Path | None,
+    bundle: Path | None,
     as_json: bool,
 ) -> None:
     """Check a federation's rounds from the ledger and archives.
@@ -130,31 +144,111 @@ def audit(
     Exit codes:
       0  pass           every check that was asked for holds
       1  fail           a check does not hold
-      2  usage          the command or the charter file is wrong
+      2  usage          the command, the charter file or the bundle cannot be used
       3  inconclusive   something is missing, or not yet final
-      4  misbehaviour   a member's own signatures convict it
+      4  misbehaviour   a member's own signatures convict it, or the record was rewritten
       5  unreachable    the ledger does not answer
     """
     if ctx.invoked_subcommand is not None:
         return
+    sources = [*map(Source.of_home, homes), *map(Source, archives)]
+    with ExitStack() as stack:
+        if offline is not None:
+            if rpcs or contract is not None:
+                raise click.UsageError(
+                    "--offline takes ledger and contract from the bundle: leave out --rpc and --contract"
+                )
+            session = offline_session(offline, sources, charter_file, state=state, stack=stack)
+        else:
+            asked, address = _required(rpcs, contract)
+            session = online_session(
+                asked,
+                address,
+                sources,
+                charter_file,
+                first_block=first_block,
+                remembers=not no_state,
+                state=state,
+            )
+        audited = session.run()
+        session.export(audited, Outputs(html, bundle))
+    if as_json:
+        click.echo(encode_report(audited))
+    else:
+        from folkmoot.ledger.audit.show import show_report  # 0.1 s, and `--json` needs none of it
+
+        show_report(audited.report)
+    ctx.exit(audited.report.exit_code)
+
+
+@audit.command()
+@_online
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=15.0,
+    show_default=True,
+    help="How often to look.",
+)
+@click.option(
+    "--until-misbehaviour", is_flag=True, help="End with exit code 4 at the first proof of misbehaviour."
+)
+@click.option(
+    "--export",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep report.json, report.html and a file for each finding there.",
+)
+@_JSON
+@click.pass_context
+def watch(
+    ctx: click.Context,
+    rpcs: tuple[str, ...],
+    contract: bytes | None,
+    homes: tuple[Path, ...],
+    archives: tuple[Path, ...],
+    charter_file: Path | None,
+    first_block: int,
+    state: Path | None,
+    no_state: bool,
+    every: float,
+    until_misbehaviour: bool,
+    export: Path | None,
+    as_json: bool,
+) -> None:
+    """Keep auditing, and tell what is found when it is found.
+
+    Looks again whenever the ledger or an archive has grown. Ended by a signal, the exit code is that of the last audit.
+    With --json each finding is one line.
+    """
+    from folkmoot.ledger.audit.show import show_findings
+    from folkmoot.ledger.audit.watch import Watch
+
+    asked, address = _required(rpcs, contract)
+    sources = [*map(Source.of_home, homes), *map(Source, archives)]
+    session = online_session(
+        asked, address, sources, charter_file, first_block=first_block, remembers=not no_state, state=state
+    )
+    watching = Watch(session, export)
+    try:
+        for report, new in watching.run(every, until_misbehaviour=until_misbehaviour):
+            when = datetime.now(UTC).strftime("%H:%M:%S")
+            if as_json:
+                for finding in new:
+                    click.echo(msgspec.json.encode(finding).decode())
+            else:
+                show_findings(when, new)
+                click.echo(f"{when}  {report.status}  {report.subject.height or 0} rounds recorded")
+    except KeyboardInterrupt:
+        pass
+    ctx.exit(exit_code_of(watching.status))
+
+
+def _required(rpcs: tuple[str, ...], contract: bytes | None) -> tuple[tuple[str, ...], bytes]:
     if not rpcs or contract is None:
         raise click.UsageError(f"missing option '{'--contract' if rpcs else '--rpc'}'")
-    charter: SignedCharter | None = load_signed_charter(charter_file) if charter_file else None
-    sources = [*map(Source.of_home, homes), *map(Source, archives)]
-    ledger, *others = (LedgerReader([url], contract, first_block=first_block) for url in rpcs)
-    report = run_audit(
-        ledger,
-        sources,
-        contract=contract,
-        charter=charter,
-        others=others,
-        development=any(map(_is_development, rpcs)),
-    )
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
-    else:
-        _print_table(report)
-    ctx.exit(report.exit_code)
+    return rpcs, contract
 
 
 @audit.command()
@@ -197,6 +291,7 @@ def dispute(
     """
     from folkmoot.ledger.audit.dispute import load_federation, run_dispute
     from folkmoot.ledger.audit.replay import sealing_secrets
+    from folkmoot.ledger.audit.show import show_dispute
     from folkmoot.ledger.permit_files import load_permit
 
     if contract is None:
@@ -209,7 +304,7 @@ def dispute(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:
-        _print_dispute(report)
+        show_dispute(report)
     ctx.exit(report.exit_code)
 
 
@@ -218,62 +313,3 @@ def _read_answer(path: Path) -> bytes:
 
     with path.open("rb") as file:
         return file.read(MAX_ANSWER + 1)
-
-
-def _is_development(url: str) -> bool:
-    """Whether the chain says that it is one for development; what does not answer says nothing."""
-    try:
-        version = str(RpcClient([url], timeout=10.0).call("web3_clientVersion"))
-    except (LedgerUnavailable, RpcError):
-        return False
-    return version.lower().startswith(_DEVELOPMENT)
-
-
-def _print_table(report: AuditReport) -> None:
-    from rich.console import Console  # 0.1 s, and `--json` needs none of it
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    console.print(_checks_table(report.checks))
-    for note in report.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
-    console.print(Text(f"audit: {report.status}", style=_STYLES[report.status]))
-
-
-def _print_dispute(report: "DisputeReport") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    console.print(_checks_table(report.checks))
-    sizes = Table(box=None, pad_edge=False)
-    for heading in ("member", "weight", "tensor", "norm", "largest"):
-        sizes.add_column(heading, justify="left" if heading in ("member", "tensor") else "right")
-    for update in report.updates:
-        for tensor in update.tensors:
-            shown = (
-                update.member,
-                str(update.weight),
-                tensor.name,
-                f"{tensor.norm:.6g}",
-                f"{tensor.largest:.6g}",
-            )
-            sizes.add_row(*map(Text, shown))
-    if report.updates:
-        console.print(sizes)
-    console.print(Text(f"dispute: {report.status}", style=_STYLES[report.status]))
-
-
-def _checks_table(checks: Iterable[Check]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "check", "status", "detail"):
-        table.add_column(heading, justify="right" if not heading else "left", overflow="fold")
-    for number, check in enumerate(checks, start=1):
-        # Text, not str: what an archive holds must not be read as markup.
-        status = Text(check.status, style=_STYLES[check.status])
-        table.add_row(Text(str(number), style="dim"), Text(check.id), status, Text(check.detail))
-    return table

@@ -142,6 +142,16 @@ class Home:
         return self.path / "charter.sig"
 
     @property
+    def charters(self) -> Path:
+        """Amended charters, by digest."""
+        return self.path / "charters"
+
+    @property
+    def outgoing(self) -> Path:
+        """Signed amendments that are to be submitted, by whoever owns the gas key at the moment."""
+        return self.path / "outgoing"
+
+    @property
     def keys(self) -> Path:
         """Secret keys; only the owner may read it."""
         return self.path / "keys"

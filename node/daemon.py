@@ -14,111 +14,40 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from folkmoot.ledger.audit_key import AuditKey
-from folkmoot.ledger.development import check_secret_keys
 from folkmoot.ledger.evm import EvmLedger
-from folkmoot.ledger.port import LedgerHead
-from folkmoot.ledger.signing import KeySigner, KeyVerifier
+from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.archive import Archive, Models
-from folkmoot.node.charter_files import load_charter
-from folkmoot.node.config import Home, NodeConfig, load_config
-from folkmoot.node.data.child import prepare_data
+from folkmoot.node.backlog import unrecorded
+from folkmoot.node.charters import enter_term
 from folkmoot.node.engine import Engine
-from folkmoot.node.keys import NodeKeys, load_keys, public_keys
-from folkmoot.node.learning import Learning, check_data, data_manifest
+from folkmoot.node.governance import Governance
+from folkmoot.node.learning import Learning, data_manifest
 from folkmoot.node.ledger_start import await_known_ledger, read_recorded
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
-from folkmoot.node.model_file import read_starting_weights
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.port import Network
+from folkmoot.node.opening import Node
 from folkmoot.node.outbox import Outbox
-from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_after_entry, kill_at_write
-from folkmoot.node.train.source import locate_source
 from folkmoot.node.trainer import Task, TrainerProcess
 from folkmoot.node.watch import Watch
-from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import Charter, federation_id
-from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import HeadAdvanced
-from folkmoot.protocol.ring import check_float_environment
 from folkmoot.protocol.round import RoundMachine
-from folkmoot.protocol.typed_data import Domain
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.timeline import Timeline
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 DRAIN_SECONDS = 2.0
 """How long a stopping node goes on submitting what is its turn to submit."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A home, read and checked: all that a daemon needs before it meets anybody."""
-
-    home: Home
-    config: NodeConfig
-    charter: Charter
-    me: MemberId
-    keys: NodeKeys
-    initial: BlobRef
-    model_source: str = ""
-
-    @property
-    def contract(self) -> bytes:
-        """The contract's address, 20 bytes."""
-        return bytes.fromhex(self.config.ledger.contract[2:])
-
-    @property
-    def federation(self) -> Federation:
-        """The frame of every check."""
-        chain = self.charter.ledger.chain_id
-        return Federation(federation_id(self.charter.digest, chain, self.contract), self.charter)
-
-
-def open_home(path: Home) -> Node:
-    """Read and check a home without any network traffic; raises `FolkmootError` with what to do."""
-    config = load_config(path)
-    charter = load_charter(path)
-    me = charter.member_named(config.name)
-    _check_keys(path, charter, me)
-    source = locate_source(charter.model, path.resolve(config.trainer.path))
-    if charter.data is not None and config.data.query is not None:
-        prepare_data(path)
-    if config.trainer.command is None:  # another trainer knows itself what it can read
-        check_data(path.resolve(config.data.train), path.resolve(config.data.test), charter)
-    keys = load_keys(path.keys, read_passphrase(os.environ))
-    check_float_environment()
-    return Node(path, config, charter, me, keys, _initial_model(path, charter), source)
-
-
-def _check_keys(home: Home, charter: Charter, me: MemberId) -> None:
-    """The keys on disk must be those that the charter names, and nobody else's."""
-    public, member = public_keys(home.keys), charter.members[me]
-    for what in ("peer_id", "identity_key", "sealing_key", "audit_key"):
-        if getattr(public, what) != getattr(member, what):
-            raise CharterError(
-                f"{home.keys}: the {what} is not the one that the charter names for {member.name}; "
-                "use the keys that were made for this federation"
-            )
-    check_secret_keys(charter, public.gas_key)
-
-
-def _initial_model(home: Home, charter: Charter) -> BlobRef:
-    """The starting weights, flat, in the models; made from model0.safetensors if need be."""
-    ref = BlobRef(bytes.fromhex(charter.model.initial), 4 * charter.model.parameters)
-    models = Models(home.models)
-    if models.has(ref):
-        return ref
-    return models.add_bytes(read_starting_weights(home.initial_model, charter.model).data.cast("B"))
 
 
 async def run(node: Node) -> None:
@@ -152,14 +81,40 @@ async def _run_until(node: Node, stop: _Stop) -> None:
     on_write = kill_at_write(int(os.environ[KILL_AT_WRITE])) if KILL_AT_WRITE in os.environ else None
     on_append = kill_after_entry(os.environ[KILL_AFTER_ENTRY]) if KILL_AFTER_ENTRY in os.environ else None
     with Journal.open(node.home.store, on_write=on_write, on_append=on_append) as journal:
-        journal.bind(node.federation.id, node.charter.digest)
+        journal.bind(node.federation.id, node.timeline.founding.digest)
         watch = Watch(node.home, node.charter, node.me)
         with watch.telling():
             async with _trainer(node) as trainer:
                 with stop.starting:
                     manifest = await _data_manifest(node)
                 if not stop.asked.is_set():
-                    await _Daemon(node, journal, trainer, _ledger(node), watch, manifest).run(stop)
+                    await _live(node, journal, trainer, watch, manifest, stop)
+
+
+async def _live(
+    node: Node, journal: Journal, trainer: TrainerProcess, watch: Watch, manifest: Digest, stop: _Stop
+) -> None:
+    """One term after the other, each as if the node had been started again, but for what it trains with."""
+    recalled, listen = False, node.config.network.listen
+    while True:
+        daemon = _Daemon(node, journal, trainer, _ledger(node), watch, manifest, recalled, listen)
+        first = await daemon.run(stop)
+        if first is None:
+            return
+        name, timeline = node.config.name, daemon.timeline
+        charter = timeline.charter_at(first)
+        if charter.find_member(name) is None:
+            logger().warning(
+                "no longer a member of this federation", round=first, charter=charter.digest.hex()
+            )
+            watch.left()
+            return
+        node = await trio.to_thread.run_sync(node.in_term, timeline, first)
+        await trio.to_thread.run_sync(enter_term, journal, first)
+        logger().info("charter in force", round=first, charter=charter.digest.hex(), member=node.me)
+        recalled, listen = daemon.has_recalled, daemon.listened
+        watch.change(node.charter, node.me)
+        await trainer.change_training(charter.training)
 
 
 def _trainer(node: Node) -> TrainerProcess:
@@ -198,7 +153,7 @@ async def _data_manifest(node: Node) -> Digest:
 
 
 class _Daemon:
-    """The rooms of a running node, put together."""
+    """The rooms of a running node, put together, for one term of its charters."""
 
     def __init__(
         self,
@@ -208,7 +163,10 @@ class _Daemon:
         ledger: EvmLedger,
         watch: Watch,
         manifest: Digest,
+        recalled: bool,
+        listen: str,
     ) -> None:
+        """`recalled`: whether peers have confirmed, in this life, that the journal holds all that this node signed."""
         self._node = node
         self._journal = journal
         self._trainer = trainer
@@ -219,33 +177,59 @@ class _Daemon:
         self._models = Models(node.home.models)
         self._watch = watch
         self._manifest = manifest
-        bump_seconds = node.config.ledger.bump_seconds
-        self._outbox = Outbox(ledger, journal, node.charter, self._on_head, self._log, bump_seconds)
+        self._recalled = recalled
+        self._listen = listen
+        self._governance = Governance(node, journal, ledger, self._archive, watch, self._log)
+        self._outbox = Outbox(
+            ledger,
+            journal,
+            node.timeline.founding,
+            self._governance.on_head,
+            self._log,
+            node.config.ledger.bump_seconds,
+            charter_at=self._charter_at,
+        )
         self._engine: Engine | None = None
+        self.listened = listen
+        """Where the network listens, or did."""
 
-    async def run(self, stop: _Stop) -> None:
-        """Run everything; a signal ends it from the inside out."""
+    @property
+    def timeline(self) -> Timeline:
+        """The charters that are known by now."""
+        return self._governance.timeline
+
+    @property
+    def has_recalled(self) -> bool:
+        """Whether peers have confirmed that the journal holds all that this node signed."""
+        return self._engine is not None and self._engine.machine.has_recalled
+
+    def _charter_at(self, round_: Round) -> Charter:
+        return self.timeline.charter_at(round_)
+
+    async def run(self, stop: _Stop) -> Round | None:
+        """Run everything; a signal ends it from the inside out, and so does the end of the term.
+
+        Then it is the first round of the term that follows.
+        """
+        first: Round | None = None
         for store in (self._archive, self._models):
             await trio.to_thread.run_sync(store.clean)
         async with trio.open_nursery() as nursery:
             following = await nursery.start(self._follow_ledger)
             if await await_known_ledger(self._outbox, self._journal, self._watch, stop.asked, self._log):
                 async with self._connected() as network:
-                    await self._work(network, stop)
+                    first = await self._work(network, stop)
             following.cancel()
             with trio.move_on_after(DRAIN_SECONDS):
                 await self._outbox.drain()
         self._once.log_totals()
         self._log.info("stopped", rounds=self._engine.machine.completed if self._engine else 0)
+        return first
 
     async def _follow_ledger(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         with trio.CancelScope() as scope:
             task_status.started(scope)
             await self._outbox.run()
-
-    async def _on_head(self, head: LedgerHead) -> None:
-        if self._engine is not None:
-            await self._engine.head_advanced(head.finalized_height)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Network]:
@@ -255,7 +239,7 @@ class _Daemon:
             me=node.me,
             identity=bytes(node.keys.identity),
             peer_ids={index: member.peer_id for index, member in enumerate(node.charter.members)},
-            listen=node.config.network.listen,
+            listen=self._listen,
             announce=node.config.network.announce,
             bootstrap=tuple(self._bootstrap()),
         )
@@ -264,6 +248,8 @@ class _Daemon:
             partial.write_text("\n".join(network.addresses) + "\n", encoding="ascii")
             partial.replace(node.home.address)
             self._log.info("listening", addresses=network.addresses)
+            if not node.config.network.announce:  # a port that the system chose is kept
+                self.listened = network.addresses[0].split("/p2p/")[0]
             try:
                 yield network
             finally:
@@ -281,24 +267,56 @@ class _Daemon:
         if self._engine is not None:
             self._engine.served(root, member)
 
-    async def _work(self, network: Network, stop: _Stop) -> None:
+    async def _work(self, network: Network, stop: _Stop) -> Round | None:
         engine = Engine(self._machine(), self._rooms(network))
-        await engine.put(HeadAdvanced(await read_recorded(self._outbox, self._journal)))
+        recorded = await trio.to_thread.run_sync(read_recorded, self._journal)
+        await engine.put(HeadAdvanced(recorded))
+        await self._hand_in_again(recorded)
         self._engine = engine
+        next_term: list[Round] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._trainer.check_start)
             nursery.start_soon(engine.run)
+            nursery.start_soon(self._governance.run, engine, network, self._outbox)
             nursery.start_soon(
                 self._watch.run, engine.machine, network, self._outbox, self._trainer, self._once
             )
+            nursery.start_soon(self._await_term, engine, next_term, nursery.cancel_scope)
             await stop.asked.wait()
             nursery.cancel_scope.cancel()
+        return next_term[0] if next_term and not stop.asked.is_set() else None
+
+    async def _await_term(self, engine: Engine, next_term: list[Round], work: trio.CancelScope) -> None:
+        """End the work when its term has ended, or goes on without this node."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._await_leaving, next_term, nursery.cancel_scope)
+            next_term.append(await self._governance.next_term(engine))
+            nursery.cancel_scope.cancel()
+        work.cancel()
+
+    async def _await_leaving(self, next_term: list[Round], waiting: trio.CancelScope) -> None:
+        next_term.append(await self._governance.left())
+        waiting.cancel()
+
+    async def _hand_in_again(self, recorded: Round) -> None:
+        """Rounds under earlier charters that the ledger lacks: the machine of this term knows nothing of them."""
+        records = await trio.to_thread.run_sync(
+            unrecorded, self._archive, recorded, self._node.first, self.timeline, self._node.config.name
+        )
+        for record in records:
+            self._outbox.add(record)
 
     def _machine(self) -> RoundMachine:
-        node, federation = self._node, self._node.federation
-        domain = Domain(node.charter.ledger.chain_id, node.contract)
-        signer = KeySigner(federation.id, domain, node.keys.identity, AuditKey(node.keys.audit))
-        return RoundMachine(federation, node.me, signer, KeyVerifier(federation, domain), node.initial)
+        node, terms = self._node, self._governance.terms()
+        rule = terms.at(node.first).rule
+        assert rule is not None  # the home was opened with this charter
+        signer = KeySigner(rule.federation.id, node.domain, node.keys.identity, AuditKey(node.keys.audit))
+        machine = RoundMachine(
+            rule.federation, node.me, signer, rule.verifier, node.initial, first=node.first, terms=terms
+        )
+        if self._recalled:
+            machine.skip_recall()
+        return machine
 
     def _rooms(self, network: Network) -> Rooms:
         node = self._node

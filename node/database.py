@@ -23,6 +23,10 @@ class StoreError(FolkmootError):
     """The journal is missing, damaged, in use or another federation's; the message names file and remedy."""
 
 
+class StoreInUse(StoreError):
+    """Another process writes this journal: the node is running."""
+
+
 class Database:
     """An open SQLite file of ours. Many processes may read; one writes, and holds `<file>.lock` as long."""
 
@@ -159,7 +163,7 @@ def _claim(path: Path) -> IO[bytes]:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             claim.close()
-            raise StoreError(
+            raise StoreInUse(
                 f"{path}: another process has this journal open: is this node running?"
             ) from error
         return claim

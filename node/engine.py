@@ -43,6 +43,7 @@ from folkmoot.protocol.effects import (
     Send,
     StartTimer,
     SumParts,
+    TermEnded,
     Unmask,
 )
 from folkmoot.protocol.errors import RemoteProtocolError
@@ -58,7 +59,15 @@ from folkmoot.protocol.events import (
     TimerFired,
     TransferProgress,
 )
-from folkmoot.protocol.journal import Entry, decode_entry, encode_entry, entry_kind
+from folkmoot.protocol.journal import (
+    Adopted,
+    Entry,
+    SatOut,
+    decode_entry,
+    encode_entry,
+    entry_kind,
+    entry_tag,
+)
 from folkmoot.protocol.messages import Frame, KeyShared, KeyWanted, Signed, decode_frame, encode
 from folkmoot.protocol.record import decode_record, encode_record
 from folkmoot.protocol.round import RoundMachine
@@ -72,6 +81,8 @@ PROGRESS_SECONDS = 1.0
 
 RECORDED = "recorded"
 """Journal meta: the round up to which this node is done and the ledger's record is final."""
+
+_OF_ANY_TERM = (entry_tag(Adopted), entry_tag(SatOut))
 
 ROUNDS_REREAD = 3
 """Recorded rounds whose journal is read again after a restart."""
@@ -96,6 +107,8 @@ class Engine:
             machine.is_decided,
         )
         self._progress_told = -PROGRESS_SECONDS
+        self.term_ended = trio.Event()
+        """Set once all rounds under this charter are done and attested."""
         self._workshop = Workshop(machine, rooms, self._transfers, self.put)
         self._masked_work = MaskedWork(rooms, self._transfers, self.put, self._workshop.bring_base)
 
@@ -132,9 +145,17 @@ class Engine:
                 await self._handle(event, nursery)
 
     def _read_journal(self) -> list[Entry]:
-        """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind."""
+        """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind.
+
+        Of rounds under an earlier charter only how they ended: member ids meant something else in them.
+        """
         rows = self._rooms.journal.entries(first_round=self._first_reread())
-        return [decode_entry(body) for _, _, kind, body in rows if kind not in (DISCLOSURE, PERMITTED)]
+        first = self.machine.first
+        return [
+            decode_entry(body)
+            for _, round_, kind, body in rows
+            if kind in _OF_ANY_TERM or (round_ >= first and kind not in (DISCLOSURE, PERMITTED))
+        ]
 
     def _first_reread(self) -> Round:
         recorded = int(self._rooms.journal.meta(RECORDED) or 0)
@@ -147,6 +168,7 @@ class Engine:
         wait for the ledger while everybody restarts could never be recorded.
         """
         archive, first = self._rooms.archive, self._first_reread()
+        first = max(first, self.machine.first)
         records = [archive.record(round_) for round_ in archive.rounds() if round_ >= first]
         attestations: list[Signed] = []
         for record in filter(None, records):
@@ -214,6 +236,9 @@ class Engine:
                 await self._accuse(member, "equivocation", reason, encode(evidence))
             case Accuse(member=member, kind=kind, reason=reason, signed=signed):
                 await self._accuse(member, kind, reason, encode(signed))
+            case TermEnded(round=round_):
+                rooms.log.info("last round under this charter", round=round_)
+                self.term_ended.set()
             case Blame(member=member, kind=kind, reason=reason):
                 rooms.once.note(f"refused {kind}", self._rooms.name(member), reason=reason)
             case _:

@@ -12,7 +12,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import msgspec
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
+from folkmoot.protocol.charter import Member
 from folkmoot.protocol.errors import FolkmootError
 
 IDENTITY = "identity.key"
@@ -28,6 +29,10 @@ SEALING = "sealing.key"
 AUDIT = "audit.json"
 GAS = "gas.json"
 FILES = (IDENTITY, SEALING, AUDIT, GAS)
+ROTATED = (IDENTITY, SEALING, AUDIT)
+"""The keys that the charter names; the gas key is nobody else's business, and stays."""
+CHARTERED = ("peer_id", "identity_key", "sealing_key", "audit_key")
+"""What of `PublicKeys` stands in the charter."""
 
 REAL_SCRYPT = 1 << 18
 CHEAP_SCRYPT = 1 << 14
@@ -89,48 +94,82 @@ def create_keys(directory: Path, passphrase: str, *, cheap: bool = False) -> Pub
     `cheap` weakens the passphrase's protection (n = 2^14) and is for testnets only. Raises `KeysError` if any
     key is there already: keys are never overwritten.
     """
-    for name in FILES:
-        if (directory / name).exists():
-            raise KeysError(
-                f"{directory / name}: exists already: keys are never overwritten; remove them by hand"
-            )
     work = CHEAP_SCRYPT if cheap else REAL_SCRYPT
-    contents = {
-        IDENTITY: bytes(SigningKey.generate()).hex(),
-        SEALING: bytes(PrivateKey.generate()).hex(),
-        AUDIT: _encrypt(_secp256k1_secret(), passphrase, work),
-        GAS: _encrypt(_secp256k1_secret(), passphrase, work),
-    }
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
-        for name, text in contents.items():
-            write_secret_file(directory / name, text + "\n")
-    except OSError as error:
-        raise KeysError(f"{directory}: keys cannot be written: {error.strerror}") from error
+    _write_keys(directory, {name: _new_key(name, passphrase, work) for name in FILES})
     return public_keys(directory)
 
 
-def load_keys(directory: Path, passphrase: str) -> NodeKeys:
-    """Read and unlock the keys in `directory`.
+def rotate_keys(directory: Path, newest: Path, names: Collection[str], passphrase: str) -> Path:
+    """Make new keys of these `names` in a new folder of `directory` (`keys/2`, `keys/3`, ...), which it returns.
+
+    The others of the keys that the charter names are copied from `newest`, the folder in use, so that a folder has them
+    all; the gas key stays where it is. Raises `KeysError`.
+    """
+    work = CHEAP_SCRYPT if _is_cheap(_keystore(newest / AUDIT)) else REAL_SCRYPT
+    unlock([newest / AUDIT], passphrase)  # one passphrase opens them all
+    contents = {
+        name: _new_key(name, passphrase, work) if name in names else _read_secret_file(newest / name).strip()
+        for name in ROTATED
+    }
+    folder = directory / str(len(key_folders(directory)) + 1)
+    _write_keys(folder, contents)
+    return folder
+
+
+def key_folders(directory: Path) -> list[Path]:
+    """Where keys lie, oldest first: `directory` itself (a home's `keys`), then one folder for each rotation."""
+    numbered = sorted(int(path.name) for path in directory.glob("[0-9]*") if path.name.isdigit())
+    return [directory, *(directory / str(number) for number in numbered)]
+
+
+def folder_of(directory: Path, member: Member) -> Path:
+    """The folder with the keys that a charter names for `member`, of a home's `keys`; raises `KeysError`."""
+    differing: list[str] = []
+    for folder in reversed(key_folders(directory)):
+        public = public_keys(folder, directory)
+        differing = [what for what in CHARTERED if getattr(public, what) != getattr(member, what)]
+        if not differing:
+            return folder
+    raise KeysError(
+        f"{directory}: the {differing[0]} is not the one that the charter names for {member.name}; use the keys that "
+        "were made for this federation"
+    )
+
+
+def chartered(folder: Path, member: Member) -> Member:
+    """A charter's entry for `member` with the keys in one of its folders; raises `KeysError`."""
+    public = public_keys(folder, folder if (folder / GAS).exists() else folder.parent)
+    return msgspec.structs.replace(member, **{what: getattr(public, what) for what in CHARTERED})
+
+
+def load_keys(directory: Path, passphrase: str, folder: Path | None = None) -> NodeKeys:
+    """Read and unlock the keys in `directory`; all but the gas key from `folder`, if it is given.
 
     Raises `KeysError` for a missing, damaged or too widely readable file and for a wrong passphrase.
     """
-    identity, sealing = (_plain_key(directory / name) for name in (IDENTITY, SEALING))
-    audit, gas = unlock([directory / AUDIT, directory / GAS], passphrase)
+    chosen = folder or directory
+    identity, sealing = (_plain_key(chosen / name) for name in (IDENTITY, SEALING))
+    audit, gas = unlock([chosen / AUDIT, directory / GAS], passphrase)
     return NodeKeys(identity=SigningKey(identity), sealing=PrivateKey(sealing), audit=audit, gas=gas)
 
 
-def load_identity(directory: Path) -> SigningKey:
-    """The identity key alone, which needs no passphrase. Raises `KeysError`."""
-    return SigningKey(_plain_key(directory / IDENTITY))
+def load_identity(directory: Path, member: Member) -> SigningKey:
+    """The identity key that a charter names for `member`, which needs no passphrase. Raises `KeysError`."""
+    for folder in key_folders(directory):
+        key = SigningKey(_plain_key(folder / IDENTITY))
+        if bytes(key.verify_key).hex() == member.identity_key:
+            return key
+    raise KeysError(f"{directory}: holds no identity key that the charter names for {member.name}")
 
 
-def public_keys(directory: Path) -> PublicKeys:
-    """The public halves of the keys in `directory`; needs no passphrase. Raises `KeysError`."""
+def public_keys(directory: Path, gas_directory: Path | None = None) -> PublicKeys:
+    """The public halves of the keys in `directory` (a rotated folder has no gas key: `gas_directory` has it).
+
+    Needs no passphrase. Raises `KeysError`.
+    """
     identity = bytes(SigningKey(_plain_key(directory / IDENTITY)).verify_key)
     sealing = bytes(PrivateKey(_plain_key(directory / SEALING)).public_key)
-    audit, gas = (_address(directory / name) for name in (AUDIT, GAS))
+    audit, gas = _address(directory / AUDIT), _address((gas_directory or directory) / GAS)
     return PublicKeys(
         peer_id=peer_id(identity),
         identity_key=identity.hex(),
@@ -154,6 +193,30 @@ def write_secret_file(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _new_key(name: str, passphrase: str, work: int) -> str:
+    """What the file of a new key holds."""
+    if name == IDENTITY:
+        return bytes(SigningKey.generate()).hex()
+    if name == SEALING:
+        return bytes(PrivateKey.generate()).hex()
+    return _encrypt(_secp256k1_secret(), passphrase, work)
+
+
+def _write_keys(directory: Path, contents: Mapping[str, str]) -> None:
+    for name in contents:
+        if (directory / name).exists():
+            raise KeysError(
+                f"{directory / name}: exists already: keys are never overwritten; remove them by hand"
+            )
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        for name, text in contents.items():
+            write_secret_file(directory / name, text + "\n")
+    except OSError as error:
+        raise KeysError(f"{directory}: keys cannot be written: {error.strerror}") from error
 
 
 def _secp256k1_secret() -> bytes:

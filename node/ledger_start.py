@@ -34,10 +34,9 @@ async def await_known_ledger(
     return not stop.is_set()
 
 
-async def read_recorded(outbox: Outbox, journal: Journal) -> Round:
-    """How far the finalised record is: as the outbox found it, or, while the ledger is silent, as it once was."""
-    known = await trio.to_thread.run_sync(journal.meta, RECORDED)
-    return max(int(known or 0), outbox.head.finalized_height if outbox.head is not None else 0)
+def read_recorded(journal: Journal) -> Round:
+    """How far the finalised record was when this node last saw it: together with the amendments that it knows."""
+    return int(journal.meta(RECORDED) or 0)
 
 
 def read_final_block(journal: Journal) -> FinalBlock | None:

@@ -14,6 +14,7 @@ import msgspec
 import trio
 from structlog.stdlib import BoundLogger
 
+from folkmoot.ledger.calls import Amend, Finalize
 from folkmoot.ledger.errors import (
     LedgerDisagrees,
     LedgerRejected,
@@ -24,9 +25,10 @@ from folkmoot.ledger.errors import (
 from folkmoot.ledger.identity import check_identity
 from folkmoot.ledger.port import FinalBlock, Ledger, LedgerHead
 from folkmoot.node.store import Journal
-from folkmoot.node.transactions import LedgerCalls, Transactions
+from folkmoot.node.transactions import LedgerCalls, Order, Transactions
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
+from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Round
 
 POLL_SECONDS = (0.1, 5.0)
@@ -83,16 +85,19 @@ class Outbox:
         on_head: OnHead,
         log: BoundLogger,
         bump_seconds: float = BUMP_SECONDS,
+        charter_at: Callable[[Round], Charter] | None = None,
     ) -> None:
-        """`bump_seconds`: see `Transactions`."""
+        """`charter` is the founding one, `charter_at` tells the one in force; `bump_seconds`: see `Transactions`."""
         self._ledger = ledger
         self._journal = journal
         self._charter = charter
+        self._charter_at = charter_at or (lambda round_: charter)
         self._on_head = on_head
         self._log = log
         self._call = LedgerCalls()
         self._transactions = Transactions(ledger, journal, self._call, log, bump_seconds)
         self._waiting: dict[Round, _Waiting] = {}
+        self._amending: Amend | None = None
         self._refusal: LedgerRejected | None = None
         self._refusals = 0
         self._again_at = -math.inf
@@ -135,6 +140,20 @@ class Outbox:
             self._waiting[record.statement.round] = _Waiting(record, signatures, trio.current_time())
         self._changed.set()
 
+    def amend(self, call: Amend) -> None:
+        """Submit an amendment, before any statement: it is rare, and too late after so many rounds.
+
+        Whoever asks looks at the ledger himself whether it was recorded; asking again does no harm.
+        """
+        if self._amending is None:
+            self._amending = call
+            self._changed.set()
+
+    @property
+    def is_amending(self) -> bool:
+        """Whether an amendment is being submitted: until the ledger has it, or refuses it."""
+        return self._amending is not None
+
     async def run(self) -> None:
         """Follow the head and submit, until cancelled. Raises `WrongLedger`, `LedgerReorganised`."""
         while True:
@@ -159,8 +178,10 @@ class Outbox:
         if not self.verified.is_set():
             await self._verify()
         await self._look()
+        if self._amending is not None:
+            await self._amend(self._amending)
         waiting = self._next()
-        if waiting is not None and self._is_due(waiting):
+        if self._amending is None and waiting is not None and self._is_due(waiting):
             await self._submit(waiting)
             await self._look()
 
@@ -210,7 +231,7 @@ class Outbox:
     def _rest(self) -> float:
         """Seconds until the next look."""
         waiting = self._next()
-        if waiting is None or not self._is_due(waiting):
+        if self._amending is None and (waiting is None or not self._is_due(waiting)):
             self._quick = QUICK_SECONDS[0]
             return self._pause if self.backlog else POLL_SECONDS[1]
         self._quick = min(2 * self._quick, QUICK_SECONDS[1])
@@ -277,11 +298,26 @@ class Outbox:
     async def _submit(self, waiting: _Waiting) -> None:
         record = waiting.record
         try:
-            if await self._transactions.push(record.statement, record.digest, waiting.signatures):
+            call = Finalize(record.statement, waiting.signatures)
+            if await self._transactions.push(Order(call, record.digest, record.statement.round)):
                 self._refusal = None
         except LedgerRejected as error:
             if not error.stale:  # else somebody else's came first: the next look shows it
                 self._put_off(error, record.statement.round)
+
+    async def _amend(self, call: Amend) -> None:
+        """One step; it is given up, not put off, where the ledger refuses it: then something has to be signed anew."""
+        assert self.head is not None
+        number = call.amendment.number
+        if number > self.head.amendments:
+            order = Order(call, struct_hash(call.amendment), self.head.height + 1)
+            try:
+                await self._transactions.push(order)
+            except LedgerRejected as error:
+                self._log.error("amendment refused", number=number, reason=str(error))
+            else:
+                return
+        self._amending = None
 
     def _put_off(self, error: LedgerRejected, round_: Round) -> None:
         """Something that time or the operator may mend, as an empty gas account: try again, ever more rarely."""
@@ -292,8 +328,9 @@ class Outbox:
         self._again_at = trio.current_time() + _nth(REFUSED_SECONDS, self._refusals)
 
     def _in_contract_order(self, record: Record) -> tuple[bytes, ...]:
+        members = self._charter_at(record.statement.round).members
         by_address = {
-            bytes.fromhex(self._charter.members[signed.member].audit_key[2:]): signed.signature
+            bytes.fromhex(members[signed.member].audit_key[2:]): signed.signature
             for signed in record.attestations
         }
         return tuple(by_address[address] for address in sorted(by_address))

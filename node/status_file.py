@@ -97,6 +97,8 @@ class NodeStatus(_Report):
     peak_rss_mb: float = 0.0
     trainer_peak_rss_mb: float = 0.0
     ledger: LedgerStatus = msgspec.field(default_factory=LedgerStatus)
+    coming: list[str] = []
+    """Amendments of the charter that are not in force yet, in words."""
     history: list[RoundStatus] = []
     refused: dict[str, int] = {}
     """What peers sent that was refused: count by kind."""

@@ -17,7 +17,7 @@ from typing import Self, TypeAlias
 
 import msgspec
 
-from folkmoot.node.database import Database, StoreError
+from folkmoot.node.database import Database, StoreError, StoreInUse
 from folkmoot.protocol.journal import Said, decode_entry
 from folkmoot.protocol.types import Digest, MemberId, Round
 
@@ -29,6 +29,7 @@ __all__ = [
     "OutboxRow",
     "Secret",
     "StoreError",
+    "StoreInUse",
     "kill_after_entry",
     "kill_at_write",
 ]

@@ -21,6 +21,7 @@ from folkmoot.node.train.command import DEFAULT_COMMAND, trainer_environment
 from folkmoot.node.train.vectors import Vector, read_vector, write_vector
 from folkmoot.node.train.wire import FailureKind, Metrics, Task, TrainerError
 from folkmoot.node.trainer_pipe import EXIT_SECONDS, ProcessFailed, Worker
+from folkmoot.protocol.charter import Training
 
 __all__ = [
     "FailureKind",
@@ -121,6 +122,13 @@ class TrainerProcess:
         async with self._lock:
             reply = await self._ask(wire.Evaluate(self._next_id(), str(model)), wire.Evaluated)
         return reply.metrics
+
+    async def change_training(self, training: Training) -> None:
+        """Train by other terms from the next request on."""
+        if training != self._task.training:
+            self._task = msgspec.structs.replace(self._task, training=training)
+            async with self._lock:
+                await self._stop()
 
     async def check_start(self) -> None:
         """Wait until the process is ready; raises `TrainerError` where it can never be, on this data, model or device.

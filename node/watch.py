@@ -10,7 +10,7 @@ import trio
 
 from folkmoot.node.config import Home
 from folkmoot.node.logs import Once, logger
-from folkmoot.node.network.port import Network
+from folkmoot.node.network.port import Network, Stats
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.status_file import (
     LedgerStatus,
@@ -35,6 +35,9 @@ HISTORY = 500
 
 WRITE_SECONDS = 0.5
 
+LEFT = "no longer a member"
+"""The phase in which a removed or suspended member's node ends."""
+
 
 class Watch:
     """Collects what the engine tells and writes it down; keeps the history of earlier runs of this home."""
@@ -56,7 +59,10 @@ class Watch:
         self._can_write = True
         self._log = logger()
         self._bytes = 0
+        self._moved_before = (0, 0)
         self._network: Network | None = None
+        self.coming: list[str] = []
+        """What amendments will change, in words."""
         self._round_began = trio.current_time()
         self._take_history()
 
@@ -68,6 +74,20 @@ class Watch:
         if earlier is not None and earlier.name == self._status.name:
             self._status.history = earlier.history
             self._status.misbehaviour = earlier.misbehaviour
+
+    # --- told by the daemon -----------------------------------------------------------------------------------------
+
+    def change(self, charter: Charter, me: MemberId) -> None:
+        """Another charter is in force; a new network will count from zero."""
+        (sent, received), (before_sent, before_received) = self._network_bytes(), self._moved_before
+        self._moved_before = (before_sent + sent, before_received + received)
+        self._charter, self._network = charter, None
+        self._status.member, self._status.mode = me, charter.averaging.mode
+        self._status.peer_id = charter.members[me].peer_id
+
+    def left(self) -> None:
+        """This node is no member any more."""
+        self._status.phase = LEFT
 
     # --- told by the engine -------------------------------------------------------------------------------------
 
@@ -122,7 +142,7 @@ class Watch:
         try:
             yield
         finally:
-            if self._status.phase != "done":
+            if self._status.phase not in ("done", LEFT):
                 self._status.phase = "stopped"
             self._write()
 
@@ -172,16 +192,22 @@ class Watch:
         if machine.finished and not self._measured_last:
             status.phase = "measuring"
         status.peers = [self._charter.members[member].name for member in sorted(network.peers())]
-        status.bytes_sent, status.bytes_received = network.stats.bytes_sent, network.stats.bytes_received
+        sent, received = self._moved_before
+        status.bytes_sent = sent + network.stats.bytes_sent
+        status.bytes_received = received + network.stats.bytes_received
         status.rss_mb, status.peak_rss_mb = self._own_rss.now, self._own_rss.peak
         status.trainer_peak_rss_mb = self._trainer_rss.peak
+        status.coming = self.coming
         status.ledger = _ledger_status(outbox)
         status.refused = dict(network.stats.refused + Counter(once.counts()))
 
     def _bytes_moved(self) -> int:
-        if self._network is None:
-            return 0
-        return self._network.stats.bytes_sent + self._network.stats.bytes_received
+        return sum(self._moved_before) + sum(self._network_bytes())
+
+    def _network_bytes(self) -> tuple[int, int]:
+        """Sent and received."""
+        stats = self._network.stats if self._network is not None else Stats()
+        return stats.bytes_sent, stats.bytes_received
 
 
 def _ledger_status(outbox: Outbox) -> LedgerStatus:

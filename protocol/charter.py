@@ -194,9 +194,14 @@ class Charter(_Terms, frozen=True, kw_only=True):
     auditors: tuple[Auditor, ...] = ()
 
     @property
+    def encoded(self) -> bytes:
+        """The canonical bytes, as members fetch an amended charter from each other."""
+        return msgspec.msgpack.encode(self)
+
+    @property
     def digest(self) -> Digest:
-        """What members sign and the contract stores; also the config digest until an amendment."""
-        return digest(self.format, msgspec.msgpack.encode(self))
+        """What founders sign, attesters amend, and the contract stores: `config` of the rounds under this charter."""
+        return digest(self.format, self.encoded)
 
     @property
     def faults(self) -> int:
@@ -242,11 +247,15 @@ class Charter(_Terms, frozen=True, kw_only=True):
         """k, the attestations that the contract asks for."""
         return quorum(len(self.attesters))
 
+    def find_member(self, name: str) -> MemberId | None:
+        """The index of the member called `name`, None if there is none."""
+        return next((index for index, member in enumerate(self.members) if member.name == name), None)
+
     def member_named(self, name: str) -> MemberId:
         """The index of the member called `name`; raises `CharterError`."""
-        for index, member in enumerate(self.members):
-            if member.name == name:
-                return index
+        index = self.find_member(name)
+        if index is not None:
+            return index
         known = ", ".join(member.name for member in self.members)
         raise CharterError(f"the charter of {self.name!r} has no member {name!r}; its members are {known}")
 
@@ -269,6 +278,18 @@ def default_mode(members: int) -> Literal["open", "secure"]:
 def parse_charter(text: str, source: str = "charter.toml") -> Charter:
     """Read a charter from TOML text; raises `CharterError` (or `ConfigError` for an unknown key) naming `source`."""
     charter = decode_toml(text, Charter, source)
+    check_charter(charter, source)
+    return charter
+
+
+def decode_charter(data: bytes, source: str = "charter") -> Charter:
+    """Strictly read a charter's canonical bytes; raises `CharterError`."""
+    try:
+        charter = msgspec.msgpack.decode(data, type=Charter)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CharterError(f"{source}: not a charter: {error}") from error
+    if charter.encoded != data:
+        raise CharterError(f"{source}: a charter that is not in canonical form")
     check_charter(charter, source)
     return charter
 

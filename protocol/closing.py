@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import compute_statement
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import ArchiveRound, Promote, Record
 from folkmoot.protocol.journal import Attested
-from folkmoot.protocol.messages import Final, Frame, Lock, Ready, Roster, Signed, Statement
+from folkmoot.protocol.messages import Final, Frame, Lock, Opening, Ready, Roster, Signed, Statement
 from folkmoot.protocol.metrics import Metrics, mean_metrics
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.steps import Outcome
@@ -115,17 +116,14 @@ class ClosedRounds:
         )
 
     def _turn(self, entry: Attested) -> int:
-        """How many attesters submit before me: (round + attempt) mod n comes first. Non-attesters come last.
-
-        An attester that is known to be away is not waited for; if it is not, the later of two submissions reverts.
-        """
-        context, lock = self._context, entry.opening.locks[0].body
-        assert isinstance(lock, Lock)
-        attesters = context.charter.attesters
-        first = (lock.round + lock.attempt) % len(attesters)
-        order = [*attesters[first:], *attesters[:first]]
-        before_me = order[: order.index(context.me)] if context.me in order else order
+        """Attesters known to be away are not waited for; if one is not, the later of two submissions reverts."""
+        context = self._context
+        before_me = submitting_before(context.charter, context.me, entry.opening)
         return sum(attester not in context.down for attester in before_me)
+
+    def lacks_attestations(self, recorded: Round) -> bool:
+        """Whether a round that the ledger does not have (it has those up to `recorded`) still lacks its quorum."""
+        return any(not one.recorded and round_ > recorded for round_, one in self._rounds.items())
 
     def adopt(self, final: Final) -> None:
         """Remember the latest finished round, whoever computed it."""
@@ -177,6 +175,16 @@ class ClosedRounds:
         """My attestations that still lack a quorum, to be said again."""
         mine = (one.attestations.get(self._context.me) for one in self._rounds.values() if not one.recorded)
         return [signed for signed in mine if signed is not None]
+
+
+def submitting_before(charter: Charter, me: MemberId | None, opening: Opening) -> tuple[MemberId, ...]:
+    """The attesters that submit before me: (round + attempt) mod n comes first. Non-attesters come last."""
+    lock = opening.locks[0].body
+    assert isinstance(lock, Lock)
+    attesters = charter.attesters
+    first = (lock.round + lock.attempt) % len(attesters)
+    order = (*attesters[first:], *attesters[:first])
+    return order[: order.index(me)] if me in order else order
 
 
 def _metrics_of(roster: Signed) -> Metrics:

@@ -11,6 +11,7 @@ from folkmoot.protocol.journal import Entry
 from folkmoot.protocol.messages import Body, Evidence, Frame, Signed
 from folkmoot.protocol.pace import Pace
 from folkmoot.protocol.signing import Signer, Verifier
+from folkmoot.protocol.terms import Rule, Terms
 from folkmoot.protocol.types import Attempt, MemberId, Round
 
 ACCUSATIONS = 8
@@ -20,8 +21,19 @@ ACCUSATIONS = 8
 class Context:
     """Shared by the parts of one `RoundMachine`; holds no rules."""
 
-    def __init__(self, federation: Federation, me: MemberId, signer: Signer, verifier: Verifier) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        me: MemberId,
+        signer: Signer,
+        verifier: Verifier,
+        first: Round = 1,
+        terms: Terms | None = None,
+    ) -> None:
+        """`first`: the first round of the term that `federation` rules; `terms`: all that are known."""
         self.federation = federation
+        self.first = first
+        self.terms = terms or Terms.single(Rule(federation, verifier, me))
         self.charter = federation.charter
         self.me = me
         self.verifier = verifier
@@ -39,6 +51,15 @@ class Context:
     def members(self) -> range:
         """All members of the charter."""
         return range(len(self.charter.members))
+
+    @property
+    def last(self) -> Round | None:
+        """The last round under this charter; None as long as no amendment is known."""
+        return self.terms.last_of(self.first)
+
+    def is_ours(self, round_: Round) -> bool:
+        """Whether this charter rules the round: else member ids and keys mean something else in it."""
+        return self.first <= round_ and (self.last is None or round_ <= self.last)
 
     @property
     def everyone_up(self) -> bool:

@@ -233,6 +233,13 @@ class Finished:
     round: Round
 
 
+@dataclass(frozen=True, slots=True)
+class TermEnded:
+    """The last round under this charter is done and attested: what comes next is the next charter's."""
+
+    round: Round
+
+
 Effect: TypeAlias = (
     Persist
     | Send
@@ -257,4 +264,5 @@ Effect: TypeAlias = (
     | Accuse
     | Blame
     | Finished
+    | TermEnded
 )

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.messages import Frame
 from folkmoot.protocol.metrics import Metrics
+from folkmoot.protocol.terms import Terms
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
 Value: TypeAlias = tuple[int, int]
@@ -247,6 +248,13 @@ class TimerFired:
     timer: Timer
 
 
+@dataclass(frozen=True, slots=True)
+class TermsKnown:
+    """What is known of the federation's charters: amendments that the ledger has, final ones only."""
+
+    terms: Terms
+
+
 Event: TypeAlias = (
     Started
     | FrameReceived
@@ -271,5 +279,6 @@ Event: TypeAlias = (
     | SnapshotReady
     | SnapshotFailed
     | HeadAdvanced
+    | TermsKnown
     | TimerFired
 )

@@ -163,7 +163,12 @@ def encode_entry(entry: Entry) -> bytes:
 
 def entry_kind(entry: Entry) -> str:
     """The row's kind, for people who read the journal."""
-    return str(type(entry).__struct_config__.tag)
+    return entry_tag(type(entry))
+
+
+def entry_tag(entry: type[_Entry]) -> str:
+    """The kind of rows of one class of entries."""
+    return str(entry.__struct_config__.tag)
 
 
 def decode_entry(data: bytes) -> Entry:

@@ -6,7 +6,7 @@ member sign two different things. If peers show a signature that the journal lac
 
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.equivocation import compute_slot
-from folkmoot.protocol.errors import Reject
+from folkmoot.protocol.errors import Ignore, Reject
 from folkmoot.protocol.journal import Began, Entry, own_signed
 from folkmoot.protocol.messages import MAX_FRAME, Body, Frame, Recalled, Signed, encode
 from folkmoot.protocol.types import MemberId, Round
@@ -52,10 +52,14 @@ class RecallGate:
     def on_recalled(self, sender: MemberId, frame: Recalled) -> None:
         """A peer's answer; raises `Reject` if it shows signatures that are not mine."""
         for signed in frame.signed:
+            rule = self._context.terms.at(signed.body.round).rule
+            # [IGNORE] I cannot know yet who signed in that round (a peer may be in a later term)
+            if rule is None:
+                raise Ignore("recalled a signature of a round whose charter is not here")
             # [REJECT] It shows what I signed, and I did sign it
-            if signed.member != self._context.me:
+            if signed.member != rule.me:
                 raise Reject("recalled somebody else's signature")
-            self._context.verifier.verify(signed)
+            rule.verifier.verify(signed)
             if self._is_unknown(signed.body):
                 self.unknown = signed
         self.highest = max(self.highest, frame.round)

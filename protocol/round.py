@@ -50,6 +50,7 @@ from folkmoot.protocol.events import (
     Started,
     SumArrived,
     SumFailed,
+    TermsKnown,
     Timer,
     TimerFired,
     Trained,
@@ -70,6 +71,7 @@ from folkmoot.protocol.messages import (
 from folkmoot.protocol.recall import SIT_OUT, RecallGate, answer
 from folkmoot.protocol.rounds import FIRST_ANNOUNCEMENT, Rounds
 from folkmoot.protocol.signing import Signer, Verifier
+from folkmoot.protocol.terms import Terms
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 ANNOUNCE_DELAYS = (FIRST_ANNOUNCEMENT, 4.0, 8.0, 16.0)
@@ -80,13 +82,27 @@ class RoundMachine:
     """One member's state machine. `model0` names the starting weights."""
 
     def __init__(
-        self, federation: Federation, me: MemberId, signer: Signer, verifier: Verifier, model0: BlobRef
+        self,
+        federation: Federation,
+        me: MemberId,
+        signer: Signer,
+        verifier: Verifier,
+        model0: BlobRef,
+        *,
+        first: Round = 1,
+        terms: Terms | None = None,
     ) -> None:
-        self._context = Context(federation, me, signer, verifier)
+        """`first`: the first round that `federation`'s charter rules; `terms`: all that are known (else this one)."""
+        self._context = Context(federation, me, signer, verifier, first, terms)
         self._rounds = Rounds(self._context, model0)
         self._gate: RecallGate | None = RecallGate(self._context)
 
     # --- what others may look at ----------------------------------------------------------------------------
+
+    @property
+    def first(self) -> Round:
+        """The first round under the charter that this machine works with."""
+        return self._context.first
 
     @property
     def current(self) -> CurrentRound:
@@ -106,12 +122,16 @@ class RoundMachine:
     @property
     def phase(self) -> str:
         """One word for people."""
+        if self._rounds.term_over:
+            return "changing the charter"
         if self.finished:
             return "done"
         if self._gate is not None:
             return "recalling"
         if self._rounds.catch_up.busy:
             return "catching up"
+        if self._rounds.before_term:
+            return "joining"
         if self._rounds.sitting_out:
             return "sitting out"
         if self._rounds.too_far_ahead:
@@ -138,8 +158,13 @@ class RoundMachine:
         promotes = [effect for effect in effects if isinstance(effect, Promote)]
         self._context.emit(*(one for one in effects if not isinstance(one, Promote)), *promotes[-1:])
 
+    @property
+    def has_recalled(self) -> bool:
+        """Whether peers have confirmed that the journal holds all that I signed."""
+        return self._gate is None
+
     def skip_recall(self) -> None:
-        """Sign without asking what was signed before. Only a simulated liar does that."""
+        """Sign without asking what was signed before: for who asked in the term before, in the same life."""
         self._gate = None
 
     # --- the one entry point --------------------------------------------------------------------------------
@@ -177,11 +202,14 @@ class RoundMachine:
                 self._rounds.on_snapshot_failed(model)
             case HeadAdvanced(height=height):
                 self._rounds.on_head(height)
+            case TermsKnown(terms=terms):
+                self._context.terms = terms
             case TimerFired(timer=timer):
                 self._on_timer(timer)
             case _:
                 assert_never(event)
         self._go_on()
+        self._rounds.end_term()
         return self._context.take_effects()
 
     @property
@@ -298,6 +326,8 @@ class RoundMachine:
         if isinstance(frame, Final):
             self._rounds.on_final(frame)
         elif isinstance(frame, Evidence):
+            if not self._context.is_ours(frame.first.body.round):
+                raise Ignore("evidence of a round under another charter")
             self._context.accuse(verify_evidence(frame, self._context.verifier), frame)
         elif isinstance(frame, Signed) and isinstance(frame.body, Statement):
             self._rounds.on_attestation(frame)

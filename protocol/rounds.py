@@ -1,6 +1,6 @@
 """From round to round: which one is in work, whether this node may sign in it, how it ends, and how a late node skips.
 
-PROTOCOL section 2: rule 8 (attest once a round is decided), rule 9 (`max_ahead`), rule 10 (sitting out).
+PROTOCOL section 2: rule 8 (attest once a round is decided), rule 9 (`max_ahead`, terms), rule 10 (sitting out).
 """
 
 from folkmoot.protocol.blob import BlobRef
@@ -9,7 +9,8 @@ from folkmoot.protocol.certificates import verify_final
 from folkmoot.protocol.closing import ClosedRounds
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.current import CurrentRound
-from folkmoot.protocol.effects import CancelFit, Finished, Promote
+from folkmoot.protocol.effects import CancelFit, Finished, Promote, TermEnded
+from folkmoot.protocol.errors import Ignore
 from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, SatOut
 from folkmoot.protocol.messages import Final, Frame, Lock, Signed, round_of
 from folkmoot.protocol.steps import Outcome
@@ -36,6 +37,7 @@ class Rounds:
         self._sit_out_through: Round = 0
         self._early = Waiting()
         self._early_is_due = False
+        self._term_ended = False
 
     # --- where we stand -------------------------------------------------------------------------------------
 
@@ -43,6 +45,17 @@ class Rounds:
     def finished(self) -> bool:
         """Whether the charter's last round is done."""
         return self.current.round > self._context.charter.schedule.rounds
+
+    @property
+    def term_over(self) -> bool:
+        """Whether another charter rules the round that would be next."""
+        last = self._context.last
+        return last is not None and self.current.round > last
+
+    @property
+    def before_term(self) -> bool:
+        """Whether I have yet to learn how the round before this charter's first one ended."""
+        return self.current.round < self._context.first
 
     @property
     def too_far_ahead(self) -> bool:
@@ -58,7 +71,7 @@ class Rounds:
     def active(self) -> bool:
         """Whether this node may sign things in the current round, as far as the rounds are concerned."""
         blocked = self.catch_up.busy or self.sitting_out or self.finished or self.too_far_ahead
-        return self._begun and not blocked
+        return self._begun and not blocked and not self.term_over and not self.before_term
 
     # --- beginning ------------------------------------------------------------------------------------------
 
@@ -72,6 +85,8 @@ class Rounds:
                 closed = self.closed.add(entry)
                 self._turn_to(closed.statement.round + 1, entry.model, closed.digest)
             case Adopted(final=final):
+                for signed in final.attestations:  # of a round that I finished myself, at the end of a term
+                    self.closed.add_attestation(signed)
                 self._adopt(final)
                 statement = statement_of(final)
                 self._turn_to(statement.round + 1, final.model, struct_hash(statement))
@@ -102,6 +117,8 @@ class Rounds:
 
     def _resume(self) -> None:
         self._context.start_timer("announce", self.current.round, 0, FIRST_ANNOUNCEMENT)
+        if self.term_over or self.before_term:
+            return
         if self.finished:
             self._context.emit(Finished(self.current.round - 1))
         elif not self.too_far_ahead:
@@ -116,7 +133,8 @@ class Rounds:
         """The ledger's finalised record has reached `height`."""
         was_waiting = self.too_far_ahead
         self._recorded = max(self._recorded, height)
-        if was_waiting and not self.too_far_ahead and self._begun and not self.finished:
+        waits = self.finished or self.term_over or self.before_term
+        if was_waiting and not self.too_far_ahead and self._begun and not waits:
             self._take_up()
 
     def sit_out(self, through: Round) -> None:
@@ -140,8 +158,25 @@ class Rounds:
             context.emit(CancelFit(self.current.round))
         self._begin(lock.round + 1, entry.model, closed.digest)
 
+    def end_term(self) -> None:
+        """Once the last round under this charter has its quorum of attestations: hand over to the next one.
+
+        Not before, for nobody else can attest these rounds. What others lack they get as that round's end, which the
+        next term's machine begins with; a round before it that lacks attestations here must be on the ledger.
+        """
+        context, latest = self._context, self.closed.latest
+        if not self.term_over or self._term_ended or latest is None or context.last is None:
+            return
+        if self.closed.latest_round < context.last or self.closed.lacks_attestations(self._recorded):
+            return
+        self._term_ended = True
+        context.persist(self.closed.latest_round, Adopted(latest))
+        context.emit(TermEnded(self.current.round - 1))
+
     def on_attestation(self, signed: Signed) -> None:
         """A member's word for a statement; raises `Ignore` or `RemoteProtocolError`."""
+        if not self._context.is_ours(signed.body.round):
+            raise Ignore("attestation of a round under another charter")
         validate_attestation(signed, self.current.view, self.closed.oldest)
         if self._context.note(signed):
             self.closed.add_attestation(signed)
@@ -150,7 +185,10 @@ class Rounds:
 
     def on_final(self, final: Final) -> None:
         """A peer shows a finished round; if it is mine or later, I am behind. Raises `RemoteProtocolError`."""
-        statement = verify_final(final, self._context.federation, self._context.verifier)
+        rule = self._context.terms.at(round_of(final)).rule
+        if rule is None:
+            raise Ignore("final of a round whose charter is not here")
+        statement = verify_final(final, rule.federation, rule.verifier)
         if statement.round < self.current.round:
             for signed in final.attestations:
                 self.closed.add_attestation(signed)

@@ -4,8 +4,18 @@
 stands at the top of `checks.py`.
 """
 
-from folkmoot.ledger.audit.checks import run_audit
+from folkmoot.ledger.audit.checks import Audited, audit, run_audit
 from folkmoot.ledger.audit.report import AuditReport, Check, Status
 from folkmoot.ledger.audit.sources import SignedCharter, Source, load_signed_charter
 
-__all__ = ["AuditReport", "Check", "SignedCharter", "Source", "Status", "load_signed_charter", "run_audit"]
+__all__ = [
+    "AuditReport",
+    "Audited",
+    "Check",
+    "SignedCharter",
+    "Source",
+    "Status",
+    "audit",
+    "load_signed_charter",
+    "run_audit",
+]

@@ -1,24 +1,19 @@
-"""Checks 11 to 23 over all records of all archives. The numbers are those of `checks.py`."""
+"""Checks 11 to 23 and 29 on one round: every record of it, in every archive. The numbers are those of `checks.py`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
 from folkmoot.ledger.audit import round_checks, secure_checks
-from folkmoot.ledger.audit.equivocation import search_equivocation
-from folkmoot.ledger.audit.ledger_checks import LedgerView, statements_of
+from folkmoot.ledger.audit.participation import Faults, State
 from folkmoot.ledger.audit.replay import OpenedPayloads, Replay, sealing_secrets
 from folkmoot.ledger.audit.report import Status, Tallies, Tally
 from folkmoot.ledger.audit.round_checks import Case, Frame
 from folkmoot.ledger.audit.secure_checks import UnmaskedSums
-from folkmoot.ledger.audit.sources import Convicted, Lacking, NotJudged, Source
-from folkmoot.ledger.signing import KeyVerifier
-from folkmoot.protocol.certificates import Federation
+from folkmoot.ledger.audit.sources import Convicted, Damaged, Lacking, NotJudged, Source
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.record import decode_record
-from folkmoot.protocol.typed_data import Domain
-from folkmoot.protocol.types import Digest, Round
+from folkmoot.protocol.types import MemberId, Round
 
 _RoundCheck: TypeAlias = tuple[str, Callable[[Case, Frame], None], tuple[str, ...]]
 """Name, check, and the checks that it rests on."""
@@ -50,24 +45,23 @@ _SECURE_REPLAY_RESTS_ON = (*_REPLAY_RESTS_ON, "sums", "releases")
 SECURE_CHECKS = ("sums", "fingerprints", "releases")
 """The checks that only secure mode has."""
 
-ARCHIVE_CHECKS = (
+RECORD_CHECKS = (
     *("records", "rosters", "certificates", "openings", "statements", "commitments", "inclusion", "payloads"),
     *SECURE_CHECKS,
-    *("replay", "equivocation"),
 )
-"""The checks that need a charter, and all but the last an archive."""
+"""The checks that need a charter and an archive, and look at each record by itself."""
+
+SETTLED = ("rosters", "openings")
+"""What a record must have passed for its roster and survivors to be believed."""
 
 
-def read_cases(sources: Sequence[Source], views: Sequence[LedgerView], tally: Tally) -> Iterator[Case]:
-    """(11) All records of all archives, ascending by round; those that archives share come once."""
-    recorded = set(statements_of(views[0])) if views else set()
-    archived = {number for source in sources for number in source.rounds()}
-    for number in sorted(recorded | archived):
-        seen: set[bytes] = set()
-        for source in sources:
-            yield from _read_case(number, source, seen, tally)
-        if not any(source.has_record(number) for source in sources):
-            tally.add(Status.INCONCLUSIVE, f"round {number}: no archive given has a record")
+def read_round(number: Round, sources: Sequence[Source], tally: Tally) -> Iterator[Case]:
+    """(11) All records of a round; those that archives share come once."""
+    seen: set[bytes] = set()
+    for source in sources:
+        yield from _read_case(number, source, seen, tally)
+    if not any(source.has_record(number) for source in sources):
+        tally.add(Status.INCONCLUSIVE, f"round {number}: no archive given has a record", round_=number)
 
 
 def _read_case(number: Round, source: Source, seen: set[bytes], tally: Tally) -> Iterator[Case]:
@@ -79,50 +73,77 @@ def _read_case(number: Round, source: Source, seen: set[bytes], tally: Tally) ->
         seen.add(data)
         record = decode_record(data)
     except OSError as error:
-        tally.add(Status.INCONCLUSIVE, f"{where}: {error}")
+        tally.add(Status.INCONCLUSIVE, f"{where}: {error}", round_=number, where=source.name)
     except RemoteProtocolError as error:
-        tally.add(Status.FAIL, f"{where}: {error}")
+        tally.add(Status.FAIL, f"{where}: {error}", round_=number, where=source.name)
     else:
         tally.add_pass()
         yield Case(number, where, record)
 
 
-def check_archives(
-    federation: Federation,
-    contract: bytes,
-    sources: Sequence[Source],
-    views: Sequence[LedgerView],
-    cases: Sequence[Case],
-    tallies: Tallies,
-) -> list[str]:
-    """(12) to (23) for `cases`, ascending by round; returns remarks that are no verdict."""
-    verifier = KeyVerifier(federation, Domain(federation.charter.ledger.chain_id, contract))
-    recorded = statements_of(views[0]) if views else {}
-    frame = Frame(federation, verifier, sources, recorded, _fingerprints(cases))
-    is_secure = federation.charter.is_secure
-    replay = _secure_replay(frame, tallies["replay"]) if is_secure else _open_replay(frame, tallies["replay"])
-    if not is_secure:
-        tallies.skip("open mode has no masks", SECURE_CHECKS)
-    for case in cases:
-        held = _held_by_ledger(case, views)
-        for id_, check, rests_on in _SECURE_MODE if is_secure else _OPEN_MODE:
-            _try(id_, case, held, rests_on, partial(check, case, frame), tallies)
-        if replay is not None:
-            rests_on = _SECURE_REPLAY_RESTS_ON if is_secure else _OPEN_REPLAY_RESTS_ON
-            _try("replay", case, held, rests_on, partial(replay.check, case), tallies)
-    search_equivocation(frame, views, [case.record for case in cases], tallies["equivocation"])
-    return replay.notes if replay is not None else []
+class CaseAudit:
+    """Runs the checks of its charter's mode on records, and replays them in ascending order."""
+
+    def __init__(self, frame: Frame, tallies: Tallies, after: Replay | None = None) -> None:
+        """`after`: the replay of the rounds before, under another charter."""
+        self._frame = frame
+        self._tallies = tallies
+        self._is_secure = frame.federation.charter.is_secure
+        make_replay = _secure_replay if self._is_secure else _open_replay
+        self.replay: Replay | None = make_replay(frame, tallies["replay"], after)
+        if not self._is_secure:
+            tallies.skip("open mode has no masks", SECURE_CHECKS)
+
+    def check(self, case: Case, held: set[str]) -> Faults:
+        """(12) to (22). `held` are the checks that already hold of the round; those that the record passes are added.
+
+        Returns what was found of members.
+        """
+        faults: dict[MemberId, tuple[State, str]] = {}
+        for id_, check, rests_on in _SECURE_MODE if self._is_secure else _OPEN_MODE:
+            faults |= self._try(id_, case, held, rests_on, partial(check, case, self._frame))
+        if self.replay is not None:
+            rests_on = _SECURE_REPLAY_RESTS_ON if self._is_secure else _OPEN_REPLAY_RESTS_ON
+            faults |= self._try("replay", case, held, rests_on, partial(self.replay.check, case))
+            why = "its payload is ill-formed and counted as zero"
+            faults |= dict.fromkeys(self.replay.ill_formed.get(case.round, ()), (State.INVALID, why))
+        return faults
+
+    def _try(
+        self, id_: str, case: Case, held: set[str], rests_on: Sequence[str], check: Callable[[], None]
+    ) -> Faults:
+        """Run one check on one record; returns what it found of members."""
+        missing = [name for name in rests_on if name not in held]
+        if missing:
+            self._tallies[id_].add(Status.SKIPPED, f"{case.where} rests on `{missing[0]}`")
+            return {}
+        try:
+            check()
+        except NotJudged as error:
+            self._tallies[id_].add(Status.SKIPPED, f"{case.where} {error}")
+        except (Lacking, OSError) as error:
+            self._tell(id_, Status.INCONCLUSIVE, case, error)
+            members = error.members if isinstance(error, Lacking) else ()
+            return dict.fromkeys(members, (State.WITHHELD, "no archive given has its payload"))
+        except Convicted as error:
+            self._tell(id_, Status.MISBEHAVIOUR, case, error)
+        except (RemoteProtocolError, LocalProtocolError) as error:
+            self._tell(id_, Status.FAIL, case, error)
+            if isinstance(error, Damaged):
+                return {error.member: (State.INVALID, str(error))}
+        else:
+            held.add(id_)
+            self._tallies[id_].add_pass()
+        return {}
+
+    def _tell(self, id_: str, status: Status, case: Case, error: Exception) -> None:
+        member = self._frame.name(error.member) if isinstance(error, Damaged) else None
+        self._tallies[id_].add(
+            status, f"{case.where}: {error}", round_=case.round, member=member, where=case.where
+        )
 
 
-def _held_by_ledger(case: Case, views: Sequence[LedgerView]) -> set[str]:
-    """Whether the ledger can say anything of the round: it answered, and its events have no gap there."""
-    if not views:
-        return set()
-    is_gap = case.round <= views[0].head.height and case.round not in statements_of(views[0])
-    return {"ledger"} if is_gap else {"ledger", "rounds"}
-
-
-def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
+def _open_replay(frame: Frame, tally: Tally, after: Replay | None) -> Replay | None:
     """(22) None if no home with its keys was given."""
     try:
         secrets = sealing_secrets(frame.sources)
@@ -132,44 +153,14 @@ def _open_replay(frame: Frame, tally: Tally) -> Replay | None:
     if not secrets:
         tally.add(Status.SKIPPED, "no home with its sealing key was given")
         return None
-    return Replay(frame, OpenedPayloads(frame, secrets))
+    return Replay(frame, OpenedPayloads(frame, secrets), after)
 
 
-def _secure_replay(frame: Frame, tally: Tally) -> Replay | None:
-    """(22) None if no home with the starting weights was given: nothing else is needed."""
-    if not any(source.is_home for source in frame.sources):
+def _secure_replay(frame: Frame, tally: Tally, after: Replay | None) -> Replay | None:
+    """(22) None if the starting weights were not given: nothing else is needed."""
+    charter = frame.federation.charter
+    initial = bytes.fromhex(charter.model.initial)
+    if not any(source.is_home or source.blob(initial) for source in frame.sources):
         tally.add(Status.SKIPPED, "no home with the starting weights was given")
         return None
-    return Replay(frame, UnmaskedSums(frame))
-
-
-def _fingerprints(cases: Sequence[Case]) -> dict[Digest, list[Signed]]:
-    """Those of all records, by the digest of the sums that they are on."""
-    found: dict[Digest, list[Signed]] = {}
-    for case in cases:
-        for sums, signed in secure_checks.fingerprints_in(case):
-            found.setdefault(sums, []).append(signed)
-    return found
-
-
-def _try(
-    id_: str, case: Case, held: set[str], rests_on: Sequence[str], check: Callable[[], None], tallies: Tallies
-) -> None:
-    """Run one check on one record; `held` are those that it passed so far."""
-    missing = [name for name in rests_on if name not in held]
-    if missing:
-        tallies[id_].add(Status.SKIPPED, f"{case.where} rests on `{missing[0]}`")
-        return
-    try:
-        check()
-    except NotJudged as error:
-        tallies[id_].add(Status.SKIPPED, f"{case.where} {error}")
-    except (Lacking, OSError) as error:
-        tallies[id_].add(Status.INCONCLUSIVE, f"{case.where}: {error}")
-    except Convicted as error:
-        tallies[id_].add(Status.MISBEHAVIOUR, f"{case.where}: {error}")
-    except (RemoteProtocolError, LocalProtocolError) as error:
-        tallies[id_].add(Status.FAIL, f"{case.where}: {error}")
-    else:
-        held.add(id_)
-        tallies[id_].add_pass()
+    return Replay(frame, UnmaskedSums(frame), after)

@@ -34,22 +34,39 @@ With archives, too, for every round in every archive:
                     in the same sums and model
 23. `equivocation`  nobody signed two things of which an honest member signs one
 
+From the ledger alone, again (numbers never change, so what came later stands at the end):
+
+24. `headers`       the hash of the block that was read is that of its header, recomputed
+25. `proof`         code, head, height, quorum, charter and federation are in that block's state (eth_getProof)
+26. `memory`        what an earlier audit verified still stands: no fork, no roll-back
+27. `amendments`    a signed chain to the contract's governance head; every round names the charter in force
+28. `reports`       nobody was convicted on the chain of signing two things of which an honest member signs one
+
+With archives:
+
+29. `participation` what became of every member's contribution; nobody was left out although it had committed
+
 A point that rests on another which did not hold is skipped, not judged: the first fault stands alone in the report,
 and it alone keeps the whole from passing. So does a charter that is not signed, or a ledger that does not answer.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from folkmoot.ledger.audit import ledger_checks
-from folkmoot.ledger.audit.archives import ARCHIVE_CHECKS, check_archives, read_cases
+import msgspec
+
+from folkmoot.ledger.audit import ledger_checks, memory, state
+from folkmoot.ledger.audit.archives import RECORD_CHECKS
+from folkmoot.ledger.audit.charters import Charters, check_charters, gather_charters, names_of
+from folkmoot.ledger.audit.governance import check_amendments, check_reports, roles_of
+from folkmoot.ledger.audit.headers import read_header
 from folkmoot.ledger.audit.ledger_checks import LedgerView, PublicRecord
-from folkmoot.ledger.audit.report import AuditReport, Status, Tallies, compose_report
-from folkmoot.ledger.audit.round_checks import Case
+from folkmoot.ledger.audit.memory import Recall, Remembered
+from folkmoot.ledger.audit.report import AuditReport, Subject, Tallies, printable_notes, worst_of
+from folkmoot.ledger.audit.rounds import RoundsAudit
 from folkmoot.ledger.audit.sources import SignedCharter, Source
-from folkmoot.ledger.identity import attester_addresses
-from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import Charter, federation_id, verify_charter
-from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.charter import Charter, federation_id
+from folkmoot.protocol.errors import RemoteProtocolError
 
 PASSED = {
     "ledger": "{} answered",
@@ -62,12 +79,36 @@ PASSED = {
     "bases": "{} rounds",
     "finality": "{} rounds",
     "charter": "signed by {} members",
-    **dict.fromkeys(ARCHIVE_CHECKS, "{} records"),
+    **dict.fromkeys(RECORD_CHECKS, "{} records"),
+    "replay": "{} records",
     "equivocation": "{} signatures",
+    "headers": "recomputed",
+    "proof": "{} words of the contract's state",
+    "memory": "nothing was rewritten",
+    "amendments": "{} amendments",
+    "reports": "{} reports",
+    "participation": "{} rounds",
 }
 """Every check in its order, and what it says when all is well (`{}`: how many)."""
 
-_VIEW_CHECKS = ("chain-id", "code-hash", "rounds", "hash-chain", "quorum", "bases", "finality")
+_VIEW_CHECKS = (
+    *("chain-id", "code-hash", "rounds", "hash-chain", "quorum", "bases", "finality"),
+    *("headers", "proof", "memory", "amendments", "reports"),
+)
+_CHARTER_CHECKS = (*RECORD_CHECKS, "replay", "equivocation", "participation")
+_ARCHIVE_CHECKS = (*RECORD_CHECKS, "participation")
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit's outcome: the report, what to remember for the next one, and what the ledgers showed.
+
+    `memory` is None if there is nothing to rely on.
+    """
+
+    report: AuditReport
+    memory: Remembered | None
+    views: tuple[LedgerView, ...]
 
 
 def run_audit(
@@ -79,38 +120,67 @@ def run_audit(
     others: Sequence[PublicRecord] = (),
     development: bool = False,
 ) -> AuditReport:
-    """Check all that can be checked with what is given; never raises for what ledger or archives hold.
+    """Check all that can be checked with what is given; see `audit`."""
+    return audit(
+        [ledger, *others], sources, contract=contract, charter=charter, development=development
+    ).report
 
-    `contract` (20 bytes) is the address that `ledger` reads; `others` read it through other RPCs. Without `charter` a
-    home among `sources` gives it. `development`: the chain is one that its owner can rewrite. Raises `CharterError` or
-    `ConfigError` for a home's charter that cannot be read.
+
+def audit(
+    ledgers: Sequence[PublicRecord],
+    sources: Sequence[Source] = (),
+    *,
+    contract: bytes,
+    charter: SignedCharter | None = None,
+    development: bool = False,
+    recall: Recall | None = None,
+    names: Sequence[str] = (),
+) -> Audited:
+    """Check all that can be checked with what is given; never raises for what ledgers or archives hold.
+
+    `contract` (20 bytes) is the address that all `ledgers` read, through one RPC each, called `names`. Without
+    `charter` a home among `sources` gives it. `development`: the chain is one that its owner can rewrite.
+    `recall` tells what an earlier audit verified. Raises `CharterError` or `ConfigError` for a home's charter that
+    cannot be read.
     """
     tallies = Tallies(PASSED)
-    views = _read_ledgers([ledger, *others], tallies)
-    charters = [charter] if charter else [found for source in sources if (found := source.charter())]
-    _check_ledger(views, charters[0].charter if charters else None, development, tallies)
-    federation = _check_charter(charters, views, contract, tallies)
-    cases: list[Case] = []
-    if federation is None:
-        tallies.skip("rests on `charter`" if charters else "no charter was given", ARCHIVE_CHECKS)
-    elif not sources:
-        tallies.skip("no archive was given", ARCHIVE_CHECKS[:-2])
-    else:
-        cases = list(read_cases(sources, views, tallies["records"]))
+    views = _read_ledgers(ledgers, names, recall, tallies)
+    charters = gather_charters(charter, sources, views)
+    _check_ledger(views, charters.founding.charter if charters.founding else None, development, tallies)
+    timeline = check_charters(charters, views, contract, tallies)
     if views:
-        attestations = [signed for case in cases for signed in case.record.attestations]
-        ledger_checks.check_quorum(views[0], attestations, tallies["quorum"])
+        check_reports(views[0], names_of(charters), tallies["reports"])
+    if timeline is None:
+        tallies.skip("rests on `charter`" if charters.founding else "no charter was given", _CHARTER_CHECKS)
+    elif not sources:
+        tallies.skip("no archive was given", _ARCHIVE_CHECKS)
+        tallies.skip("no home with its sealing key was given", ("replay",))
+    rounds = RoundsAudit(timeline, contract, sources, views, tallies)
+    rounds.run()
+    checks = tallies.close()
     notes = ["development chain, not evidence"] if development else []
-    if federation is not None:
-        notes += check_archives(federation, contract, sources, views, cases, tallies)
-    return compose_report(tallies.close(), notes)
+    report = AuditReport(
+        status=worst_of(checks),
+        checks=tuple(checks),
+        notes=printable_notes([*notes, *rounds.notes]),
+        subject=_subject(views, charters, contract),
+        findings=tallies.findings,
+        rounds=tuple(
+            msgspec.structs.replace(row, status=tallies.worst_of_round(row.round)) for row in rounds.rows
+        ),
+        members=rounds.members,
+    )
+    return Audited(report, memory.compose(views, tallies), tuple(views))
 
 
-def _read_ledgers(ledgers: Sequence[PublicRecord], tallies: Tallies) -> list[LedgerView]:
+def _read_ledgers(
+    ledgers: Sequence[PublicRecord], names: Sequence[str], recall: Recall | None, tallies: Tallies
+) -> list[LedgerView]:
     """(1) What each RPC shows; only of those that answered."""
     views = []
     for place, ledger in enumerate(ledgers, start=1):
-        view = ledger_checks.read_view(ledger, f"RPC {place}", tallies["ledger"], tallies["code-hash"])
+        name = names[place - 1] if names else f"RPC {place}"
+        view = ledger_checks.read_view(ledger, name, tallies["ledger"], tallies["code-hash"], recall)
         if view is not None:
             views.append(view)
     return views
@@ -122,7 +192,7 @@ def _check_ledger(
     development: bool,
     tallies: Tallies,
 ) -> None:
-    """(2) to (9), but for (7), to which archives may add."""
+    """(2) to (9) and (24) to (26); to (7) archives may add."""
     ledger_checks.check_agreement(views, tallies["agreement"])
     if not views:
         tallies.skip("rests on an answer of the ledger", _VIEW_CHECKS)
@@ -137,33 +207,33 @@ def _check_ledger(
     else:
         tallies.skip("rests on `rounds`", ("hash-chain", "bases"))
     ledger_checks.check_finality(view, development, tallies["finality"])
+    for each in views:
+        roles = roles_of(each.identity, each.amendments)
+        state.check_headers(each, tallies["headers"])
+        state.check_proof(each, roles, development, tallies["proof"])
+        check_amendments(each, tallies["amendments"])
+    memory.check_memory(view, tallies["memory"])
 
 
-def _check_charter(
-    charters: Sequence[SignedCharter], views: Sequence[LedgerView], contract: bytes, tallies: Tallies
-) -> Federation | None:
-    """(10) The federation that the charter founds with this contract; None if there is none to rely on."""
-    tally = tallies["charter"]
-    if not charters:
-        tally.add(Status.SKIPPED, "no charter was given")
-        return None
-    charter = charters[0].charter
-    for other in charters:
-        if other.charter.digest != charter.digest:
-            tally.add(Status.FAIL, f"{other.where} is another charter than {charters[0].where}")
+def _subject(views: Sequence[LedgerView], charters: Charters, contract: bytes) -> Subject:
+    """What was audited, for the report's head."""
+    name = charters.founding.charter.name if charters.founding else ""
+    if not views:
+        return Subject(name=name, contract=f"0x{contract.hex()}")
+    identity, head, proof = views[0].identity, views[0].head, views[0].proof
+    subject = Subject(
+        federation=federation_id(identity.charter_digest, identity.chain_id, contract).hex(),
+        name=name,
+        chain_id=identity.chain_id,
+        contract=f"0x{contract.hex()}",
+        height=head.height,
+        head=head.digest.hex(),
+        block=head.block,
+    )
+    if proof is None or proof.latest is None:
+        return subject
     try:
-        verify_charter(charter, charters[0].signatures)
-    except CharterError as error:
-        tally.add(Status.FAIL, str(error))
-    for view in views:
-        found = view.identity
-        if found.charter_digest != charter.digest:
-            what = f"{charter.digest.hex()}, the contract's is {found.charter_digest.hex()}"
-            tally.add(Status.FAIL, f"its digest is {what}")
-        elif found.attesters != attester_addresses(charter):
-            tally.add(Status.FAIL, "the contract's attesters are not the charter's")
-    tally.add_pass(len(charter.members))
-    # On another chain than the charter's every signature and the federation's id would be wrong: (3) says it once.
-    if not tally.holds or any(view.identity.chain_id != charter.ledger.chain_id for view in views):
-        return None
-    return Federation(federation_id(charter.digest, charter.ledger.chain_id, contract), charter)
+        header = read_header(proof.latest.header)
+    except RemoteProtocolError:
+        return subject
+    return msgspec.structs.replace(subject, block_hash=header.hash.hex(), block_time=header.timestamp)

@@ -1,33 +1,72 @@
 """Check 23: all signatures that were seen anywhere, against each other."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from folkmoot.ledger.audit.ledger_checks import LedgerView
 from folkmoot.ledger.audit.report import Status, Tally
 from folkmoot.ledger.audit.round_checks import Frame
 from folkmoot.ledger.audit.sources import Source
 from folkmoot.protocol.equivocation import Register, verify_evidence
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.protocol.messages import Commitment, Evidence, Share, Signed, decode_frame
+from folkmoot.protocol.messages import Commitment, Evidence, Share, Signed, decode_frame, encode
 from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.types import MemberId, Round
 
 
-def search_equivocation(
-    frame: Frame, views: Sequence[LedgerView], records: Sequence[RoundRecord], tally: Tally
-) -> None:
-    """Tell of everybody who signed two things of which an honest member signs one, or dealt a share that is none."""
-    register = Register()
-    kept = list(_kept_evidence(frame.sources))
-    contradictions = (signed for evidence in kept for signed in (evidence.first, evidence.second))
-    for signed in chain(_in_records(records), contradictions, _on_ledgers(frame, views)):
-        if _is_of(frame, signed) and _is_good(frame, signed):
+class EquivocationSearch:
+    """Tells of everybody who signed two things of which an honest member signs one, or dealt a share that is none.
+
+    Contradictions are of one round, so rounds are looked at one by one and then forgotten.
+    """
+
+    def __init__(self, sources: Sequence[Source], tally: Tally) -> None:
+        self._tally = tally
+        self._kept: dict[Round, list[Evidence]] = defaultdict(list)
+        for evidence in _kept_evidence(sources):
+            # Receipts have no slot, so whatever is evidence has a round.
+            self._kept[evidence.first.body.round].append(evidence)
+
+    @property
+    def rounds(self) -> Iterable[Round]:
+        """Rounds of which nodes kept evidence."""
+        return self._kept.keys()
+
+    def add_round(
+        self, number: Round, frame: Frame, records: Sequence[RoundRecord], attested: Iterable[Signed]
+    ) -> set[MemberId]:
+        """Look at everything that is of one round; returns whom it convicts. `attested` is known to be well signed."""
+        register, convicted = Register(), set[MemberId]()
+        kept = self._kept.pop(number, [])
+        contradictions = (signed for evidence in kept for signed in (evidence.first, evidence.second))
+        unchecked = chain(_in_records(records), contradictions)
+        good = (signed for signed in unchecked if _is_of(frame, signed) and _is_good(frame, signed))
+        for signed in chain(attested, good):
             evidence = register.note(signed)
             if evidence is not None:
-                tally.add(Status.MISBEHAVIOUR, _describe(evidence, frame))
-            tally.add_pass()
-    for evidence in kept:
-        _check_share(evidence, frame, tally)
+                convicted.add(signed.member)
+                self._tell(evidence, _describe(evidence, frame), frame)
+            self._tally.add_pass()
+        for evidence in kept:
+            if _is_bad_share(evidence, frame):
+                convicted.add(evidence.first.member)
+                name, round_ = frame.name(evidence.first.member), evidence.second.body.round
+                self._tell(
+                    evidence,
+                    f"{name} dealt a share that does not fit its commitment for round {round_}",
+                    frame,
+                )
+        return convicted
+
+    def _tell(self, evidence: Evidence, what: str, frame: Frame) -> None:
+        self._tally.add(
+            Status.MISBEHAVIOUR,
+            what,
+            round_=evidence.first.body.round,
+            member=frame.name(evidence.first.member),
+            where="two signatures: see the proof",
+            proof={"evidence": encode(evidence).hex()},
+        )
 
 
 def _is_of(frame: Frame, signed: Signed) -> bool:
@@ -44,20 +83,15 @@ def _is_good(frame: Frame, signed: Signed) -> bool:
     return True
 
 
-def _check_share(evidence: Evidence, frame: Frame, tally: Tally) -> None:
+def _is_bad_share(evidence: Evidence, frame: Frame) -> bool:
     """A share that was dealt is no contradiction by itself: it is held against the commitment kept with it."""
-    commitment, share = evidence.first, evidence.second.body
-    if not isinstance(commitment.body, Commitment) or not isinstance(share, Share):
-        return
+    if not isinstance(evidence.first.body, Commitment) or not isinstance(evidence.second.body, Share):
+        return False
     try:
-        member = verify_evidence(evidence, frame.verifier)
+        verify_evidence(evidence, frame.verifier)
     except RemoteProtocolError:
-        return
-    if _is_of(frame, commitment):
-        tally.add(
-            Status.MISBEHAVIOUR,
-            f"{frame.name(member)} dealt a share that does not fit its commitment for round {share.round}",
-        )
+        return False
+    return _is_of(frame, evidence.first)
 
 
 def _in_records(records: Sequence[RoundRecord]) -> Iterator[Signed]:
@@ -83,17 +117,7 @@ def _kept_evidence(sources: Sequence[Source]) -> Iterator[Evidence]:
             yield frame
 
 
-def _on_ledgers(frame: Frame, views: Sequence[LedgerView]) -> Iterator[Signed]:
-    members = enumerate(frame.federation.charter.members)
-    by_address = {bytes.fromhex(member.audit_key[2:]): place for place, member in members}
-    for record in (record for view in views for record in view.records):
-        for signature, signer in zip(record.signatures, record.signers, strict=True):
-            if signer in by_address:
-                yield Signed(by_address[signer], record.statement, signature)
-
-
 def _describe(evidence: Evidence, frame: Frame) -> str:
     body = evidence.first.body
     name, kind = frame.name(evidence.first.member), type(body).__name__
-    # Receipts have no slot, so whatever is evidence has a round.
     return f"{name} signed two different {kind}s for round {body.round}"

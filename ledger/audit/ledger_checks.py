@@ -1,18 +1,20 @@
 """Checks 1 to 9: what the ledger alone shows. The numbers are those of `checks.py`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from folkmoot.ledger.audit.governance import Reporting, ReportRecord, Roles, recover_all, roles_of
+from folkmoot.ledger.audit.memory import Recall, Remembered
 from folkmoot.ledger.audit.report import Status, Tally
-from folkmoot.ledger.audit_key import recover
+from folkmoot.ledger.audit.state import Provable, StateProof, Unproven
 from folkmoot.ledger.build import expected_code_hash
+from folkmoot.ledger.calldata import MAX_ROUNDS
 from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
-from folkmoot.ledger.port import LedgerHead, LedgerIdentity, Record
+from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.protocol.charter import Charter, federation_id, quorum
-from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Signed, Statement
-from folkmoot.protocol.typed_data import Domain, signing_digest_of, struct_hash
+from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest, Round
 
 
@@ -31,22 +33,46 @@ class PublicRecord(Protocol):
         """See `Ledger.records`."""
         ...
 
+    def amendments(self) -> list[AmendmentRecord]:
+        """See `Ledger.amendments`."""
+        ...
+
 
 @dataclass(frozen=True)
 class LedgerView:
-    """What one RPC showed, read once so that all checks speak of the same moment."""
+    """What one RPC showed, read once so that all checks speak of the same moment.
 
+    `proof` is None where the ledger is none that could prove anything; `known` is the hash that it shows now of the
+    block that was final when `remembered` was.
+    """
+
+    name: str
     identity: LedgerIdentity
     head: LedgerHead
     records: tuple[Record, ...]
+    amendments: tuple[AmendmentRecord, ...] = ()
+    reports: tuple[ReportRecord, ...] = ()
+    proof: StateProof | Unproven | None = None
+    remembered: Remembered | None = None
+    known: Digest | None = None
 
 
-def read_view(ledger: PublicRecord, name: str, reached: Tally, code: Tally) -> LedgerView | None:
+def read_view(
+    ledger: PublicRecord, name: str, reached: Tally, code: Tally, recall: Recall | None = None
+) -> LedgerView | None:
     """(1) Ask `ledger`, called `name`; None, with the reason in a tally, if it shows nothing that can be checked."""
     try:
         identity, head = ledger.identity(), ledger.head()
         # Rounds beyond this head may be recorded while we ask; they are the next audit's.
-        view = LedgerView(identity, head, tuple(ledger.records(1, head.height)))
+        records = tuple(ledger.records(1, head.height))
+        amendments = tuple(ledger.amendments()[: head.amendments])
+        reports = tuple(ledger.reports()) if isinstance(ledger, Reporting) else ()
+        federation = federation_id(identity.charter_digest, identity.chain_id, identity.contract)
+        remembered = recall(federation) if recall else None
+        proof, known = None, None
+        if isinstance(ledger, Provable):
+            proof = ledger.prove(head, roles_of(identity, amendments).last)
+            known = ledger.block_hash(remembered.final_block) if remembered else None
     except LedgerUnavailable as error:
         reached.add(Status.UNREACHABLE, f"{name}: {error}")
         return None
@@ -56,7 +82,7 @@ def read_view(ledger: PublicRecord, name: str, reached: Tally, code: Tally) -> L
         code.add(Status.FAIL, f"{name}: {error}")
         return None
     reached.add_pass()
-    return view
+    return LedgerView(name, identity, head, records, amendments, reports, proof, remembered, known)
 
 
 def check_agreement(views: Sequence[LedgerView], tally: Tally) -> None:
@@ -65,18 +91,27 @@ def check_agreement(views: Sequence[LedgerView], tally: Tally) -> None:
         tally.add(Status.SKIPPED, "needs answers from two RPCs")
         return
     first = views[0]
-    for place, other in enumerate(views[1:], start=2):
-        if other.identity != first.identity:
-            tally.add(
-                Status.FAIL, f"RPC {place} shows another chain, contract, charter or attesters than RPC 1"
-            )
-        for mine, theirs in zip(first.records, other.records, strict=False):
-            if mine.statement != theirs.statement:
-                tally.add(
-                    Status.FAIL,
-                    f"round {mine.statement.round}: RPC {place} shows another statement than RPC 1",
-                )
+    for other in views[1:]:
+        _compare(first, other, tally)
     tally.add_pass()
+
+
+def _compare(first: LedgerView, other: LedgerView, tally: Tally) -> None:
+    if other.identity != first.identity:
+        what = "another chain, contract, charter or attesters"
+        tally.add(Status.FAIL, f"{other.name} shows {what} than {first.name}")
+    if other.head.final.number == first.head.final.number and other.head.final != first.head.final:
+        what = f"final block {first.head.final.number} shown with another hash"
+        tally.add(Status.FAIL, f"{other.name} has {what} than {first.name}: they are not on one chain")
+    for mine, theirs in zip(first.records, other.records, strict=False):
+        if mine.statement != theirs.statement:
+            number = mine.statement.round
+            tally.add(
+                Status.FAIL,
+                f"round {number}: {other.name} shows another statement than {first.name}",
+                round_=number,
+                where=other.name,
+            )
 
 
 def check_chain_id(view: LedgerView, charter: Charter | None, tally: Tally) -> None:
@@ -125,46 +160,63 @@ def check_hash_chain(view: LedgerView, tally: Tally) -> None:
         statement = record.statement
         named = statement.federation if previous is None else previous
         if statement.previous != named:
-            tally.add(Status.FAIL, f"round {statement.round} does not continue the statement before it")
+            tally.add(
+                Status.FAIL,
+                f"round {statement.round} does not continue the statement before it",
+                round_=statement.round,
+                where=view.name,
+            )
         previous = struct_hash(statement)
         if record.digest != previous:
             tally.add(
-                Status.FAIL, f"round {statement.round}: the event's digest is not that of its statement"
+                Status.FAIL,
+                f"round {statement.round}: the event's digest is not that of its statement",
+                round_=statement.round,
+                where=view.name,
             )
         tally.add_pass()
     if previous is not None and view.head.digest != previous:
         tally.add(Status.FAIL, f"the contract's head {view.head.digest.hex()} is not the last statement")
 
 
-def check_quorum(view: LedgerView, attestations: Sequence[Signed], tally: Tally) -> None:
-    """(7) At least k different attesters signed every statement; k follows from their number.
+def check_quorum(
+    view: LedgerView, record: Record, roles: Roles, attestations: Iterable[Signed], tally: Tally
+) -> Mapping[bytes, bytes]:
+    """(7) At least k different attesters of the round signed the statement, or one of a checkpoint that follows it.
 
-    `attestations` are those that archives hold, unchecked.
+    k follows from their number. Returns who did (20-byte addresses), with what signature. `attestations` are those
+    that archives hold, unchecked: the transaction's input is not known to us if our contract was called by another one.
     """
-    identity = view.identity
-    needed = quorum(len(identity.attesters))
-    if identity.quorum != needed:
-        tally.add(Status.FAIL, f"the contract asks for {identity.quorum} signatures, {needed} are a quorum")
-    domain = Domain(identity.chain_id, identity.contract)
-    for record in view.records:
-        # If our contract was called by another one, the transaction's input is not known to us.
-        signatures = record.signatures or [
-            signed.signature for signed in attestations if signed.body == record.statement
-        ]
-        # Who signed the last statement of a checkpoint has signed them all: each names the one before it.
-        alone = record.signed == record.digest
-        signed = struct_hash(record.statement) if alone else record.signed
-        found = len(_signers(domain, signed, signatures) & set(identity.attesters))
-        where = f"round {record.statement.round}"
-        if found >= needed:
-            tally.add_pass()
-        elif record.signatures:
-            tally.add(Status.FAIL, f"{where}: {found} attesters signed, {needed} are needed")
-        else:
-            tally.add(
-                Status.INCONCLUSIVE,
-                f"{where} was recorded through another contract: its signatures are unknown",
-            )
+    number, attesters = record.statement.round, roles.at(record.statement.round).attesters
+    needed = quorum(len(attesters))
+    where = f"{view.name}, block {record.block}, transaction 0x{record.transaction.hex()}"
+    signatures = record.signatures or tuple(
+        signed.signature for signed in attestations if signed.body == record.statement
+    )
+    domain = Domain(view.identity.chain_id, view.identity.contract)
+    # The event's own digest may be wrong, which is for (6) to say.
+    own = struct_hash(record.statement)
+    signed = own if record.signed == record.digest else record.signed
+    signers = recover_all(domain, signed, signatures)
+    found = {address: signers[address] for address in sorted(attesters & signers.keys())}
+    if signed != own and not _is_in_checkpoint(view, record):
+        problem = f"round {number}: what attesters signed is neither its statement nor a checkpoint of it"
+        tally.add(Status.FAIL, problem, round_=number, where=where)
+    elif len(found) >= needed:
+        tally.add_pass()
+    elif record.signatures:
+        problem = f"round {number}: {len(found)} attesters signed, {needed} are needed"
+        tally.add(Status.FAIL, problem, round_=number, where=where)
+    else:
+        problem = f"round {number} was recorded through another contract: its signatures are unknown"
+        tally.add(Status.INCONCLUSIVE, problem, round_=number, where=where)
+    return found
+
+
+def _is_in_checkpoint(view: LedgerView, record: Record) -> bool:
+    """Whether what was signed is a statement that follows this one closely: each names the one before it."""
+    number = record.statement.round
+    return any(later.digest == record.signed for later in view.records[number : number + MAX_ROUNDS - 1])
 
 
 def check_bases(view: LedgerView, charter: Charter | None, tally: Tally) -> None:
@@ -175,7 +227,10 @@ def check_bases(view: LedgerView, charter: Charter | None, tally: Tally) -> None
             before = (
                 "the charter's starting weights" if record.statement.round == 1 else "the model before it"
             )
-            tally.add(Status.FAIL, f"round {record.statement.round} does not start from {before}")
+            number = record.statement.round
+            tally.add(
+                Status.FAIL, f"round {number} does not start from {before}", round_=number, where=view.name
+            )
         base = record.statement.model
         tally.add_pass()
 
@@ -197,17 +252,6 @@ def check_finality(view: LedgerView, development: bool, tally: Tally) -> None:
 def statements_of(view: LedgerView) -> Mapping[Round, Statement]:
     """The recorded statements by round."""
     return {record.statement.round: record.statement for record in view.records}
-
-
-def _signers(domain: Domain, struct: Digest, signatures: Sequence[bytes]) -> set[bytes]:
-    signed = signing_digest_of(domain, struct)
-    found = set()
-    for signature in signatures:
-        try:
-            found.add(recover(signed, signature))
-        except RemoteProtocolError:
-            continue  # nobody's signature counts for nobody
-    return found
 
 
 def _list(rounds: Sequence[Round]) -> str:

@@ -30,7 +30,7 @@ from folkmoot.protocol.sealing import (
     unseal_key,
     verify_key,
 )
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 _What = tuple[Digest, Digest, Digest]
 """What a replay depends on and must give: survivor set, sums, model."""
@@ -47,12 +47,14 @@ class Aggregation(Protocol):
 class Replay:
     """Replays rounds in ascending order, carrying the model from one to the next."""
 
-    def __init__(self, frame: Frame, aggregation: Aggregation) -> None:
+    def __init__(self, frame: Frame, aggregation: Aggregation, after: "Replay | None" = None) -> None:
+        """`after`: the replay of the rounds before, under another charter."""
         self._frame = frame
         self._aggregation = aggregation
-        self._last: tuple[Digest, Float32s] | None = None
+        self._last: tuple[Digest, Float32s] | None = after._last if after is not None else None
         self._done: set[_What] = set()
-        self.notes: list[str] = []
+        self.ill_formed: dict[Round, tuple[MemberId, ...]] = {}
+        """Whose payload opened to nonsense and counted as zero, in the rounds where there are some."""
 
     @property
     def model(self) -> Float32s | None:
@@ -79,10 +81,8 @@ class Replay:
             raise RemoteProtocolError(f"the replayed model is {model.root.hex()}, the recorded one is not")
         self._last = (model.root, result.model)
         self._done.add(what)
-        self.notes += [
-            f"round {case.round}: the payload of {self._frame.name(member)} is ill-formed and counted as zero"
-            for member in result.ill_formed
-        ]
+        if result.ill_formed:
+            self.ill_formed[case.round] = tuple(result.ill_formed)
 
     def _base(self, case: Case) -> Float32s:
         root = case.survivors.base

@@ -1,13 +1,22 @@
-"""What an audit says: one status per check, one for the whole, and the exit code that scripts look at."""
+"""What an audit says: one status per check, one for the whole, and the exit code that scripts look at.
+
+Besides, for people who want to see where: the findings one by one, a row for each round and one for each member.
+"""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Literal
+from hashlib import sha256
+from typing import Any, Literal
 
 import msgspec
 
+from folkmoot.protocol.types import Round
+
 _SHOWN = 5
-"""Problems that are named one by one; of the rest only the number is given."""
+"""Problems that are named one by one in a check's detail; of the rest only the number is given."""
+
+MAX_FINDINGS = 1000
+"""Findings of one check that are kept: who breaks everything must not fill the auditor's memory."""
 
 
 class Status(StrEnum):
@@ -32,20 +41,92 @@ _EXIT_CODES = {Status.MISBEHAVIOUR: 4, Status.FAIL: 1, Status.UNREACHABLE: 5, St
 
 
 class Check(msgspec.Struct, frozen=True):
-    """The outcome of one check. `id` is stable: scripts may rely on it."""
+    """The outcome of one check. `id` and `number` are stable: scripts may rely on them."""
 
     id: str
     status: Status
     detail: str
+    number: int = 0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is not as it should be, and where its evidence lies.
+
+    `id` is the same in every audit that finds it. `proof` holds what convicts, in hex, where signatures do.
+    """
+
+    id: str
+    check: str
+    status: Status
+    what: str
+    round: int | None = None
+    member: str | None = None
+    where: str = ""
+    proof: dict[str, Any] | None = None
+
+
+class RoundRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One round at a glance; numbers are None where nothing given tells them. Digests in hex.
+
+    `status` is the worst of the checks that looked at the round.
+    """
+
+    round: int
+    status: Status
+    recorded: bool
+    block: int | None = None
+    signatures: int | None = None
+    named: int | None = None
+    survivors: int | None = None
+    attempt: int | None = None
+    digest: str | None = None
+    model: str | None = None
+
+
+class MemberRound(msgspec.Struct, frozen=True):
+    """What became of a member's contribution to one round, if it did not simply count. `state` is a `State`."""
+
+    round: int
+    state: str
+    why: str
+
+
+class MemberRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A member's part: rounds that it contributed to, what became of the others, statements that it attested."""
+
+    name: str
+    role: str
+    attested: int = 0
+    contributed: int = 0
+    others: dict[str, int] = {}
+    rounds: tuple[MemberRound, ...] = ()
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What was audited: which federation on which ledger, and how far. Digests and addresses in hex."""
+
+    federation: str = ""
+    name: str = ""
+    chain_id: int | None = None
+    contract: str = ""
+    height: int | None = None
+    head: str = ""
+    block: int | None = None
+    block_hash: str = ""
+    block_time: int | None = None
 
 
 class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All checks in their order, and remarks that are no verdict."""
+    """All checks in their order, and remarks that are no verdict. Fields may be added, none will be taken away."""
 
     format: Literal["folkmoot/v1/audit"] = "folkmoot/v1/audit"
     status: Status
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
+    subject: Subject = Subject()
+    findings: tuple[Finding, ...] = ()
+    rounds: tuple[RoundRow, ...] = ()
+    members: tuple[MemberRow, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -66,34 +147,80 @@ class Tally:
     def __init__(self, id_: str) -> None:
         self.id = id_
         self._passed = 0
-        self._found: dict[Status, list[str]] = {}
+        self._found: dict[Status, dict[str, Finding]] = {}
+        self._count: dict[Status, int] = {}
+        self._remarks: list[str] = []
+        self.worst_by_round: dict[Round, Status] = {}
 
     def add_pass(self, count: int = 1) -> None:
         """One round (or whatever the check counts) is as it should be."""
         self._passed += count
 
-    def add(self, status: Status, problem: str) -> None:
-        """A problem, told in words that name the place."""
-        problems = self._found.setdefault(status, [])
-        if problem not in problems:
-            problems.append(problem)
+    def remark(self, text: str) -> None:
+        """Something worth telling if all is well."""
+        self._remarks.append(text)
+
+    def add(
+        self,
+        status: Status,
+        problem: str,
+        *,
+        round_: Round | None = None,
+        member: str | None = None,
+        where: str = "",
+        proof: dict[str, Any] | None = None,
+    ) -> None:
+        """A problem, told in words that name the place; the rest is for those who read findings by program."""
+        found = self._found.setdefault(status, {})
+        if problem in found:
+            return
+        self._count[status] = self._count.get(status, 0) + 1
+        if round_ is not None:
+            before = self.worst_by_round.get(round_, Status.PASS)
+            self.worst_by_round[round_] = worst(before, status)
+        if len(found) < MAX_FINDINGS:
+            found[problem] = Finding(
+                id=_finding_id(self.id, status, problem),
+                check=self.id,
+                status=status,
+                what=_printable(problem),
+                round=round_,
+                member=member,
+                where=_printable(where),
+                proof=proof,
+            )
 
     @property
     def holds(self) -> bool:
         """Whether nothing is wrong or missing so far."""
         return not self._found
 
-    def close(self, passed: str) -> Check:
+    @property
+    def gravest(self) -> Status:
+        """The worst so far; PASS if nothing is wrong or missing."""
+        return next((status for status in _GRAVITY if status in self._found), Status.PASS)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All that is wrong or missing, worst first; what was skipped is not among it."""
+        return [one for status in _GRAVITY for one in self._found.get(status, {}).values()]
+
+    def close(self, passed: str, number: int = 0) -> Check:
         """The outcome; `passed` says what was checked, with `{}` for how many."""
-        worst = next((status for status in _GRAVITY if status in self._found), None)
-        skipped = self._found.get(Status.SKIPPED, [])
-        told = passed.format(self._passed)
-        if worst is not None:
-            return Check(self.id, worst, _printable(_join(self._found[worst])))
+        gravest = self.gravest
+        told = "; ".join([passed.format(self._passed), *self._remarks])
+        if gravest is not Status.PASS:
+            return Check(self.id, gravest, _printable(self._join(gravest)), number)
+        skipped = self._join(Status.SKIPPED) if Status.SKIPPED in self._found else ""
         if self._passed == 0 and skipped:
-            return Check(self.id, Status.SKIPPED, _printable(_join(skipped)))
-        detail = f"{told}; not checked: {_join(skipped)}" if skipped else told
-        return Check(self.id, Status.PASS, _printable(detail))
+            return Check(self.id, Status.SKIPPED, _printable(skipped), number)
+        detail = f"{told}; not checked: {skipped}" if skipped else told
+        return Check(self.id, Status.PASS, _printable(detail), number)
+
+    def _join(self, status: Status) -> str:
+        problems = list(self._found[status])[:_SHOWN]
+        more = self._count[status] - len(problems)
+        return "; ".join(problems) + (f"; and {more} more" if more > 0 else "")
 
 
 class Tallies:
@@ -114,12 +241,26 @@ class Tallies:
 
     def close(self) -> list[Check]:
         """All outcomes."""
-        return [tally.close(self._passed[id_]) for id_, tally in self._tallies.items()]
+        numbered = enumerate(self._tallies.items(), start=1)
+        return [tally.close(self._passed[id_], number) for number, (id_, tally) in numbered]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those of all checks, worst first."""
+        found = [one for tally in self._tallies.values() for one in tally.findings]
+        return tuple(sorted(found, key=lambda one: _GRAVITY.index(one.status)))
+
+    def worst_of_round(self, number: Round) -> Status:
+        """The worst that any check found in a round."""
+        found = Status.PASS
+        for tally in self._tallies.values():
+            found = worst(found, tally.worst_by_round.get(number, Status.PASS))
+        return found
 
 
-def compose_report(checks: list[Check], notes: list[str]) -> AuditReport:
-    """The report over `checks`."""
-    return AuditReport(status=worst_of(checks), checks=tuple(checks), notes=tuple(map(_printable, notes)))
+def worst(one: Status, other: Status) -> Status:
+    """The graver of the two; PASS and SKIPPED weigh nothing."""
+    return next((status for status in _GRAVITY if status in (one, other)), Status.PASS)
 
 
 def worst_of(checks: Iterable[Check]) -> Status:
@@ -133,9 +274,13 @@ def exit_code_of(status: Status) -> int:
     return _EXIT_CODES.get(status, 0)
 
 
-def _join(problems: list[str]) -> str:
-    more = len(problems) - _SHOWN
-    return "; ".join(problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+def printable_notes(notes: Iterable[str]) -> tuple[str, ...]:
+    """Remarks as they may be shown: what archives hold may come from anybody."""
+    return tuple(map(_printable, notes))
+
+
+def _finding_id(check: str, status: Status, problem: str) -> str:
+    return sha256(f"{check}\n{status}\n{problem}".encode()).hexdigest()[:12]
 
 
 def _printable(text: str) -> str:

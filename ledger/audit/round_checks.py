@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from folkmoot.ledger.audit.sources import Lacking, Source, ref_of_file
+from folkmoot.ledger.audit.sources import Damaged, Lacking, Source, ref_of_file
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import (
@@ -30,6 +30,7 @@ from folkmoot.protocol.messages import (
     Roster,
     Signed,
     Statement,
+    Sum,
     SurvivorSet,
     body_digest,
     encode,
@@ -51,8 +52,8 @@ class Frame:
     recorded: Mapping[Round, Statement]
     """The statements on the ledger."""
 
-    fingerprints: Mapping[Digest, Sequence[Signed]] = field(default_factory=dict)
-    """Secure mode: those in all records given, unchecked, by the digest of the sums that they are on."""
+    fingerprints: dict[Digest, list[Signed]] = field(default_factory=dict)
+    """Secure mode: those in all records of the round, unchecked, by the digest of the sums that they are on."""
 
     measured: dict[Path, BlobRef] = field(default_factory=dict)
     """What files turned out to hold: the same payload is named by the records of several archives."""
@@ -170,11 +171,12 @@ def check_payloads(case: Case, frame: Frame) -> None:
         copies = [path for source in frame.sources if (path := source.blob(ref.root))]
         for path in copies:
             if path.stat().st_size != ref.size or frame.ref_of_file(path) != ref:
-                raise RemoteProtocolError(f"{path} is not the payload that its name says")
+                raise Damaged(f"{path} is not the payload that its name says", commitment.member)
         if not copies:
-            withheld.append(frame.name(commitment.member))
+            withheld.append(commitment.member)
     if withheld:
-        raise Lacking(f"withheld: no archive given has the payload of {', '.join(withheld)}")
+        names = ", ".join(map(frame.name, withheld))
+        raise Lacking(f"withheld: no archive given has the payload of {names}", withheld)
 
 
 def commitments_of(case: Case) -> Iterator[Commitment]:
@@ -182,6 +184,15 @@ def commitments_of(case: Case) -> Iterator[Commitment]:
     for signed in case.record.commitments:
         if isinstance(signed.body, Commitment):
             yield signed.body
+
+
+def commitments_named(record: RoundRecord) -> Iterator[Digest]:
+    """Roots of the blobs that a record names: payloads or masked shards, and sums."""
+    for signed in (*record.commitments, *(record.unmasking.sums if record.unmasking else ())):
+        if isinstance(signed.body, Commitment):
+            yield from signed.body.shards or (signed.body.root,)
+        elif isinstance(signed.body, Sum):
+            yield signed.body.root
 
 
 def recipients_of(roster: Roster, federation: Federation) -> list[str]:

@@ -3,7 +3,7 @@
 The layout is the node's (`folkmoot.node.archive`, `folkmoot.node.config`; a test holds the two together):
 
     archive/blobs/ab/<hex root>   archive/rounds/<8 digits>.record   archive/masked/<epoch>/<hex root>
-    HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig
+    HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig   HOME/charters/<hex digest>.toml
     HOME/keys/sealing.key   HOME/store.sqlite (table `secrets`)
     HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
 
@@ -36,9 +36,21 @@ _SIGNATURE_SIZE = 64
 
 
 class Lacking(FolkmootError):
-    """Something that a check needs is not in what the auditor was given."""
+    """Something that a check needs is not in what the auditor was given; of `members`, if it is of somebody."""
 
     exit_code = 3
+
+    def __init__(self, message: str, members: Sequence[MemberId] = ()) -> None:
+        super().__init__(message)
+        self.members = tuple(members)
+
+
+class Damaged(RemoteProtocolError):
+    """What a member committed to is not what an archive has in its place."""
+
+    def __init__(self, message: str, member: MemberId) -> None:
+        super().__init__(message)
+        self.member = member
 
 
 class NotJudged(FolkmootError):
@@ -58,15 +70,18 @@ class SignedCharter:
     charter: Charter
     signatures: dict[str, bytes]
     where: str
+    amended: tuple[Charter, ...] = ()
+    """Those in `charters/` beside it."""
 
 
 class Source:
     """An archive, and the home that it belongs to if that was given too."""
 
-    def __init__(self, archive: Path, home: Path | None = None) -> None:
+    def __init__(self, archive: Path, home: Path | None = None, *, name: str = "") -> None:
+        """`name`: what it is called in reports (default: its path)."""
         self._archive = archive
         self._home = home
-        self.name = str(home or archive)
+        self.name = name or str(home or archive)
 
     @classmethod
     def of_home(cls, home: Path) -> "Source":
@@ -83,19 +98,36 @@ class Source:
         names = (path.stem for path in (self._archive / "rounds").glob("*.record"))
         return sorted(int(name) for name in names if len(name) == 8 and name.isascii() and name.isdecimal())
 
+    def marker(self) -> object:
+        """Changes when a record or a blob is added, replaced or taken away."""
+        folders = (self._archive / "rounds", *(self._archive / "blobs").glob("??"))
+        return sorted((str(folder), folder.stat().st_mtime_ns) for folder in folders if folder.is_dir())
+
     def has_record(self, number: Round) -> bool:
         """Whether there is a record of that round, good or bad."""
-        return _existing(self._record_path(number)) is not None
+        return _existing(self.record_path(number)) is not None
+
+    def record_path(self, number: Round) -> Path:
+        """Where the record of that round lies, or would."""
+        return self._archive / "rounds" / f"{number:08d}.record"
 
     def record(self, number: Round) -> bytes | None:
         """The record's bytes; None if there is none. Raises `RemoteProtocolError` if it is absurdly long."""
-        path = _existing(self._record_path(number))
+        path = _existing(self.record_path(number))
         return _read(path, MAX_RECORD) if path else None
 
     def blob(self, root: Digest) -> Path | None:
         """Where the blob called `root` lies; None if it is not here. Its contents are unchecked."""
         name = root.hex()
         return _existing(self._archive / "blobs" / name[:2] / name)
+
+    def files_of(self, root: Digest) -> Iterator[tuple[str, Path]]:
+        """Every file here that is called `root`, with its name in an archive."""
+        name = root.hex()
+        masked = sorted((self._archive / "masked").glob(f"*/{name}"))
+        for path in (self._archive / "blobs" / name[:2] / name, *masked):
+            if _existing(path):
+                yield path.relative_to(self._archive).as_posix(), path
 
     def masked_shard(self, epoch: int, root: Digest) -> Path | None:
         """Where a masked shard of that epoch lies; None if it is not here (any more). Its contents are unchecked."""
@@ -127,30 +159,42 @@ class Source:
 
     def content_key(self, number: Round, roster: Digest, member: MemberId) -> bytes | None:
         """The key of one payload that the home's node kept, unchecked; None if there is none to be read."""
-        path = _existing(self._home / "store.sqlite") if self._home else None
-        if path is None:
-            return None
         query = "SELECT key FROM secrets WHERE round = ? AND roster = ? AND member = ?"
-        try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
-                row = store.execute(query, (number, roster, member)).fetchone()
-        except sqlite3.Error:  # no store of ours, or not readable by us
-            return None
-        return row[0] if row and isinstance(row[0], bytes) else None
+        return next(iter(self._query(query, (number, roster, member))), None)
+
+    def journal(self, number: Round) -> Iterator[bytes]:
+        """What the home's node wrote down of a round: entries of `folkmoot.protocol.journal`, unchecked."""
+        query = (
+            "SELECT body FROM journal WHERE round = ? AND kind IN ('said', 'proposed', 'voted') ORDER BY seq"
+        )
+        yield from self._query(query, (number,))
 
     def evidence(self) -> Iterator[bytes]:
         """Blobs that look like proof against a member (`messages.Evidence`), which nodes keep in their archives."""
+        for path in self.evidence_files():
+            yield path.read_bytes()
+
+    def evidence_files(self) -> Iterator[Path]:
+        """Where those blobs lie."""
         for path in sorted((self._archive / "blobs").glob("??/*")):
-            if _existing(path) and (data := _read_if(path, _EVIDENCE_START, MAX_FRAME)):
-                yield data
+            if _existing(path) and _begins_with(path, _EVIDENCE_START, MAX_FRAME):
+                yield path
 
     def charter(self) -> SignedCharter | None:
         """The home's charter with its signatures; None if there is none."""
         path = _existing(self._home / "charter.toml") if self._home else None
         return load_signed_charter(path) if path else None
 
-    def _record_path(self, number: Round) -> Path:
-        return self._archive / "rounds" / f"{number:08d}.record"
+    def _query(self, query: str, values: tuple[object, ...]) -> list[bytes]:
+        """The blobs in the first column of the home's store; none if there is no store of ours that can be read."""
+        path = _existing(self._home / "store.sqlite") if self._home else None
+        if path is None:
+            return []
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
+                return [value for (value,) in store.execute(query, values) if isinstance(value, bytes)]
+        except sqlite3.Error:
+            return []
 
     def _model(self, name: str) -> Path | None:
         return _existing(self._home / "models" / name) if self._home else None
@@ -183,7 +227,17 @@ def load_signed_charter(path: Path) -> SignedCharter:
     charter = parse_charter(text, str(path))
     folder = path.parent / "charter.sig"
     found = ((member.name, _signature(folder / f"{member.name}.sig")) for member in charter.members)
-    return SignedCharter(charter, {name: signature for name, signature in found if signature}, str(path))
+    signatures = {name: signature for name, signature in found if signature}
+    return SignedCharter(charter, signatures, str(path), tuple(_amended_charters(path.parent / "charters")))
+
+
+def _amended_charters(folder: Path) -> Iterator[Charter]:
+    """Those that can be read; whether one that is needed is missing, the ledger's amendments say."""
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            yield parse_charter(_read(path, _MAX_CHARTER).decode(), str(path))
+        except (OSError, UnicodeDecodeError, FolkmootError):
+            continue
 
 
 def ref_of_file(path: Path) -> BlobRef:
@@ -211,16 +265,13 @@ def _existing(path: Path) -> Path | None:
         return None
 
 
-def _read_if(path: Path, start: bytes, limit: int) -> bytes | None:
-    """The file's bytes if they begin with `start`; None for others, longer ones and what cannot be read."""
+def _begins_with(path: Path, start: bytes, limit: int) -> bool:
+    """Whether the file has these first bytes and at most `limit`; False for what cannot be read."""
     try:
         with path.open("rb") as file:
-            if file.read(len(start)) != start:
-                return None
-            data = start + file.read(limit)
+            return file.read(len(start)) == start and path.stat().st_size <= limit
     except OSError:
-        return None
-    return data if len(data) <= limit else None
+        return False
 
 
 def _read(path: Path, limit: int) -> bytes:

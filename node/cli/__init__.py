@@ -36,12 +36,17 @@ COMMANDS = {
         "folkmoot.node.cli.charter:charter", "Draft, sign, check and show the members' agreement."
     ),
     "init": Entry("folkmoot.node.cli.init:init", "Make a new node's home, with its keys.", "node"),
+    "join": Entry("folkmoot.node.cli.join:join", "Make a new member's home ready to join.", "node"),
+    "keys": Entry("folkmoot.node.cli.keys:keys", "Replace this member's keys.", "node"),
     "ledger": Entry("folkmoot.node.cli.ledger:ledger", "Deploy the federation's contract, or look at it."),
     "data": Entry("folkmoot.node.cli.data:data", "Look at this member's own rows.", "node"),
     "dispute": Entry(
         "folkmoot.node.cli.dispute:dispute", "Let an auditor open single masked updates.", "node"
     ),
     "export": Entry("folkmoot.node.cli.model:export", "Write a round's model to a file.", "node"),
+    "member": Entry(
+        "folkmoot.node.cli.member:member", "Add, remove or suspend members of the federation.", "node"
+    ),
     "model": Entry("folkmoot.node.cli.model:model", "Look at a model.", "node"),
     "predict": Entry("folkmoot.node.cli.model:predict", "Predict the rows of a file.", "node"),
     "run": Entry("folkmoot.node.cli.run:run", "Run this node until it is stopped.", "node"),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from folkmoot.node.cli import proposing
+from folkmoot.node.cli.amend import amend
 from folkmoot.node.cli.terms import describe
 from folkmoot.protocol.errors import CharterError, FolkmootError
 from folkmoot.protocol.toml import ConfigError
@@ -207,7 +209,10 @@ def _default_layers(model: str, schema: "Schema | None") -> list[int]:
     help="Take this charter (and model0.safetensors beside it) into HOME first.",
 )
 def sign(home: Path, file: Path | None) -> None:
-    """Sign the charter for this member: writes HOME/charter.sig/NAME.sig, for all other members."""
+    """Sign the founding charter for this member: writes HOME/charter.sig/NAME.sig, for all other members.
+
+    Changes of it are signed with 'folkmoot member sign'.
+    """
     from nacl.signing import SigningKey
 
     from folkmoot.node import charter_files
@@ -336,18 +341,31 @@ def _check_all_signed(home: "Home", terms: "Charter") -> None:
 
 
 @charter.command()
-@click.option("--home", type=_HOME, help="A home; its charter is shown.")
+@click.option("--home", type=_HOME, help="A home; its charter is shown, amended as its node knows.")
+@click.option("--toml", "as_toml", is_flag=True, help="Print the charter itself, to be edited.")
 @click.argument("file", type=_FILE, required=False)
-def show(home: Path | None, file: Path | None) -> None:
+def show(home: Path | None, as_toml: bool, file: Path | None) -> None:
     """Show the terms of a charter (of HOME, or FILE) and what they mean."""
-    from folkmoot.node.charter_files import read_charter
-    from folkmoot.node.config import Home
+    from folkmoot.node.charter_files import render_charter
     from folkmoot.protocol.charter import parse_charter
 
     if (home is None) == (file is None):
         raise click.UsageError("give --home or a charter's FILE")
-    terms = read_charter(Home(home)) if home else parse_charter(_read(file), str(file))
-    _print(describe(terms))
+    terms = _newest(home) if home else parse_charter(_read(file), str(file))
+    if as_toml:
+        click.echo(render_charter(terms), nl=False)
+    else:
+        _print(describe(terms))
+
+
+def _newest(home: Path) -> "Charter":
+    """The charter that an amendment would change: the newest one that the home's node knows of."""
+    from folkmoot.node.charter_files import read_charter
+    from folkmoot.node.charters import load_timeline, read_amendments
+    from folkmoot.node.config import Home
+
+    place = Home(home)
+    return load_timeline(place).newest if read_amendments(place) else read_charter(place)
 
 
 def _read(file: Path | None) -> str:
@@ -361,3 +379,7 @@ def _read(file: Path | None) -> str:
 def _print(rows: Iterator[tuple[str, str]]) -> None:
     for heading, text in rows:
         click.echo(f"{heading:<11}{text}")
+
+
+charter.add_command(amend)
+charter.add_command(proposing.submit)

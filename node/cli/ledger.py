@@ -51,16 +51,17 @@ def _contract(ctx: click.Context, param: click.Parameter, text: str | None) -> b
     return bytes.fromhex(text[2:])
 
 
-def _url(ctx: click.Context, param: click.Parameter, url: str | None) -> str | None:
-    if url is not None and not url.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{url!r} is not a URL like http://127.0.0.1:8545", ctx, param)
-    return url
+def url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    """Checks an option that is a URL."""
+    if text is not None and not text.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{text!r} is not a URL like http://127.0.0.1:8545", ctx, param)
+    return text
 
 
 @click.command()
 @click.option("--home", type=_HOME, required=True, help="Your node's home, with the signed charter.")
 @click.option(
-    "--rpc", metavar="URL", required=True, callback=_url, help="JSON-RPC end point of the charter's chain."
+    "--rpc", metavar="URL", required=True, callback=url, help="JSON-RPC end point of the charter's chain."
 )
 def deploy(home: Path, rpc: str) -> None:
     """Put the contract on the chain, once for the whole federation.
@@ -88,7 +89,7 @@ def deploy(home: Path, rpc: str) -> None:
     (gas_key,) = unlock([place.keys / GAS], read_passphrase(os.environ))
     done = deploy_contract([rpc], gas_key, founding_of(charter))
     address = f"0x{done.contract.hex()}"
-    _write_ledger(place, rpc, address)
+    write_ledger(place, rpc, address)
     click.echo(f"contract {address} in block {done.block}, {done.gas_used} gas; written into {place.config}")
     click.echo(f"the other members: folkmoot ledger use --home HOME --rpc {rpc} --contract {address}")
 
@@ -96,7 +97,7 @@ def deploy(home: Path, rpc: str) -> None:
 @click.command()
 @click.option("--home", type=_HOME, required=True, help="Your node's home, with the signed charter.")
 @click.option(
-    "--rpc", metavar="URL", required=True, callback=_url, help="JSON-RPC end point of the charter's chain."
+    "--rpc", metavar="URL", required=True, callback=url, help="JSON-RPC end point of the charter's chain."
 )
 @click.option(
     "--contract", metavar="ADDRESS", required=True, callback=_contract, help="What the deployer printed."
@@ -108,13 +109,13 @@ def use(home: Path, rpc: str, contract: bytes) -> None:
 
     place = Home(home)
     check_identity(_reader(rpc, contract).identity(), load_charter(place))
-    _write_ledger(place, rpc, f"0x{contract.hex()}")
+    write_ledger(place, rpc, f"0x{contract.hex()}")
     click.echo(f"the contract fits the charter; written into {place.config}")
 
 
 @click.command()
 @click.option("--home", type=_HOME, help="A node's home: its chain and contract, compared with its charter.")
-@click.option("--rpc", metavar="URL", callback=_url, help="JSON-RPC end point, without a home.")
+@click.option("--rpc", metavar="URL", callback=url, help="JSON-RPC end point, without a home.")
 @click.option("--contract", metavar="ADDRESS", callback=_contract, help="The contract, without a home.")
 def status(home: Path | None, rpc: str | None, contract: bytes | None) -> None:
     """Show which contract it is, who signs for it and how many rounds it holds."""
@@ -177,7 +178,7 @@ def _configured(home: Home) -> LedgerConfig | None:
     return load_config(home).ledger
 
 
-def _write_ledger(home: Home, rpc: str, contract: str) -> None:
+def write_ledger(home: Home, rpc: str, contract: str) -> None:
     """Fill in the `[ledger]` table of node.toml, and leave the rest of the file as it is."""
     text = set_ledger(_read(home), rpc, contract)
     decode_toml(text, NodeConfig, str(home.config))  # better an error now than at the next start

@@ -30,7 +30,8 @@ def run(home: Path) -> None:
     from folkmoot.node import daemon
     from folkmoot.node.config import Home
     from folkmoot.node.logs import logging_to
+    from folkmoot.node.opening import open_home
 
-    node = daemon.open_home(Home(home.resolve()))
+    node = open_home(Home(home.resolve()))
     with logging_to(node.home.logs, node.config.log.level):
         trio.run(daemon.run, node)

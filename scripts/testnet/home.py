@@ -53,6 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one. `codec`
     counts in open mode, `ring` (bits of a value) in secure mode.
+    Amendments come into force more than `max_ahead` rounds after they are recorded.
     """
 
     nodes: int
@@ -66,6 +67,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mode: Mode = "open"
     ring: Ring = 16
     links: Links = "direct"
+    max_ahead: int = 50
 
     @property
     def names(self) -> list[str]:

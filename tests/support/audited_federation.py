@@ -3,6 +3,7 @@
 `AuditedFederation` plays all members at once: no network, no state machine. Rounds can be made wrong on purpose.
 """
 
+import time
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,13 +14,14 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import expected_code_hash
-from folkmoot.ledger.calls import Finalize
+from folkmoot.ledger.calls import Call, Finalize
 from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import Ledger
 from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.charter_files import write_charter
+from folkmoot.node.charters import keep_charter
 from folkmoot.node.config import Home
 from folkmoot.protocol import ring
 from folkmoot.protocol.aggregate import Payload, aggregate
@@ -78,6 +80,7 @@ CONTRACT = bytes(range(1, 21))
 CHAIN_ID = 31_337
 OPEN = Averaging()
 DEFAULT_SECRECY = Secrecy()
+SCHEDULE = Schedule(rounds=3)
 TENSORS = (Tensor(name="weight", shape=(3, 2)), Tensor(name="bias", shape=(2,)))
 
 
@@ -128,6 +131,7 @@ class AuditedFederation:
         averaging: Averaging = OPEN,
         secrecy: Secrecy = DEFAULT_SECRECY,
         names: tuple[str, ...] = NAMES,
+        schedule: Schedule = SCHEDULE,
     ) -> None:
         self.names = names
         self.keys = [Keys(name) for name in names]
@@ -139,13 +143,14 @@ class AuditedFederation:
             model=Model(
                 kind="logistic", layers=(3, 2), initial=_model_ref(self.base).root.hex(), tensors=tensors
             ),
-            schedule=Schedule(rounds=3),
+            schedule=schedule,
             averaging=averaging,
             secrecy=secrecy,
             ledger=LedgerTerms(chain_id=charter_chain_id or chain_id, code_hash=expected_code_hash().hex()),
             members=tuple(keys.member(name) for keys, name in zip(self.keys, names, strict=True)),
             auditors=auditors,
         )
+        self.founding = self.charter
         self._codec = codec_named(self.charter.averaging.codec)
         self.rounds: list[MadeRound] = []
         self.settle(contract, chain_id)
@@ -157,6 +162,14 @@ class AuditedFederation:
         self.federation = Federation(federation_id(self.charter.digest, chain_id, contract), self.charter)
         self.head = self.federation.id
         self.identity = founding_of(self.charter).identity(chain_id, contract, expected_code_hash())
+
+    def change_charter(self, after: Charter) -> None:
+        """From the next round on `after` is in force; its members are among those of before."""
+        kept = [self.charter.member_named(member.name) for member in after.members]
+        self.charter = after
+        self.names = tuple(member.name for member in after.members)
+        self.keys = [self.keys[place] for place in kept]
+        self.federation = Federation(self.federation.id, after)
 
     def say(self, member: MemberId, body: Body) -> Signed:
         """`body`, signed by a member."""
@@ -228,16 +241,18 @@ class AuditedFederation:
     def record_on(self, ledger: Ledger) -> None:
         """Put all rounds on a ledger that has none."""
         for made in self.rounds:
-            ledger.send(ledger.prepare(made.finalize))
+            record(ledger, made.finalize)
 
     def write_home(self, path: Path, member: MemberId = 0, *, with_keys: bool = True) -> Home:
         """A node's home with everything in it that an audit can use."""
         home = Home(path)
         signatures = {
-            name: sign_charter(self.charter, keys.identity)
-            for name, keys in zip(self.names, self.keys, strict=True)
+            member.name: sign_charter(self.founding, Keys(member.name).identity)
+            for member in self.founding.members
         }
-        write_charter(home, self.charter, signatures)
+        write_charter(home, self.founding, signatures)
+        if self.charter != self.founding:
+            keep_charter(home, self.charter)
         Models(home.models).add_bytes(self.models[0].tobytes())
         archive = Archive(home.archive)
         for number, made in enumerate(self.rounds, start=1):
@@ -342,6 +357,17 @@ class AuditedFederation:
     def _in_ledger_order(self, record: RoundRecord) -> list[bytes]:
         ascending = sorted(record.attestations, key=lambda signed: self.keys[signed.member].audit.address)
         return [signed.signature for signed in ascending]
+
+
+def record(ledger: Ledger, call: Call) -> None:
+    """Send a call and wait until it is in a block, successfully."""
+    prepared = ledger.prepare(call)
+    ledger.send(prepared)
+    deadline = time.monotonic() + 60
+    while (receipt := ledger.receipt(prepared.hash)) is None:
+        assert time.monotonic() < deadline, "no block took the transaction within 60 s"
+        time.sleep(0.01)
+    assert receipt.succeeded
 
 
 def _model_ref(vector: Float32s) -> BlobRef:

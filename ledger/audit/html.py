@@ -1,0 +1,190 @@
+"""An audit's report as one page: nothing is fetched from elsewhere, no script runs, it prints well.
+
+Everything that comes from ledgers and archives is escaped; the page forbids scripts and requests to itself too.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+
+from folkmoot.ledger.audit import picture
+from folkmoot.ledger.audit.participation import State
+from folkmoot.ledger.audit.report import AuditReport, Finding, MemberRow, Status
+
+_VERDICTS = {
+    Status.PASS: "Every check that was asked for holds.",
+    Status.INCONCLUSIVE: "Something is missing, or not yet final. Nobody is convicted, and nothing more is shown.",
+    Status.UNREACHABLE: "The ledger did not answer. What lies in the archives was checked as far as it goes.",
+    Status.FAIL: "What was given contradicts itself or the ledger.",
+    Status.MISBEHAVIOUR: "There is proof that needs nobody's word: contradicting signatures, or a rewritten record.",
+}
+_MAX_SHOWN = 200
+"""Findings on the page; the JSON report has all."""
+
+_PROVES = (
+    "Who took part in each round, what they committed to, and that a quorum of attesters signed the outcome.",
+    "Where payloads or sums were given: that the recorded model is what they add up to, bit for bit.",
+)
+_PROVES_NOT = (
+    "That the data are true, or lawfully held: nobody sees them.",
+    "That members trained as agreed, or well; that noise was added where a member says so.",
+    "That an excluded contribution was not simply late, where no proposer's reason is at hand.",
+)
+
+
+def render(report: AuditReport, *, command: Sequence[str], version: str, made_at: float) -> str:
+    """The page. `command`: how to run the same audit again; `made_at`: Unix seconds."""
+    title = f"Audit of {report.subject.name or 'a federation'}"
+    style = files("folkmoot.ledger.audit").joinpath("page.css").read_text()
+    body = [
+        _head(report, title, version, made_at),
+        _subject(report),
+        _timeline(report),
+        _members(report.members),
+        _findings(report.findings),
+        _checks(report),
+        _again(command, version),
+    ]
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+            f"<title>{escape(title)}: {report.status}</title><style>{style}</style></head><body><main>",
+            *filter(None, body),
+            "</main></body></html>\n",
+        ]
+    )
+
+
+def _head(report: AuditReport, title: str, version: str, made_at: float) -> str:
+    when = datetime.fromtimestamp(made_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f'<header><h1>{escape(title)}</h1><span class="badge b-{report.status.lower()}">{report.status}</span>'
+        f"<p>{escape(_VERDICTS.get(report.status, ''))} Made on {when} with folkmoot {escape(version)}.</p></header>"
+    )
+
+
+def _subject(report: AuditReport) -> str:
+    subject, counts = report.subject, [check.status for check in report.checks]
+    told = ", ".join(f"{counts.count(status)} {status}" for status in Status if status in counts)
+    rows = [("checks", told)]
+    if subject.height is not None:
+        rows.append(("recorded rounds", str(subject.height)))
+    rows += [
+        ("federation", subject.federation),
+        (
+            "contract",
+            f"{subject.contract} on chain {subject.chain_id}" if subject.chain_id else subject.contract,
+        ),
+        ("head", subject.head),
+    ]
+    if subject.block is not None:
+        when = f", made {_time(subject.block_time)}" if subject.block_time else ""
+        rows.append(("read at block", f"{subject.block}{when}"))
+        rows.append(("its hash", f"0x{subject.block_hash}" if subject.block_hash else ""))
+    cells = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows if value)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    listed = f'<ul class="soft">{notes}</ul>' if notes else ""
+    return f"<section><h2>Summary</h2><dl>{cells}</dl>{listed}</section>"
+
+
+def _timeline(report: AuditReport) -> str:
+    drawn = picture.draw(report)
+    if not drawn:
+        return ""
+    entries = "".join(
+        f'<li><svg width="13" height="13"><rect class="m-{state}" width="13" height="13" rx="3"/></svg>'
+        f"<b>{state}{f' ({mark})' if mark else ''}</b>: {escape(meaning)}</li>"
+        for state, mark, meaning in picture.legend()
+    )
+    return (
+        f'<section><h2>Rounds</h2><div class="wide">{drawn}</div><ul class="legend">{entries}</ul></section>'
+    )
+
+
+def _members(members: Sequence[MemberRow]) -> str:
+    if not members:
+        return ""
+    states = [state.value for state in State if state is not State.CONTRIBUTED]
+    heading = "".join(f'<th class="n">{name}</th>' for name in ("attested", "contributed", *states))
+    rows = []
+    for member in members:
+        counts = [member.attested, member.contributed, *(member.others.get(state, 0) for state in states)]
+        cells = "".join(f'<td class="n{"" if count else " z"}">{count}</td>' for count in counts)
+        rows.append(f"<tr><td>{escape(member.name)}</td><td>{escape(member.role)}</td>{cells}</tr>")
+    reasons = [_reasons(member) for member in members if member.rounds]
+    return (
+        '<section><h2>Members</h2><div class="wide"><table><thead><tr><th>member</th><th>role</th>'
+        f"{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{''.join(reasons)}</section>"
+    )
+
+
+def _reasons(member: MemberRow) -> str:
+    lines = "".join(
+        f"<li>round {one.round}: <b>{escape(one.state)}</b>, {escape(one.why)}</li>"
+        for one in member.rounds[:_MAX_SHOWN]
+    )
+    count = len(member.rounds)
+    told = f"{escape(member.name)}: {count} {'round' if count == 1 else 'rounds'} that did not count"
+    return f"<details><summary>{told}</summary><ul>{lines}</ul></details>"
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "<section><h2>Findings</h2><p>None.</p></section>"
+    rows = "".join(
+        f'<tr><td class="t t-{one.status.lower()}">{one.status}</td><td><code>{escape(one.check)}</code></td>'
+        f"<td><code>{one.id}</code></td><td>{escape(one.what)}{_evidence(one)}</td></tr>"
+        for one in findings[:_MAX_SHOWN]
+    )
+    more = len(findings) - _MAX_SHOWN
+    note = f'<p class="soft">And {more} more, in the JSON report.</p>' if more > 0 else ""
+    return (
+        '<section><h2>Findings</h2><table class="cards"><thead><tr><th>status</th><th>check</th><th>id</th>'
+        f"<th>what, and where</th></tr></thead><tbody>{rows}</tbody></table>{note}</section>"
+    )
+
+
+def _evidence(finding: Finding) -> str:
+    where = f'<div class="soft">{escape(finding.where)}</div>' if finding.where else ""
+    if finding.proof is None:
+        return where
+    shown = escape(json.dumps(finding.proof, indent=1))
+    return f"{where}<details><summary>proof</summary><pre>{shown}</pre></details>"
+
+
+def _checks(report: AuditReport) -> str:
+    rows = "".join(
+        f'<tr><td class="n">{check.number}</td><td><code>{escape(check.id)}</code></td>'
+        f'<td class="t t-{check.status.lower()}">{check.status}</td><td>{escape(check.detail)}</td></tr>'
+        for check in report.checks
+    )
+    return (
+        '<section><h2>Checks</h2><table class="cards"><thead><tr><th class="n"></th><th>check</th><th>status</th>'
+        f"<th>detail</th></tr></thead><tbody>{rows}</tbody></table></section>"
+    )
+
+
+def _again(command: Sequence[str], version: str) -> str:
+    return (
+        "<section><h2>Do it again</h2><p>Nothing on this page has to be believed. Whoever has the same archives, or "
+        "the bundle, runs:</p>"
+        f"<pre>pip install folkmoot=={escape(version)}\n{escape(shlex.join(command))}</pre>"
+        f"<h2 style='margin-top:1.2rem'>What the record proves</h2>{_list(_PROVES)}"
+        f"<h2>What it cannot</h2>{_list(_PROVES_NOT)}</section>"
+    )
+
+
+def _list(items: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _time(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s after 1970"

@@ -1,0 +1,104 @@
+"""How the federation's charters stand on the ledger now: what proposals are drafted from and checked against."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from folkmoot.ledger.identity import check_identity
+from folkmoot.ledger.port import LedgerHead
+from folkmoot.ledger.reader import LedgerReader
+from folkmoot.node.charters import load_timeline
+from folkmoot.node.config import Home, NodeConfig, load_config
+from folkmoot.node.proposals import Proposal, ProposalError
+from folkmoot.protocol.amending import check_amended, compute_changes, make_amendment, verify_amendment
+from folkmoot.protocol.charter import Charter, check_charter, quorum
+from folkmoot.protocol.governance import Amendment
+from folkmoot.protocol.timeline import Timeline
+from folkmoot.protocol.typed_data import Domain, struct_hash
+from folkmoot.protocol.types import Round
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A home's federation, as the ledger has it."""
+
+    home: Home
+    config: NodeConfig
+    timeline: Timeline
+    """All amendments, those too that are not in force or not final yet."""
+    final: tuple[Amendment, ...]
+    """Those in blocks that the chain calls final."""
+    head: LedgerHead
+    domain: Domain
+
+    @classmethod
+    def read(cls, home: Home) -> "Standing":
+        """Ask the home's ledger; raises `FolkmootError`."""
+        config, founding = load_config(home), load_timeline(home, ()).founding
+        contract = bytes.fromhex(config.ledger.contract[2:])
+        reader = LedgerReader(config.ledger.rpc, contract, chain_id=founding.ledger.chain_id)
+        check_identity(reader.identity(), founding)
+        head, records = reader.head(), reader.amendments()
+        timeline = load_timeline(home, [record.amendment for record in records])
+        final = tuple(record.amendment for record in records if record.block <= head.final.number)
+        return cls(home, config, timeline, final, head, Domain(founding.ledger.chain_id, contract))
+
+    @property
+    def earliest(self) -> Round:
+        """The first round from which an amendment that is recorded now may be in force."""
+        last = self.timeline.amendments[-1].effective if self.timeline.amendments else 1
+        return max(self.head.height + self.timeline.founding.schedule.max_ahead + 1, last)
+
+    @property
+    def attesters(self) -> dict[bytes, str]:
+        """Who may sign an amendment now: names by address of the audit key."""
+        charter = self.timeline.charter_at(self.head.height + 1)
+        members = (charter.members[index] for index in charter.attesters)
+        return {bytes.fromhex(member.audit_key[2:]): member.name for member in members}
+
+    @property
+    def quorum(self) -> int:
+        """How many of them have to."""
+        return quorum(len(self.attesters))
+
+    def draft(self, after: Charter, effective: Round, suspended: Collection[str] = ()) -> Proposal:
+        """What would put `after` in force; raises `CharterError`, `ProposalError`."""
+        before = self.timeline.newest
+        check_charter(after, "the charter as it would be")
+        check_amended(before, after, "the charter as it would be")
+        changes = compute_changes(before, after, suspended)
+        number = len(self.timeline.amendments) + 1
+        federation = self.timeline.federation
+        amendment = make_amendment(federation, number, self._previous, effective, after, changes)
+        proposal = Proposal(amendment, after, self.domain)
+        self.check(proposal)
+        return proposal
+
+    @property
+    def _previous(self) -> bytes:
+        amendments = self.timeline.amendments
+        return struct_hash(amendments[-1]) if amendments else self.timeline.federation
+
+    def is_recorded(self, proposal: Proposal) -> bool:
+        """Whether the ledger has exactly this amendment."""
+        return proposal.amendment in self.timeline.amendments
+
+    def check(self, proposal: Proposal) -> None:
+        """Raise `ProposalError` unless the ledger could record the proposal now; `CharterError` if it does not fit."""
+        amendment = proposal.amendment
+        if (amendment.federation, proposal.domain) != (self.timeline.federation, self.domain):
+            raise ProposalError("the proposal is for another federation than this home's")
+        if self.is_recorded(proposal):
+            raise ProposalError(
+                f"amendment {amendment.number} is recorded already: nothing is left to be done"
+            )
+        if (amendment.number, amendment.previous) != (len(self.timeline.amendments) + 1, self._previous):
+            raise ProposalError(
+                f"the proposal would be amendment {amendment.number}, but the ledger has "
+                f"{len(self.timeline.amendments)} by now: draft it again, on the charter as it is"
+            )
+        if amendment.effective < self.earliest:
+            raise ProposalError(
+                f"the proposal is for round {amendment.effective}, but what is recorded now can be in force from round "
+                f"{self.earliest} on: draft it again with a later --effective, and leave time for the signatures"
+            )
+        verify_amendment(amendment, self.timeline.newest, proposal.charter)
