@@ -8,7 +8,6 @@ as it should be.
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 import msgspec
 import trio
@@ -24,8 +23,9 @@ from folkmoot.ledger.errors import (
 )
 from folkmoot.ledger.identity import check_identity
 from folkmoot.ledger.port import FinalBlock, Ledger, LedgerHead
+from folkmoot.node.pace import BACKOFF_SECONDS, QUICK_SECONDS, REFUSED_SECONDS, Pace, nth
 from folkmoot.node.store import Journal
-from folkmoot.node.submissions import Job, Submissions
+from folkmoot.node.submissions import Backlog, Job, Submissions
 from folkmoot.node.transactions import LedgerCalls, Order, Progress, Transactions
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
@@ -33,17 +33,8 @@ from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Round
 
-POLL_SECONDS = (0.1, 5.0)
-"""Bounds of the pause between two looks at the head; within them, a quarter of the chain's own pace. The longer one
-while nothing waits to be recorded: a provider counts every call."""
-QUICK_SECONDS = (0.05, 0.5)
-"""The same while a statement of ours is on its way: from the first look to the later ones."""
-BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
-"""Pauses between two tries while the ledger does not answer: in the end as rarely as a healthy one is polled."""
 PAUSED_SECONDS = 1.0
-"""The longest of these pauses once rounds wait for the ledger."""
-REFUSED_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Pauses between two tries while the ledger, or the fee cap, refuses a statement."""
+"""The longest pause between two tries once rounds wait for a ledger that does not answer."""
 COMPARE_SECONDS = 60.0
 """How often the endpoints are compared; besides, whenever a round becomes final."""
 BUMP_SECONDS = 60.0
@@ -57,17 +48,6 @@ FINAL_BLOCK = "ledger final block"
 """Journal meta: the block that counted as final when a round last became so."""
 
 OnHead = Callable[[LedgerHead], Awaitable[None]]
-
-
-class Backlog(NamedTuple):
-    """Statements that are finished here and not on the ledger, by how far they are."""
-
-    pending: int
-    """Waiting for the rounds before them, for their turn or for the ledger to answer."""
-    sent: int
-    """The chain has taken the transaction; no block has it yet."""
-    deferred: int
-    """The ledger refuses it, or its fees are above the cap; tried again and again."""
 
 
 class Outbox:
@@ -98,8 +78,8 @@ class Outbox:
         self._again_at = -math.inf
         self._failures = 0
         self._changed = trio.Event()
-        self._pause, self._quick = 0.5, QUICK_SECONDS[0]
-        self._block_at = self._moved_at = trio.current_time()
+        self._pace = Pace(trio.current_time())
+        self._moved_at = trio.current_time()
         self._compared_at = -math.inf
         self._notes: tuple[str, ...] = ()
         self.asked = trio.Event()
@@ -217,8 +197,8 @@ class Outbox:
         # What is not recorded by now stops the rounds: be quick to notice when the ledger is back.
         paused = self.backlog >= self._charter.schedule.max_ahead
         longest = PAUSED_SECONDS if paused else math.inf
-        await trio.sleep(min(_nth(BACKOFF_SECONDS, self._failures), longest))
-        self._block_at = trio.current_time()  # silence says nothing of the chain's pace
+        await trio.sleep(min(nth(BACKOFF_SECONDS, self._failures), longest))
+        self._pace.note_silence(trio.current_time())
 
     def _recover(self) -> None:
         if self._failures:
@@ -230,11 +210,8 @@ class Outbox:
     def _rest(self) -> float:
         """Seconds until the next look."""
         job = self._next()
-        if self._amending is None and (job is None or not self._is_due(job)):
-            self._quick = QUICK_SECONDS[0]
-            return self._pause if self.backlog else POLL_SECONDS[1]
-        self._quick = min(2 * self._quick, QUICK_SECONDS[1])
-        return self._quick
+        is_busy = self._amending is not None or (job is not None and self._is_due(job))
+        return self._pace.rest(is_busy=is_busy, has_backlog=self.backlog > 0)
 
     # --- the head -----------------------------------------------------------------------------------------------
 
@@ -254,9 +231,8 @@ class Outbox:
         self._check_record(head)
         if grown:
             await self._put_away(head)
-        shortest, longest = POLL_SECONDS
-        self._pause = min(max((now - self._block_at) / 4, shortest), longest)
-        self._block_at, self.head = now, head
+        self._pace.note_block(now)
+        self.head = head
         if before is None or head.height != before.height:
             self._on_moved(head, before)
         await self._on_head(head)
@@ -269,7 +245,6 @@ class Outbox:
         if before is not None and head.height < before.height:
             self._log.warning("blocks were undone", height=head.height, before=before.height)
             self._transactions.undone()
-            self._submissions.undone()
 
     def _check_record(self, head: LedgerHead) -> None:
         """Only more faulty attesters than the rules allow for can make two statements of one round: say it loudly."""
@@ -301,15 +276,14 @@ class Outbox:
         except LedgerRejected as error:
             self._submissions.rethink()
             if is_lone and error.reason == _ATTESTED:
-                self._submissions.note_attested(job.order.round)
+                self._submissions.note_attested(job.order.round, trio.current_time())
             elif not error.stale:  # else somebody else's came first: the next look shows it
                 self._put_off(error, job.order.round)
             return
         if progress is not Progress.WAITING:
             self._refusal = None
         if is_lone and progress is Progress.MINED:
-            self._log.info("attested on the ledger", round=job.order.round)
-            self._submissions.note_attested(job.order.round)
+            self._submissions.note_attested(job.order.round, trio.current_time())
 
     async def _amend(self, call: Amend) -> None:
         """One step; it is given up, not put off, where the ledger refuses it: then something has to be signed anew."""
@@ -331,9 +305,4 @@ class Outbox:
             self._log.error("statement refused, to be tried again", round=round_, reason=str(error))
         self._refusal = error
         self._refusals += 1
-        self._again_at = trio.current_time() + _nth(REFUSED_SECONDS, self._refusals)
-
-
-def _nth(pauses: tuple[float, ...], number: int) -> float:
-    """The pause after the `number`-th time (from 1) in a row; the last one for all later ones."""
-    return pauses[min(number, len(pauses)) - 1]
+        self._again_at = trio.current_time() + nth(REFUSED_SECONDS, self._refusals)

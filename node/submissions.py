@@ -5,8 +5,10 @@ only (`ledger.cadence`), a checkpoint records several in one transaction. A roun
 is attested on the ledger itself, each attester by its own transaction.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from folkmoot.ledger.calls import Attest, Call, Checkpoint, Finalize
 from folkmoot.node.transactions import Order
@@ -22,6 +24,17 @@ BACKLOG = 4
 
 ATTEST_AFTER = 12.0
 """A round that lacks its quorum for so many of the charter's `submit_after` is attested on the ledger."""
+
+
+class Backlog(NamedTuple):
+    """Statements that are finished here and not on the ledger, by how far they are."""
+
+    pending: int
+    """Waiting for the rounds before them, for their turn or for the ledger to answer."""
+    sent: int
+    """The chain has taken the transaction; no block has it yet."""
+    deferred: int
+    """The ledger refuses it, or its fees are above the cap; tried again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +61,12 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Lone:
-    """My own attestation of a decided round, and whether a block has it."""
+    """My own attestation of a decided round, and when a block was last seen to have it."""
 
     statement: Statement
     signature: bytes
     since: float
-    is_recorded: bool = False
+    mined_at: float = -math.inf
 
 
 class Submissions:
@@ -104,16 +117,11 @@ class Submissions:
         """The record has moved, or the ledger refuses what was begun."""
         self._begun = None
 
-    def undone(self) -> None:
-        """Blocks were undone: what they held may have to be recorded again."""
-        for lone in self._lone.values():
-            lone.is_recorded = False
-
-    def note_attested(self, round_: Round) -> None:
-        """A block has my attestation; the head need not show that."""
+    def note_attested(self, round_: Round, now: float) -> None:
+        """A block has my attestation. The head does not show that, nor if it is undone: look again after a while."""
         self._begun = None
         if round_ in self._lone:
-            self._lone[round_].is_recorded = True
+            self._lone[round_].mined_at = now
 
     def next(self, height: Round, moved_at: float) -> Job | None:
         """What continues the record at `height`, where it has stood since `moved_at`; it may not be due yet."""
@@ -159,12 +167,13 @@ class Submissions:
 
     def _attest(self, height: Round, moved_at: float) -> Job | None:
         lone = self._lone.get(height + 1)
-        if lone is None or lone.is_recorded or height + 1 in self._waiting:
+        if lone is None or height + 1 in self._waiting:
             return None
         # Not the statement's own digest: under that the journal keeps what records it whole.
         name = digest("folkmoot/v1/lone-attestation", struct_hash(lone.statement))
         order = Order(Attest(lone.statement, lone.signature), name, lone.statement.round)
-        return Job(order, max(lone.since, moved_at) + ATTEST_AFTER * self._patience(height + 1))
+        since = max(lone.since, lone.mined_at, moved_at)
+        return Job(order, since + ATTEST_AFTER * self._patience(height + 1))
 
     def _patience(self, round_: Round) -> float:
         return self._charter_at(round_).schedule.submit_after
