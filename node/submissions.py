@@ -14,9 +14,8 @@ from folkmoot.ledger.calls import Attest, Call, Checkpoint, Finalize
 from folkmoot.node.transactions import Order
 from folkmoot.protocol.charter import MAX_CHECKPOINT, Charter
 from folkmoot.protocol.effects import Record
-from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import Signed, Statement
-from folkmoot.protocol.typed_data import struct_hash
+from folkmoot.protocol.typed_data import keccak256, struct_hash
 from folkmoot.protocol.types import Digest, Round
 
 BACKLOG = 4
@@ -170,7 +169,7 @@ class Submissions:
         if lone is None or height + 1 in self._waiting:
             return None
         # Not the statement's own digest: under that the journal keeps what records it whole.
-        name = digest("folkmoot/v1/lone-attestation", struct_hash(lone.statement))
+        name = keccak256(struct_hash(lone.statement) + lone.signature)
         order = Order(Attest(lone.statement, lone.signature), name, lone.statement.round)
         since = max(lone.since, lone.mined_at, moved_at)
         return Job(order, since + ATTEST_AFTER * self._patience(height + 1))
