@@ -4,7 +4,6 @@ A running node does, through its outbox; it looks into HOME/outgoing. While none
 the journal, and with it the key, and keeps the outbox's rules: one nonce in use, written down before it is sent.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +14,10 @@ import trio
 from folkmoot.ledger.calls import Amend
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable
 from folkmoot.ledger.evm import EvmLedger
+from folkmoot.node.charters import keep_charter
 from folkmoot.node.config import Home
 from folkmoot.node.keys import GAS, unlock
 from folkmoot.node.logs import logger
-from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.proposals import Proposal, ProposalError
 from folkmoot.node.standing import Standing
 from folkmoot.node.store import Journal, StoreInUse
@@ -50,18 +49,23 @@ def submit_amendment(
     signatures: Mapping[bytes, bytes],
     timeout: float,
     say: Callable[[str], None],
+    passphrase: Callable[[], str],
 ) -> None:
     """Bring a proposal under a quorum of signatures (by address) on the ledger.
+
+    `passphrase` is asked for that of the gas key only if no node runs on the home.
 
     Raises `ProposalError` where it is not there after `timeout` seconds, `LedgerRejected`, `FolkmootError`.
     """
     chosen = sorted(signatures)[: standing.quorum]
     order = Amend(proposal.amendment, tuple(signatures[address] for address in chosen))
     home, deadline = standing.home, time.monotonic() + timeout
+    keep_charter(home, proposal.charter)  # somebody must have it: the ledger knows its digest only
     try:
         with Journal.open(home.store) as journal:
             say("the node does not run: submitting in its place")
-            trio.run(_submit, standing, journal, order, timeout)
+            (gas_key,) = unlock([home.keys / GAS], passphrase())
+            trio.run(_submit, standing, journal, order, gas_key, timeout)
     except StoreInUse:
         say("the running node submits it")
         _leave(home, order)
@@ -94,9 +98,8 @@ def _path(home: Home, order: Amend) -> Path:
     return home.outgoing / f"{struct_hash(order.amendment).hex()}.amend"
 
 
-async def _submit(standing: Standing, journal: Journal, order: Amend, timeout: float) -> None:
+async def _submit(standing: Standing, journal: Journal, order: Amend, gas_key: bytes, timeout: float) -> None:
     config, number = standing.config.ledger, order.amendment.number
-    (gas_key,) = unlock([standing.home.keys / GAS], read_passphrase(os.environ))
     ledger = EvmLedger(
         config.rpc,
         standing.domain.contract,

@@ -85,7 +85,7 @@ class Chaos:
 
     @property
     def _names(self) -> list[str]:
-        return self._testnet.plan.names
+        return self._testnet.members
 
     # --- disturbing -----------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ def audit_recorded(home: TestnetHome, testnet: Testnet) -> AuditReport:
     contract = bytes.fromhex(testnet.contract[2:])
     ledger = LedgerReader([testnet.rpc], contract)
     height = len(ledger.records(1))
-    sources = [_Recorded(home, name, height) for name in testnet.plan.names]
+    sources = [_Recorded(home, name, height) for name in testnet.members]
     return run_audit(ledger, sources, contract=contract, development=testnet.plan.chain in STARTED_HERE)
 
 

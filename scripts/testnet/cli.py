@@ -99,6 +99,13 @@ def _takes_plan(command: Command) -> Command:
         show_default=True,
         help="How nodes reach each other; shaped links can be slowed down and cut.",
     )
+    @click.option(
+        "--max-ahead",
+        type=click.IntRange(1, 1000),
+        default=50,
+        show_default=True,
+        help="How many rounds may wait for the ledger; a change of members takes more than that.",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
     def with_plan(

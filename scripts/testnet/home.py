@@ -78,7 +78,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Testnet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`testnet.json`. `contract` is empty until the founding is done; `federation` is its id in hex."""
+    """`testnet.json`. `contract` is empty until the founding is done; `federation` is its id in hex.
+
+    `joined` and `left`: nodes that came and went since.
+    """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
@@ -88,7 +91,19 @@ class Testnet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mode: str = ""
     contract: str = ""
     rpc: str = ""
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     processes: tuple[ProcessRef, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All nodes that there ever were."""
+        return [*self.plan.names, *self.joined]
+
+    @property
+    def members(self) -> list[str]:
+        """Those that belong to the federation, or are about to."""
+        return [name for name in self.names if name not in self.left]
 
     @property
     def is_founded(self) -> bool:

@@ -51,8 +51,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 def read_overview(home: TestnetHome) -> Overview:
     """How the testnet in `home` stands; raises `TestnetError` if there is none."""
     testnet = read_testnet(home)
-    statuses = {name: read_status(home.node(name).status) for name in testnet.plan.names}
-    peer_ids = {name: _peer_id(home, testnet, name) for name in testnet.plan.names}
+    statuses = {name: read_status(home.node(name).status) for name in testnet.names}
+    peer_ids = {name: _peer_id(home, testnet, name) for name in testnet.names}
     chain = testnet.process("chain")
     return Overview(
         federation=testnet.federation,
@@ -129,5 +129,5 @@ def stop_testnet(home: TestnetHome, say: Callable[[str], None]) -> None:
 def _stopping_order(testnet: Testnet, running: list[ProcessRef]) -> list[list[ProcessRef]]:
     """A supervisor stops all the others itself; nodes come before the chain, on which they may still record."""
     supervisors = [process for process in running if process.name == "supervisor"]
-    nodes = [process for process in running if process.name in testnet.plan.names]
+    nodes = [process for process in running if process.name in testnet.names]
     return [supervisors, nodes, [process for process in running if process not in (*supervisors, *nodes)]]

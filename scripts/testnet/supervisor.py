@@ -168,7 +168,7 @@ class Supervisor:
 
         rpc = self._start_chain(found.gas_accounts(self.home, self.plan), funded=True)
         contract = bytes.fromhex(self.testnet.contract[2:])
-        for name in self.plan.names:
+        for name in self.testnet.members:
             found.write_config(self.home, self.plan, name, rpc, contract)
         self.testnet = msgspec.structs.replace(self.testnet, rpc=rpc)
 
@@ -189,10 +189,10 @@ class Supervisor:
             relay_link.await_relay(self.home, self.relay)
 
     def _start_nodes(self) -> None:
-        for name in self.plan.names:
+        for name in self.testnet.members:
             self.nodes[name] = start_node(self.home, name)
         self._save()
-        self._say(f"started {', '.join(self.plan.names)}")
+        self._say(f"started {', '.join(self.testnet.members)}")
 
     def _check_processes(self) -> None:
         for name, child in self.nodes.items():
