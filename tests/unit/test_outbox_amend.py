@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 from audited_federation import AuditedFederation
 from living_federation import in_virtual_time
 from msgspec.structs import replace
@@ -102,5 +103,25 @@ def test_after_a_crash_the_same_bytes_are_sent_again(bench: Bench) -> None:
             sent += ledger.sent[:1]
             bench.chain.evict()
         assert sent[0] == sent[1]
+
+    play(story)
+
+
+def test_a_model_is_waited_for_until_the_ledger_has_it(bench: Bench) -> None:
+    async def story() -> None:
+        model = bench.federation.rounds[0].statement.model
+        async with bench.running(bench.ledger()) as outbox, trio.open_nursery() as nursery:
+            found: list[bool] = []
+
+            async def wait(wanted: bytes) -> None:
+                found.append(await outbox.await_model(wanted))
+
+            nursery.start_soon(wait, model)
+            await trio.sleep(10)
+            assert found == []
+            outbox.add(bench.record(1))
+            await bench.until(lambda: found)
+            await wait(b"\x09" * 32)
+            assert found == [True, False]
 
     play(story)
