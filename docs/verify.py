@@ -247,7 +247,7 @@ class Verifier:
         same, recorded = opened[0] == number, self.statements.get(number, [])
         self.tell("certificates", v == opened and self.is_quorum("Vote", votes, [self.federation, v[0]], digest))
         self.tell("openings", same and self.is_quorum("Lock", locks, [self.federation, number], digest))
-        otherwise = "FAIL" if recorded else "INCONCLUSIVE" if number > self.head["height"] else "PASS"  # a gap: `rounds`
+        otherwise = "FAIL" if recorded else "INCONCLUSIVE" if number > self.head["height"] else "PASS"  # a gap
         expected = [self.federation, number, opened[2], opened[3], opened[1], digest, model[0]]
         agreed = all(one[2][1:] == recorded and self.is_signed("Statement", one) for one in attested)
         self.tell("statements", recorded[:7] == expected and agreed, otherwise)
