@@ -95,9 +95,9 @@ async def _live(
     node: Node, journal: Journal, trainer: TrainerProcess, watch: Watch, manifest: Digest, stop: _Stop
 ) -> None:
     """One term after the other, each as if the node had been started again, but for what it trains with."""
-    recalled = False
+    recalled, listen = False, node.config.network.listen
     while True:
-        daemon = _Daemon(node, journal, trainer, _ledger(node), watch, manifest, recalled)
+        daemon = _Daemon(node, journal, trainer, _ledger(node), watch, manifest, recalled, listen)
         first = await daemon.run(stop)
         if first is None:
             return
@@ -112,7 +112,7 @@ async def _live(
         node = await trio.to_thread.run_sync(node.in_term, timeline, first)
         await trio.to_thread.run_sync(enter_term, journal, first)
         logger().info("charter in force", round=first, charter=charter.digest.hex(), member=node.me)
-        recalled = daemon.has_recalled
+        recalled, listen = daemon.has_recalled, daemon.listened
         watch.change(node.charter, node.me)
         await trainer.change_training(charter.training)
 
@@ -164,6 +164,7 @@ class _Daemon:
         watch: Watch,
         manifest: Digest,
         recalled: bool,
+        listen: str,
     ) -> None:
         """`recalled`: whether peers have confirmed, in this life, that the journal holds all that this node signed."""
         self._node = node
@@ -177,6 +178,7 @@ class _Daemon:
         self._watch = watch
         self._manifest = manifest
         self._recalled = recalled
+        self._listen = listen
         self._governance = Governance(node, journal, ledger, self._archive, watch, self._log)
         self._outbox = Outbox(
             ledger,
@@ -188,6 +190,8 @@ class _Daemon:
             charter_at=self._charter_at,
         )
         self._engine: Engine | None = None
+        self.listened = listen
+        """Where the network listens, or did."""
 
     @property
     def timeline(self) -> Timeline:
@@ -235,7 +239,7 @@ class _Daemon:
             me=node.me,
             identity=bytes(node.keys.identity),
             peer_ids={index: member.peer_id for index, member in enumerate(node.charter.members)},
-            listen=node.config.network.listen,
+            listen=self._listen,
             announce=node.config.network.announce,
             bootstrap=tuple(self._bootstrap()),
         )
@@ -244,6 +248,8 @@ class _Daemon:
             partial.write_text("\n".join(network.addresses) + "\n", encoding="ascii")
             partial.replace(node.home.address)
             self._log.info("listening", addresses=network.addresses)
+            if not node.config.network.announce:  # a port that the system chose is kept
+                self.listened = network.addresses[0].split("/p2p/")[0]
             try:
                 yield network
             finally:
@@ -271,7 +277,7 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._trainer.check_start)
             nursery.start_soon(engine.run)
-            nursery.start_soon(self._governance.run, engine, network)
+            nursery.start_soon(self._governance.run, engine, network, self._outbox)
             nursery.start_soon(
                 self._watch.run, engine.machine, network, self._outbox, self._trainer, self._once
             )

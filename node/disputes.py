@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit import round_checks, secure_checks
 from folkmoot.ledger.audit.round_checks import Case, Frame
 from folkmoot.ledger.audit.sources import Source
 from folkmoot.ledger.permit_files import SignedPermit
 from folkmoot.ledger.signing import KeyVerifier
-from folkmoot.node.charter_files import load_charter
+from folkmoot.node.charters import load_timeline
 from folkmoot.node.config import Home, load_config
 from folkmoot.node.keys import load_identity
 from folkmoot.node.store import PERMITTED, Journal
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.messages import Ready
 from folkmoot.protocol.record import decode_record
@@ -46,23 +46,25 @@ class DisputeError(FolkmootError):
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """A member at its home."""
+    """A member at its home, in a dispute about one round: under its charter, with the keys of then."""
 
     home: Home
     federation: Federation
     me: MemberId
     contract: bytes
+    identity: SigningKey
 
     @classmethod
-    def at(cls, home: Home) -> "Party":
-        """Raises `FolkmootError` where charter, node.toml or keys are not in order."""
-        charter, contract = load_charter(home), bytes.fromhex(load_config(home).ledger.contract[2:])
-        own = bytes(load_identity(home.keys).verify_key).hex()
-        me = next((place for place, one in enumerate(charter.members) if one.identity_key == own), None)
+    def at(cls, home: Home, number: Round) -> "Party":
+        """In a dispute about round `number`; raises `FolkmootError` where charter, node.toml or keys do not fit."""
+        config, federation = load_config(home), load_timeline(home).federation_at(number)
+        me = federation.charter.find_member(config.name)
         if me is None:
-            raise DisputeError(f"the charter names no member with the keys in {home.keys}")
-        federation = Federation(federation_id(charter.digest, charter.ledger.chain_id, contract), charter)
-        return cls(home, federation, me, contract)
+            raise DisputeError(
+                f"the charter of round {number} has no member {config.name!r}: its members decide"
+            )
+        identity = load_identity(home.keys, federation.charter.members[me])
+        return cls(home, federation, me, bytes.fromhex(config.ledger.contract[2:]), identity)
 
     @property
     def name(self) -> str:
@@ -97,7 +99,7 @@ class Party:
     def sign(self, permit: Permit) -> bytes:
         """This member's signature. Raises as `check`."""
         self.check(permit)
-        return sign_permit(permit, load_identity(self.home.keys))
+        return sign_permit(permit, self.identity)
 
     # --- answers ----------------------------------------------------------------------------------------------------
 

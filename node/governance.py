@@ -18,7 +18,9 @@ from folkmoot.node.charters import keep_amendments, keep_charter, load_timeline
 from folkmoot.node.engine import Engine
 from folkmoot.node.network.port import FetchError, Network
 from folkmoot.node.opening import Node
+from folkmoot.node.outbox import Outbox
 from folkmoot.node.store import Journal
+from folkmoot.node.submitting import drop_order, read_orders
 from folkmoot.node.transactions import LedgerCalls
 from folkmoot.node.watch import Watch
 from folkmoot.protocol.amending import MAX_CHARTER
@@ -32,6 +34,8 @@ from folkmoot.protocol.terms import Rule, Term, Terms
 from folkmoot.protocol.timeline import Span
 from folkmoot.protocol.types import Round
 
+ORDER_SECONDS = 0.5
+"""How often to look for amendments that are to be submitted."""
 RETRY_SECONDS = 2.0
 """Pause between two tries to read amendments, or to get a charter that is not here."""
 
@@ -75,13 +79,17 @@ class Governance:
         self._final_block = max(self._final_block, head.final.number)
         self._moved.set()
 
-    async def run(self, engine: Engine, network: Network) -> None:
-        """Tell the engine of amendments and of the record, and get charters that are not here, until cancelled."""
+    async def run(self, engine: Engine, network: Network, outbox: Outbox) -> None:
+        """Tell the engine of amendments and of the record, get charters that are not here, until cancelled.
+
+        And hand in what commands beside this node want submitted.
+        """
         await trio.to_thread.run_sync(self._offer)
         self._tell()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, engine)
             nursery.start_soon(self._complete, engine, network)
+            nursery.start_soon(self._submit, outbox)
 
     async def next_term(self, engine: Engine) -> Round:
         """Once the engine's term has ended: the first round of the one that it came to, when its charter is here."""
@@ -126,10 +134,11 @@ class Governance:
             await self._learn(records, engine)
         await engine.head_advanced(head.finalized_height)
         span = self.timeline.span_at(head.finalized_height + 1)
-        if span.first > self._node.first and span.charter is not None:
-            if span.charter.find_member(self._node.config.name) is None:
-                self._left_at = span.first
-                self._left.set()
+        if span.first <= self._node.first or span.charter is None:
+            return
+        if span.charter.find_member(self._node.config.name) is None:
+            self._left_at = span.first
+            self._left.set()
 
     async def _learn(self, records: Sequence[AmendmentRecord], engine: Engine) -> None:
         """Final amendments only: any other may yet be undone."""
@@ -151,6 +160,20 @@ class Governance:
         if coming != self._watch.coming:
             self._log.info("amendments", coming=coming)
         self._watch.coming = coming
+
+    async def _submit(self, outbox: Outbox) -> None:
+        """The outbox gives up what the ledger refuses: then the order is dropped, and the command says so."""
+        handed: set[int] = set()
+        while True:
+            for order in await trio.to_thread.run_sync(read_orders, self._node.home):
+                number = order.amendment.number
+                if number not in handed:
+                    handed.add(number)
+                    outbox.amend(order)
+                elif not outbox.is_amending:
+                    handed.discard(number)
+                    await trio.to_thread.run_sync(drop_order, self._node.home, order)
+            await trio.sleep(ORDER_SECONDS)
 
     # --- charters ---------------------------------------------------------------------------------------------------
 

@@ -153,9 +153,13 @@ def load_keys(directory: Path, passphrase: str, folder: Path | None = None) -> N
     return NodeKeys(identity=SigningKey(identity), sealing=PrivateKey(sealing), audit=audit, gas=gas)
 
 
-def load_identity(directory: Path) -> SigningKey:
-    """The identity key alone, which needs no passphrase. Raises `KeysError`."""
-    return SigningKey(_plain_key(directory / IDENTITY))
+def load_identity(directory: Path, member: Member) -> SigningKey:
+    """The identity key that a charter names for `member`, which needs no passphrase. Raises `KeysError`."""
+    for folder in key_folders(directory):
+        key = SigningKey(_plain_key(folder / IDENTITY))
+        if bytes(key.verify_key).hex() == member.identity_key:
+            return key
+    raise KeysError(f"{directory}: holds no identity key that the charter names for {member.name}")
 
 
 def public_keys(directory: Path, gas_directory: Path | None = None) -> PublicKeys:

@@ -14,6 +14,7 @@ import msgspec
 import trio
 from structlog.stdlib import BoundLogger
 
+from folkmoot.ledger.calls import Amend, Finalize
 from folkmoot.ledger.errors import (
     LedgerDisagrees,
     LedgerRejected,
@@ -24,9 +25,10 @@ from folkmoot.ledger.errors import (
 from folkmoot.ledger.identity import check_identity
 from folkmoot.ledger.port import FinalBlock, Ledger, LedgerHead
 from folkmoot.node.store import Journal
-from folkmoot.node.transactions import LedgerCalls, Transactions
+from folkmoot.node.transactions import LedgerCalls, Order, Transactions
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
+from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Round
 
 POLL_SECONDS = (0.1, 5.0)
@@ -85,7 +87,7 @@ class Outbox:
         bump_seconds: float = BUMP_SECONDS,
         charter_at: Callable[[Round], Charter] | None = None,
     ) -> None:
-        """`charter` is the founding one, `charter_at` the one in force in a round; `bump_seconds`: see `Transactions`."""
+        """`charter` is the founding one, `charter_at` tells the one in force; `bump_seconds`: see `Transactions`."""
         self._ledger = ledger
         self._journal = journal
         self._charter = charter
@@ -95,6 +97,7 @@ class Outbox:
         self._call = LedgerCalls()
         self._transactions = Transactions(ledger, journal, self._call, log, bump_seconds)
         self._waiting: dict[Round, _Waiting] = {}
+        self._amending: Amend | None = None
         self._refusal: LedgerRejected | None = None
         self._refusals = 0
         self._again_at = -math.inf
@@ -137,6 +140,20 @@ class Outbox:
             self._waiting[record.statement.round] = _Waiting(record, signatures, trio.current_time())
         self._changed.set()
 
+    def amend(self, call: Amend) -> None:
+        """Submit an amendment, before any statement: it is rare, and too late after so many rounds.
+
+        Whoever asks looks at the ledger himself whether it was recorded; asking again does no harm.
+        """
+        if self._amending is None:
+            self._amending = call
+            self._changed.set()
+
+    @property
+    def is_amending(self) -> bool:
+        """Whether an amendment is being submitted: until the ledger has it, or refuses it."""
+        return self._amending is not None
+
     async def run(self) -> None:
         """Follow the head and submit, until cancelled. Raises `WrongLedger`, `LedgerReorganised`."""
         while True:
@@ -161,8 +178,10 @@ class Outbox:
         if not self.verified.is_set():
             await self._verify()
         await self._look()
+        if self._amending is not None:
+            await self._amend(self._amending)
         waiting = self._next()
-        if waiting is not None and self._is_due(waiting):
+        if self._amending is None and waiting is not None and self._is_due(waiting):
             await self._submit(waiting)
             await self._look()
 
@@ -212,7 +231,7 @@ class Outbox:
     def _rest(self) -> float:
         """Seconds until the next look."""
         waiting = self._next()
-        if waiting is None or not self._is_due(waiting):
+        if self._amending is None and (waiting is None or not self._is_due(waiting)):
             self._quick = QUICK_SECONDS[0]
             return self._pause if self.backlog else POLL_SECONDS[1]
         self._quick = min(2 * self._quick, QUICK_SECONDS[1])
@@ -279,11 +298,26 @@ class Outbox:
     async def _submit(self, waiting: _Waiting) -> None:
         record = waiting.record
         try:
-            if await self._transactions.push(record.statement, record.digest, waiting.signatures):
+            call = Finalize(record.statement, waiting.signatures)
+            if await self._transactions.push(Order(call, record.digest, record.statement.round)):
                 self._refusal = None
         except LedgerRejected as error:
             if not error.stale:  # else somebody else's came first: the next look shows it
                 self._put_off(error, record.statement.round)
+
+    async def _amend(self, call: Amend) -> None:
+        """One step; it is given up, not put off, where the ledger refuses it: then something has to be signed anew."""
+        assert self.head is not None
+        number = call.amendment.number
+        if number > self.head.amendments:
+            order = Order(call, struct_hash(call.amendment), self.head.height + 1)
+            try:
+                await self._transactions.push(order)
+            except LedgerRejected as error:
+                self._log.error("amendment refused", number=number, reason=str(error))
+            else:
+                return
+        self._amending = None
 
     def _put_off(self, error: LedgerRejected, round_: Round) -> None:
         """Something that time or the operator may mend, as an empty gas account: try again, ever more rarely."""

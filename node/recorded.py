@@ -12,12 +12,11 @@ from folkmoot.ledger.audit.secure_checks import UnmaskedSums
 from folkmoot.ledger.audit.sources import Source
 from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.node.archive import Archive
-from folkmoot.node.charter_files import load_charter
+from folkmoot.node.charters import load_timeline
 from folkmoot.node.config import Home, load_config
 from folkmoot.node.model_file import ModelCard
 from folkmoot.node.store import Journal
-from folkmoot.protocol.certificates import Federation, verify_final
-from folkmoot.protocol.charter import federation_id
+from folkmoot.protocol.certificates import verify_final
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.journal import Adopted, decode_entry
 from folkmoot.protocol.messages import Final, round_of
@@ -52,14 +51,12 @@ class RecordedModels:
 
     def __init__(self, home: Home) -> None:
         """Raises `FolkmootError` where charter or node.toml are not in order."""
+        self._timeline = load_timeline(home)
         contract = bytes.fromhex(load_config(home).ledger.contract[2:])
-        charter = load_charter(home)
-        chain = charter.ledger.chain_id
-        self._federation = Federation(federation_id(charter.digest, chain, contract), charter)
+        self._domain = Domain(self._timeline.founding.ledger.chain_id, contract)
         self._archive = Archive(home.archive)
         self._source = Source.of_home(home.path)
-        verifier = KeyVerifier(self._federation, Domain(chain, contract))
-        self._frame = Frame(self._federation, verifier, [self._source], {})
+        self._frames: dict[Round, Frame] = {}
         self._adopted = _adopted_rounds(home)
 
     def rounds(self) -> list[Round]:
@@ -72,16 +69,17 @@ class RecordedModels:
 
     def card(self, number: Round) -> ModelCard:
         """What is known of the model of a finished round; raises `RecordedError`."""
-        charter, final = self._federation.charter, self._final(number)
+        frame, final = self._frame(number), self._final(number)
+        charter = frame.federation.charter
         try:
-            statement = verify_final(final, self._federation, self._frame.verifier)
+            statement = verify_final(final, frame.federation, frame.verifier)
         except FolkmootError as error:
             raise RecordedError(f"round {number}: its record does not hold: {error}") from error
         if statement.round != number:
             raise RecordedError(f"round {number}: its record is of round {statement.round}")
         return ModelCard(
             name=charter.name,
-            federation=self._federation.id.hex(),
+            federation=frame.federation.id.hex(),
             charter=charter.digest.hex(),
             round=number,
             model=statement.model.hex(),
@@ -107,27 +105,38 @@ class RecordedModels:
 
     def _replay(self, cases: list[Case]) -> Float32s:
         """The model of the last of `cases`, consecutive rounds of which the first's base is kept."""
-        number = cases[-1].round
+        number, frame, replay = cases[-1].round, None, None
         try:
-            replay = Replay(self._frame, self._aggregation())
             for case in cases:
                 number = case.round
+                if replay is None or frame is not self._frame(number):  # another charter
+                    frame = self._frame(number)
+                    replay = Replay(frame, self._aggregation(frame), replay)
                 replay.check(case)
         except (FolkmootError, OSError) as error:
             raise RecordedError(
                 f"round {cases[-1].round}: its model is no longer kept and cannot be computed again: round {number}: "
                 f"{error}"
             ) from error
-        assert replay.model is not None
+        assert replay is not None and replay.model is not None
         return replay.model
 
-    def _aggregation(self) -> UnmaskedSums | OpenedPayloads:
-        if self._federation.charter.is_secure:
-            return UnmaskedSums(self._frame)
-        return OpenedPayloads(self._frame, sealing_secrets([self._source]))
+    def _aggregation(self, frame: Frame) -> UnmaskedSums | OpenedPayloads:
+        if frame.federation.charter.is_secure:
+            return UnmaskedSums(frame)
+        return OpenedPayloads(frame, sealing_secrets([self._source]))
+
+    def _frame(self, number: Round) -> Frame:
+        """What a round is held against: the charter that was in force in it. Raises `CharterMissing`."""
+        first = self._timeline.span_at(number).first
+        if first not in self._frames:
+            federation = self._timeline.federation_at(number)
+            verifier = KeyVerifier(federation, self._domain)
+            self._frames[first] = Frame(federation, verifier, [self._source], {})
+        return self._frames[first]
 
     def _kept(self, model: Digest) -> Float32s | None:
-        return self._source.vector(model, self._federation.charter.model.tensors)
+        return self._source.vector(model, self._timeline.founding.model.tensors)
 
     def _final(self, number: Round) -> Final:
         """The statement of a finished round, with its attestations, unchecked."""

@@ -5,20 +5,19 @@ or the next one in the place of one that somebody else recorded, one transaction
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar, TypeVarTuple
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 import trio
 from structlog.stdlib import BoundLogger
 
-from folkmoot.ledger.calls import Finalize
+from folkmoot.ledger.calls import Call
 from folkmoot.ledger.errors import FeesTooHigh, LedgerRejected, LedgerUnavailable, NonceUsed, Underpriced
 from folkmoot.ledger.port import Ledger, PreparedTransaction
 from folkmoot.node.store import Journal, OutboxRow
-from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.types import Digest, Round
 
 T = TypeVar("T")
@@ -26,6 +25,17 @@ Ts = TypeVarTuple("Ts")
 
 THREADS = 4
 """Blocking calls at a time: more threads make the event loop late (they hold the GIL)."""
+
+
+class Order(NamedTuple):
+    """What is to be asked of the contract; `name` is the digest of what it would record.
+
+    Once the record is final up to `round`, the order is of no more use.
+    """
+
+    call: Call
+    name: Digest
+    round: Round
 
 
 class LedgerCalls:
@@ -76,24 +86,24 @@ class Transactions:
         for offer in self._offers or ():
             offer.taken_at = None
 
-    async def push(self, statement: Statement, digest: Digest, signatures: Sequence[bytes]) -> bool:
-        """Bring a statement one step closer to a block; to be called again and again until the head has it.
+    async def push(self, order: Order) -> bool:
+        """Bring what is asked for one step closer to a block; to be called again and again until the ledger has it.
 
         Returns whether there was anything to do but wait. Raises `LedgerUnavailable` (whatever was under way stays so)
         and `LedgerRejected` where nothing more can be done now; `FeesTooHigh` leaves what was sent before on offer.
         """
         offers = await self._load()
         nonce = await self._call(self._ledger.nonce)
-        if await self._has_receipt(digest, nonce):
+        if await self._has_receipt(order.name, nonce):
             return True
         # Also one of another statement: if somebody else recorded that, ours takes its place and saves the fee.
         rivals = [offer for offer in offers if offer.prepared.nonce == nonce]
         dearest = max(rivals, key=lambda offer: offer.prepared.max_fee, default=None)
-        mine = [offer for offer in rivals if offer.row.statement == digest]
+        mine = [offer for offer in rivals if offer.row.statement == order.name]
         if not mine:
-            await self._send(await self._prepare(statement, digest, signatures, nonce, dearest))
+            await self._send(await self._prepare(order, nonce, dearest))
         elif mine[-1].is_outbid or self._is_overdue(mine[-1]):
-            await self._outbid(statement, digest, signatures, mine[-1], dearest)
+            await self._outbid(order, mine[-1], dearest)
         elif mine[-1].taken_at is None:
             await self._send(mine[-1])
         else:
@@ -123,16 +133,9 @@ class Transactions:
                 )  # somebody else's statement came first, or another transaction
         return False
 
-    async def _outbid(
-        self,
-        statement: Statement,
-        digest: Digest,
-        signatures: Sequence[bytes],
-        stuck: _Offer,
-        dearest: _Offer | None,
-    ) -> None:
+    async def _outbid(self, order: Order, stuck: _Offer, dearest: _Offer | None) -> None:
         try:
-            offer = await self._prepare(statement, digest, signatures, stuck.prepared.nonce, dearest)
+            offer = await self._prepare(order, stuck.prepared.nonce, dearest)
         except FeesTooHigh:
             # Within the cap nothing better can be offered: see that nodes have not forgotten what was.
             with suppress(LedgerRejected):
@@ -140,22 +143,13 @@ class Transactions:
             raise
         await self._send(offer)
 
-    async def _prepare(
-        self,
-        statement: Statement,
-        digest: Digest,
-        signatures: Sequence[bytes],
-        nonce: int,
-        dearest: _Offer | None,
-    ) -> _Offer:
+    async def _prepare(self, order: Order, nonce: int, dearest: _Offer | None) -> _Offer:
         """A new transaction with this nonce, in the journal; it outbids the dearest of its rivals."""
         replaces = dearest.prepared if dearest is not None else None
-        prepared = await self._call(
-            self._ledger.prepare, Finalize(statement, tuple(signatures)), nonce, replaces
-        )
+        prepared = await self._call(self._ledger.prepare, order.call, nonce, replaces)
         row = OutboxRow(
-            round=statement.round,
-            statement=digest,
+            round=order.round,
+            statement=order.name,
             nonce=prepared.nonce,
             raw=msgspec.msgpack.encode(prepared),
             hash=prepared.hash,

@@ -25,6 +25,7 @@ _FIXED = (
     ("ledger", "the record is kept by the contract that it began with"),
 )
 _FIXED_TERMS = (
+    ("averaging", "mode", "no quorum may decide that others' updates are seen"),
     ("schedule", "max_ahead", "the contract was deployed with it"),
     ("secrecy", "epoch", "members' mask keys are counted in epochs of this length"),
 )

@@ -116,7 +116,7 @@ class ClosedRounds:
         )
 
     def _turn(self, entry: Attested) -> int:
-        """An attester that is known to be away is not waited for; if it is not, the later of two submissions reverts."""
+        """Attesters known to be away are not waited for; if one is not, the later of two submissions reverts."""
         context = self._context
         before_me = submitting_before(context.charter, context.me, entry.opening)
         return sum(attester not in context.down for attester in before_me)

@@ -96,6 +96,24 @@ install_cpu_torch() {
         say "PyTorch's index cannot be reached: taking the package index's torch, which is large"
 }
 
+# A real Ethereum node for the ledger's tests, under .tools/. Nobody needs npm for anything else, so a machine without it
+# tests on the embedded chain alone; continuous integration has to have it.
+ANVIL_VERSION=1.7.1
+install_anvil() {
+    local installed="$ROOT/.tools/node_modules/@foundry-rs/anvil/package.json" problem
+    grep -qsF "\"version\": \"$ANVIL_VERSION\"" "$installed" && return
+    problem="npm was not found"
+    if command -v npm >/dev/null; then
+        say "Installing anvil $ANVIL_VERSION under .tools/"
+        # The platform's program is a package of its own: no install script has to run.
+        npm install --ignore-scripts --no-audit --no-fund --no-save --loglevel=error \
+            --prefix "$ROOT/.tools" "@foundry-rs/anvil@$ANVIL_VERSION" >&2 && return
+        problem="npm could not install @foundry-rs/anvil@$ANVIL_VERSION"
+    fi
+    [ "${CI:-}" != true ] || die "$problem; continuous integration tests the ledger on anvil too."
+    say "WARNING: $problem: THE LEDGER'S TESTS ON ANVIL WILL BE SKIPPED"
+}
+
 # trio-typing, which libp2p needs, brings stubs of an old trio, and type checkers prefer stubs to the types that trio
 # ships. Links in .venv/typing, which stand on mypy's path, put trio's own first.
 link_inline_types() {

@@ -49,7 +49,7 @@ def permit(home: Path, number: int, auditor: str, members: tuple[str, ...], reas
     from folkmoot.node.config import Home
     from folkmoot.node.disputes import Party
 
-    party = Party.at(Home(home))
+    party = Party.at(Home(home), number)
     write_permit(out, party.draft(number, auditor, members, reason))
     quorum = party.federation.charter.quorum
     click.echo(f"wrote {out}: {quorum} members must sign it ('folkmoot dispute sign')")
@@ -64,7 +64,8 @@ def sign(home: Path, file: Path) -> None:
     from folkmoot.node.config import Home
     from folkmoot.node.disputes import Party
 
-    party, terms = Party.at(Home(home)), load_permit(file).permit
+    terms = load_permit(file).permit
+    party = Party.at(Home(home), terms.round)
     path = write_signature(file, party.name, party.sign(terms))
     click.echo(
         f"{party.name} lets the holder of key {terms.auditor[:16]}… see the updates of "
@@ -94,5 +95,5 @@ def answer(home: Path, file: Path, out: Path) -> None:
     from folkmoot.node.disputes import Party, write_answer
 
     signed = load_permit(file)
-    write_answer(out, Party.at(Home(home)).answer(signed))
+    write_answer(out, Party.at(Home(home), signed.permit.round).answer(signed))
     click.echo(f"wrote {out}: give it to the auditor; only the holder of the permit's key can read it")

@@ -145,8 +145,10 @@ def submit(folder: Path, home: Path, timeout: float) -> None:
     The running node of HOME sends the transaction, for it owns the gas key; if it does not run, this command does so
     in its place. Anybody may submit; doing it again does no harm.
     """
-    from folkmoot.node.charters import keep_charter
+    import os
+
     from folkmoot.node.config import Home
+    from folkmoot.node.passphrase import read_passphrase
     from folkmoot.node.proposals import ProposalError, read_proposal, read_signatures
     from folkmoot.node.standing import Standing
     from folkmoot.node.submitting import submit_amendment
@@ -163,6 +165,5 @@ def submit(folder: Path, home: Path, timeout: float) -> None:
         raise ProposalError(
             f"{folder}: {len(signatures)} of {standing.quorum} signatures: ask {', '.join(waiting)} to sign it"
         )
-    keep_charter(standing.home, proposal.charter)
-    submit_amendment(standing, proposal, signatures, timeout, click.echo)
+    submit_amendment(standing, proposal, signatures, timeout, click.echo, lambda: read_passphrase(os.environ))
     click.echo(f"amendment {number} is recorded: in force from round {proposal.amendment.effective} on")

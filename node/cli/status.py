@@ -95,6 +95,8 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         "memory": f"{report.rss_mb:.0f} MB (peak {report.peak_rss_mb:.0f}), trainer {report.trainer_peak_rss_mb:.0f}",
         "ledger": describe_ledger(report.ledger),
     }
+    if report.coming:
+        rows["coming"] = "\n".join(report.coming)
     if report.refused:
         rows["refused"] = ", ".join(f"{kind}: {count}" for kind, count in sorted(report.refused.items()))
     for one in report.misbehaviour:
@@ -109,6 +111,8 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
 def _progress(report: NodeStatus, running: bool) -> str:
     """How far it is, and what it does if it does anything."""
     completed = f"{report.rounds} completed"
+    if report.phase == "no longer a member":
+        return f"{completed}; this node is {report.phase} of the federation"
     if not running or report.phase == "starting":
         return completed
     if report.phase == "done":

@@ -165,6 +165,19 @@ async def close_connections(swarm: Swarm, peers: Iterable[ID]) -> None:
                 nursery.start_soon(_close_connection, swarm, peer)
 
 
+async def close_listeners(swarm: Swarm) -> None:
+    """Stop listening, even in a cancelled task: the next network of this process may want the port.
+
+    Sockets that were accepted and are in no connection yet are the listener's, and close with it.
+    """
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+        for listener in list(swarm.listeners.values()):
+            try:
+                await listener.close()
+            except Exception as error:  # as above
+                log.debug("closing a listener: %r", error)
+
+
 async def _close_connection(swarm: Swarm, peer: ID) -> None:
     try:
         await swarm.close_peer(peer)

@@ -24,6 +24,7 @@ from folkmoot.node.network.libp2p_host import (
     TOPIC,
     check_port_is_free,
     close_connections,
+    close_listeners,
     make_host,
     make_pubsub,
 )
@@ -143,6 +144,7 @@ class Libp2pTransport:
             try:
                 yield
             finally:
+                await close_listeners(self._swarm)
                 await close_connections(self._swarm, self._swarm.connections)
 
     async def connect(self, member: MemberId) -> None:

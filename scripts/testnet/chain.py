@@ -22,7 +22,8 @@ import msgspec
 
 from folkmoot.ledger.answers import to_bytes, to_hex
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.testnet.devchain import DEFAULT_CHAIN_ID, LABEL, ChainError, DevChain
+from folkmoot.testnet.chains import DEFAULT_CHAIN_ID
+from folkmoot.testnet.devchain import LABEL, ChainError, DevChain
 
 _MAX_BODY = 2 * 1024 * 1024
 _MAX_BATCH = 100

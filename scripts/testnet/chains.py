@@ -1,4 +1,4 @@
-"""The chain that a testnet records on: the embedded one, started here, or a development node that runs elsewhere."""
+"""The chain that a testnet records on: the embedded one or anvil, started here, or a node that runs elsewhere."""
 
 import sys
 import time
@@ -7,16 +7,44 @@ from collections.abc import Sequence
 from folkmoot.ledger.answers import to_int
 from folkmoot.ledger.errors import LedgerUnavailable
 from folkmoot.ledger.rpc import RpcClient
+from folkmoot.testnet import anvil
 from folkmoot.testnet.home import TestnetHome
 from folkmoot.testnet.processes import Child, TestnetError
 
 EMBEDDED = "embedded"
+ANVIL = "anvil"
+STARTED_HERE = (EMBEDDED, ANVIL)
+DEFAULT_CHAIN_ID = int.from_bytes(b"folk", "big")
 START_SECONDS = 60.0
 FUNDS = 10**18
 """Wei for each node of an outside chain: one ether, thousands of rounds."""
 
 _POLL_SECONDS = 0.02
 _RPC_SECONDS = 10.0
+
+
+def start_chain(kind: str, home: TestnetHome, funded: Sequence[str]) -> Child:
+    """Start a chain of one of the kinds `STARTED_HERE`, or start it again; `await_chain` says where it answers."""
+    return _start_anvil(home) if kind == ANVIL else start_embedded(home, funded)
+
+
+def await_chain(kind: str, home: TestnetHome, chain: Child, funded: Sequence[str]) -> str:
+    """The chain's URL, once it answers, and `funded` have ether; raises `TestnetError` if it ends or takes too long."""
+    if kind != ANVIL:
+        return await_url(home, chain)
+    url = anvil.await_anvil(chain, home.logs / "chain.log")
+    anvil.fund(url, funded)
+    home.chain_url.write_text(url + "\n", encoding="ascii")
+    return url
+
+
+def _start_anvil(home: TestnetHome) -> Child:
+    """Its state is written every second, so that the chain outlives even a kill but for its last second."""
+    home.chain.mkdir(parents=True, exist_ok=True)
+    kept = ("--state", str(home.chain / "anvil.json"), "--state-interval", "1")
+    # A block for each transaction, and one each second so that they become final.
+    mining = ("--block-time", "1", "--mixed-mining", "--preserve-historical-states")
+    return anvil.start_anvil(home.logs / "chain.log", DEFAULT_CHAIN_ID, *kept, *mining)
 
 
 def start_embedded(home: TestnetHome, funded: Sequence[str]) -> Child:

@@ -13,7 +13,7 @@ from folkmoot.ledger.audit import AuditReport, Source, run_audit
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.node.status_file import NodeStatus, StatusError, read_status, rss_mb
 from folkmoot.testnet import control, relay_link
-from folkmoot.testnet.chains import EMBEDDED
+from folkmoot.testnet.chains import STARTED_HERE
 from folkmoot.testnet.chaos_report import ChaosReport, NodeMemory, compare_models
 from folkmoot.testnet.disturbances import Disturbance, draw
 from folkmoot.testnet.home import Testnet, TestnetHome, read_testnet
@@ -85,7 +85,7 @@ class Chaos:
 
     @property
     def _names(self) -> list[str]:
-        return self._testnet.plan.names
+        return self._testnet.members
 
     # --- disturbing -----------------------------------------------------------------------------------------------
 
@@ -219,8 +219,8 @@ def audit_recorded(home: TestnetHome, testnet: Testnet) -> AuditReport:
     contract = bytes.fromhex(testnet.contract[2:])
     ledger = LedgerReader([testnet.rpc], contract)
     height = len(ledger.records(1))
-    sources = [_Recorded(home, name, height) for name in testnet.plan.names]
-    return run_audit(ledger, sources, contract=contract, development=testnet.plan.chain == EMBEDDED)
+    sources = [_Recorded(home, name, height) for name in testnet.members]
+    return run_audit(ledger, sources, contract=contract, development=testnet.plan.chain in STARTED_HERE)
 
 
 def _obituary(process: ProcessRef) -> str:

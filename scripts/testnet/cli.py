@@ -63,8 +63,8 @@ def _takes_plan(command: Command) -> Command:
         "--chain",
         default="embedded",
         show_default=True,
-        metavar="embedded|URL",
-        help="The embedded chain (development, not evidence), or a development node's JSON-RPC.",
+        metavar="embedded|anvil|URL",
+        help="The embedded chain or anvil (development, not evidence), or a development node's JSON-RPC.",
     )
     @click.option(
         "--seed",
@@ -99,6 +99,13 @@ def _takes_plan(command: Command) -> Command:
         show_default=True,
         help="How nodes reach each other; shaped links can be slowed down and cut.",
     )
+    @click.option(
+        "--max-ahead",
+        type=click.IntRange(1, 1000),
+        default=50,
+        show_default=True,
+        help="How many rounds may wait for the ledger; a change of members takes more than that.",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
     def with_plan(
@@ -114,8 +121,10 @@ def _takes_plan(command: Command) -> Command:
         mode: Mode | None,
         **fields: Any,
     ) -> None:
-        if chain != "embedded" and not chain.startswith(("http://", "https://")):
-            raise click.BadParameter(f"{chain!r} is neither 'embedded' nor an http URL", param_hint="--chain")
+        if chain not in ("embedded", "anvil") and not chain.startswith(("http://", "https://")):
+            raise click.BadParameter(
+                f"{chain!r} is neither 'embedded' nor 'anvil' nor an http URL", param_hint="--chain"
+            )
         if fields["links"] == "shaped" and fields["nodes"] > MAX_SHAPED:
             raise click.UsageError(f"--links shaped takes at most {MAX_SHAPED} nodes")
         data = _own_data(file, target, split_by, task, leave_out)

@@ -189,4 +189,29 @@ def chaos(home: TestnetHome, minutes: float, seed: int) -> None:
     click.get_current_context().exit(0 if report.held else 1)
 
 
-COMMANDS = (logs, kill, restart, pause, resume, partition, heal, slow, chaos)
+@click.command()
+@takes_home
+@click.argument("node")
+def join(home: TestnetHome, node: str) -> None:
+    """Add a node to a running federation, which takes it in by an amendment of its charter.
+
+    It takes part some rounds later: more than the --max-ahead of 'testnet up' (give a small one there).
+    """
+    from folkmoot.testnet import membership
+
+    round_ = membership.join(home, node, click.echo)
+    click.echo(f"started {node}: it takes part from round {round_} on")
+
+
+@click.command()
+@takes_home
+@click.argument("node")
+def leave(home: TestnetHome, node: str) -> None:
+    """Remove a node from a running federation by an amendment; some rounds later it ends by itself."""
+    from folkmoot.testnet import membership
+
+    round_ = membership.leave(home, node, click.echo)
+    click.echo(f"{node} belongs to the federation up to round {round_ - 1}, and then ends")
+
+
+COMMANDS = (join, leave, logs, kill, restart, pause, resume, partition, heal, slow, chaos)

@@ -21,14 +21,23 @@ SIGNAL_SECONDS = 5.0
 
 def check_node(testnet: Testnet, name: str) -> None:
     """Raises `TestnetError` if no node is called `name`."""
-    if name not in testnet.plan.names:
-        raise TestnetError(f"{name}: no such node: there are {', '.join(testnet.plan.names)}")
+    if name not in testnet.names:
+        raise TestnetError(f"{name}: no such node: there are {', '.join(testnet.names)}")
 
 
 def check_up(home: TestnetHome, testnet: Testnet) -> None:
     """Raises `TestnetError` unless what all nodes need is running."""
     if testnet.process("trainers") is None:
         raise TestnetError(f"{home.path}: the testnet is down: start it with 'folkmoot testnet up'")
+
+
+def check_unsupervised(home: TestnetHome, testnet: Testnet) -> None:
+    """Raises `TestnetError` if somebody watches the nodes who would not know of new ones."""
+    if testnet.process("supervisor") is not None:
+        raise TestnetError(
+            f"{home.path}: 'testnet run' watches its nodes and would not know a new one: do this to a testnet that was "
+            "started with 'folkmoot testnet up'"
+        )
 
 
 def kill(home: TestnetHome, name: str) -> None:
@@ -58,15 +67,11 @@ def resume(home: TestnetHome, name: str) -> None:
 
 def restart(home: TestnetHome, name: str) -> ProcessRef:
     """Start a node that was killed or ended; one that runs is stopped first. Returns the new process."""
-    with _alone(home):
+    with alone(home):
         testnet = read_testnet(home)
         check_node(testnet, name)
         check_up(home, testnet)
-        if testnet.process("supervisor") is not None:
-            raise TestnetError(
-                f"{home.path}: 'testnet run' watches its nodes and would not know a new one: restart nodes of a "
-                "testnet that was started with 'folkmoot testnet up'"
-            )
+        check_unsupervised(home, testnet)
         stop_processes([process for process in testnet.running if process.name == name])
         child = start_node(home, name)
         others = [process for process in testnet.processes if process.name != name]
@@ -90,8 +95,8 @@ def _await(name: str, failure: str, condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _alone(home: TestnetHome) -> Iterator[None]:
-    """Two restarts at once would each write down a testnet without the other's new process."""
+def alone(home: TestnetHome) -> Iterator[None]:
+    """Two changes at once would each write down a testnet without the other's."""
     with home.lock.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -26,7 +26,6 @@ from folkmoot.ledger.answers import to_bytes, to_hex
 from folkmoot.testnet.devchain_json import block_json, log_json, receipt_json, transaction_json
 
 LABEL = "development, not evidence"
-DEFAULT_CHAIN_ID = int.from_bytes(b"folk", "big")
 FUNDS = 10**24
 """Wei that a funded account starts with: a million ether."""
 

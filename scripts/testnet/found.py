@@ -125,7 +125,7 @@ def make_charter(
         name=example.name,
         model=msgspec.convert({**table, "tensors": msgspec.to_builtins(tensors)}, Model),
         data=example.data,
-        schedule=Schedule(rounds=plan.rounds),
+        schedule=Schedule(rounds=plan.rounds, max_ahead=plan.max_ahead),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
         training=msgspec.structs.replace(example.training, seed=plan.seed),
         averaging=_averaging(plan, example),

@@ -1,6 +1,6 @@
 """The directory of a testnet: `testnet.json` says that it is one, what runs there and which processes those are.
 
-Layout: `testnet.json`, `report.json`, `nodes/<name>/` (each a node's home), `chain/` (the embedded chain), `logs/`.
+Layout: `testnet.json`, `report.json`, `nodes/<name>/` (each a node's home), `chain/` (the chain started here), `logs/`.
 A directory without our `testnet.json` is never written into unless it is empty, and never deleted.
 """
 
@@ -49,10 +49,11 @@ class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the user asked for. `chain` is "embedded" or the URL of a JSON-RPC end point.
+    """What the user asked for. `chain` is "embedded", "anvil" or the URL of a JSON-RPC end point.
 
     Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one. `codec`
     counts in open mode, `ring` (bits of a value) in secure mode.
+    Amendments come into force more than `max_ahead` rounds after they are recorded.
     """
 
     nodes: int
@@ -66,6 +67,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mode: Mode = "open"
     ring: Ring = 16
     links: Links = "direct"
+    max_ahead: int = 50
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +78,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Testnet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`testnet.json`. `contract` is empty until the founding is done; `federation` is its id in hex."""
+    """`testnet.json`. `contract` is empty until the founding is done; `federation` is its id in hex.
+
+    `joined` and `left`: nodes that came and went since.
+    """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
@@ -86,7 +91,19 @@ class Testnet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mode: str = ""
     contract: str = ""
     rpc: str = ""
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     processes: tuple[ProcessRef, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All nodes that there ever were."""
+        return [*self.plan.names, *self.joined]
+
+    @property
+    def members(self) -> list[str]:
+        """Those that belong to the federation, or are about to."""
+        return [name for name in self.names if name not in self.left]
 
     @property
     def is_founded(self) -> bool:
@@ -128,12 +145,12 @@ class TestnetHome:
 
     @property
     def chain(self) -> Path:
-        """The embedded chain's own directory."""
+        """The own directory of a chain that is started here."""
         return self.path / "chain"
 
     @property
     def chain_url(self) -> Path:
-        """Where the embedded chain writes its URL when it answers."""
+        """Where the URL of such a chain stands when it answers."""
         return self.chain / "url"
 
     @property

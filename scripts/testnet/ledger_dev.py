@@ -39,7 +39,7 @@ def dev(port: int, fund: tuple[bytes, ...], journal: Path | None, more: tuple[by
     import sqlite3
 
     from folkmoot.testnet.chain import serve
-    from folkmoot.testnet.devchain import DEFAULT_CHAIN_ID
+    from folkmoot.testnet.chains import DEFAULT_CHAIN_ID
     from folkmoot.testnet.processes import TestnetError
 
     try:

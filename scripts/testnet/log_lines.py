@@ -37,7 +37,7 @@ def show_logs(
 
 def _logs(home: TestnetHome, name: str | None) -> dict[str, Path]:
     """Where each process writes what is meant for people."""
-    nodes = {node: home.node(node).logs / "output.log" for node in read_testnet(home).plan.names}
+    nodes = {node: home.node(node).logs / "output.log" for node in read_testnet(home).names}
     shared = {other: home.logs / f"{other}.log" for other in SHARED}
     logs = {**nodes, **{other: path for other, path in shared.items() if path.exists()}}
     if name is None:

@@ -6,6 +6,7 @@ import msgspec
 
 from folkmoot.node.charter_files import load_member
 from folkmoot.node.status_file import NodeStatus, read_status
+from folkmoot.testnet.chains import STARTED_HERE
 from folkmoot.testnet.home import Testnet, TestnetHome, read_testnet, write_testnet
 from folkmoot.testnet.processes import ProcessRef, stop_processes
 
@@ -27,7 +28,7 @@ class NodeOverview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChainOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """The chain; `kind` is "embedded" or "external", `pid` the embedded one's while it runs.
+    """The chain; `kind` is "embedded", "anvil" or "external", `pid` that of one started here while it runs.
 
     `height`: rounds recorded, as far as the nodes know.
     """
@@ -50,8 +51,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 def read_overview(home: TestnetHome) -> Overview:
     """How the testnet in `home` stands; raises `TestnetError` if there is none."""
     testnet = read_testnet(home)
-    statuses = {name: read_status(home.node(name).status) for name in testnet.plan.names}
-    peer_ids = {name: _peer_id(home, testnet, name) for name in testnet.plan.names}
+    statuses = {name: read_status(home.node(name).status) for name in testnet.names}
+    peer_ids = {name: _peer_id(home, testnet, name) for name in testnet.names}
     chain = testnet.process("chain")
     return Overview(
         federation=testnet.federation,
@@ -59,7 +60,7 @@ def read_overview(home: TestnetHome) -> Overview:
             _node(name, peer_ids[name], testnet.process(name), status) for name, status in statuses.items()
         ],
         chain=ChainOverview(
-            kind="embedded" if testnet.plan.chain == "embedded" else "external",
+            kind=testnet.plan.chain if testnet.plan.chain in STARTED_HERE else "external",
             url=testnet.rpc,
             contract=testnet.contract,
             pid=chain.pid if chain else None,
@@ -107,7 +108,7 @@ def show_overview(overview: Overview) -> None:
     console.print(table)
     console.print(
         f"chain: {chain.kind} at {chain.url or '-'}"
-        + (f" ({running})" if chain.kind == "embedded" else "")
+        + (f" ({running})" if chain.kind in STARTED_HERE else "")
         + f", contract {chain.contract or 'not deployed'}, {chain.height} rounds recorded",
         soft_wrap=True,
         highlight=False,
@@ -128,5 +129,5 @@ def stop_testnet(home: TestnetHome, say: Callable[[str], None]) -> None:
 def _stopping_order(testnet: Testnet, running: list[ProcessRef]) -> list[list[ProcessRef]]:
     """A supervisor stops all the others itself; nodes come before the chain, on which they may still record."""
     supervisors = [process for process in running if process.name == "supervisor"]
-    nodes = [process for process in running if process.name in testnet.plan.names]
+    nodes = [process for process in running if process.name in testnet.names]
     return [supervisors, nodes, [process for process in running if process not in (*supervisors, *nodes)]]

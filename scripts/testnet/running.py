@@ -13,7 +13,7 @@ from folkmoot.ledger.port import Record
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.node.cli.status import format_metrics, format_size, format_values, metric_names
 from folkmoot.testnet import learning
-from folkmoot.testnet.chains import EMBEDDED
+from folkmoot.testnet.chains import STARTED_HERE
 from folkmoot.testnet.home import Plan, TestnetHome
 from folkmoot.testnet.report import Report, node_reports, round_reports, write_report
 from folkmoot.testnet.supervisor import Supervisor, interruptible
@@ -74,7 +74,7 @@ def _check(home: TestnetHome, rpc: str, contract: str, plan: Plan) -> tuple[Sequ
     address = bytes.fromhex(contract[2:])
     ledger = LedgerReader([rpc], address)
     homes = [Source.of_home(home.node(name).path) for name in plan.names]
-    audit = run_audit(ledger, homes, contract=address, development=plan.chain == EMBEDDED)
+    audit = run_audit(ledger, homes, contract=address, development=plan.chain in STARTED_HERE)
     return ledger.records(1), audit
 
 

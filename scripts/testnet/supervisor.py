@@ -168,19 +168,19 @@ class Supervisor:
 
         rpc = self._start_chain(found.gas_accounts(self.home, self.plan), funded=True)
         contract = bytes.fromhex(self.testnet.contract[2:])
-        for name in self.plan.names:
+        for name in self.testnet.members:
             found.write_config(self.home, self.plan, name, rpc, contract)
         self.testnet = msgspec.structs.replace(self.testnet, rpc=rpc)
 
     def _start_chain(self, accounts: list[str], *, funded: bool = False) -> str:
         """The URL of the chain to use, with ether in `accounts`."""
-        if self.plan.chain != chains.EMBEDDED:
+        if self.plan.chain not in chains.STARTED_HERE:
             if not funded:
                 chains.fund(self.plan.chain, accounts)
             return self.plan.chain
-        self.chain = chains.start_embedded(self.home, accounts)
+        self.chain = chains.start_chain(self.plan.chain, self.home, accounts)
         self._save()
-        return chains.await_url(self.home, self.chain)
+        return chains.await_chain(self.plan.chain, self.home, self.chain, accounts)
 
     def _start_relay(self) -> None:
         if self.plan.links == "shaped":
@@ -189,10 +189,10 @@ class Supervisor:
             relay_link.await_relay(self.home, self.relay)
 
     def _start_nodes(self) -> None:
-        for name in self.plan.names:
+        for name in self.testnet.members:
             self.nodes[name] = start_node(self.home, name)
         self._save()
-        self._say(f"started {', '.join(self.plan.names)}")
+        self._say(f"started {', '.join(self.testnet.members)}")
 
     def _check_processes(self) -> None:
         for name, child in self.nodes.items():

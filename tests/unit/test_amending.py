@@ -93,6 +93,7 @@ def test_words_and_ledger_changes_of_each_kind() -> None:
         (replace(FOUNDING, ledger=replace(FOUNDING.ledger, chain_id=77)), "by the contract"),
         (replace(FOUNDING, schedule=replace(FOUNDING.schedule, max_ahead=7)), "max_ahead"),
         (replace(FOUNDING, secrecy=replace(FOUNDING.secrecy, epoch=7)), "secrecy.epoch"),
+        (replace(FOUNDING, averaging=replace(FOUNDING.averaging, mode="secure")), "averaging.mode"),
         (with_members(FOUNDING, newcomer(), *FOUNDING.members), "new ones come last"),
         (with_members(FOUNDING, *FOUNDING.members[::-1]), "stay in their order"),
         (FOUNDING, "changes nothing"),

@@ -18,6 +18,7 @@ from folkmoot.node import disputes
 from folkmoot.node.cli import cli
 from folkmoot.node.config import Home
 from folkmoot.node.disputes import DisputeError, Party
+from folkmoot.node.keys import KeysError
 from folkmoot.node.store import PERMITTED, Journal, StoreError
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.errors import CharterError, Reject
@@ -45,7 +46,7 @@ class Case:
         self.sign(self.file, self.permit)
 
     def party(self, member: int) -> Party:
-        return Party.at(self.homes[member])
+        return Party.at(self.homes[member], 1)
 
     def draft(self, *members: str, round_: int = 1, reason: str = "to see") -> Permit:
         return self.party(0).draft(round_, KEY, members, reason)
@@ -348,8 +349,8 @@ def test_commands_lead_from_draft_to_report(tmp_path: Path) -> None:
 def test_home_that_is_not_a_members_cannot_take_part(case: Case) -> None:
     other = Home(case.homes[0].path)
     (other.keys / "identity.key").write_text("11" * 32)
-    with pytest.raises(DisputeError, match="names no member"):
-        Party.at(other)
+    with pytest.raises(KeysError, match="holds no identity key that the charter names"):
+        Party.at(other, 1)
 
 
 def test_auditor_without_a_charter_is_told(tmp_path: Path) -> None:
