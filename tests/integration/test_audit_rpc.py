@@ -227,7 +227,7 @@ def test_a_rewritten_history_is_told_with_both_heads() -> None:
     heads: list[Audited] = []
     remembered: list[Remembered] = []
     for first in (0, 1):
-        with running_anvil(CHAIN_ID, "--slots-in-an-epoch", "1") as url:
+        with running_anvil(CHAIN_ID) as url:
             call(url, "anvil_setBalance", f"0x{AuditKey(GAS_KEY).address.hex()}", hex(10**20))
             made = AuditedFederation(chain_id=CHAIN_ID)
             terms = made.charter
