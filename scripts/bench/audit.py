@@ -75,7 +75,7 @@ def main(rounds: int, attesters: int) -> None:
         chain = start_anvil(log, CHAIN_ID)
         try:
             url = await_anvil(chain, log)
-            fund(url, [AuditKey(GAS_KEY).address])
+            fund(url, [f"0x{AuditKey(GAS_KEY).address.hex()}"])
             founding = Founding(CHARTER, tuple(key.address for key in keys), lead=50)
             contract = deploy([url], GAS_KEY, founding).contract
             head, done = federation_id(CHARTER, CHAIN_ID, contract), 0
