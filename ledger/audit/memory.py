@@ -135,6 +135,20 @@ def show_record(record: Record) -> dict[str, Any]:
     }
 
 
+def remembered_record(remembered: Remembered | None) -> tuple[Statement, tuple[bytes, ...]] | None:
+    """The statement that was verified, with its signatures; None if there is none that can be read."""
+    if remembered is None or remembered.shown is None:
+        return None
+    try:
+        values = remembered.shown["statement"]
+        named = (values[name] for name in Statement.__struct_fields__)
+        fields: list[Any] = [bytes.fromhex(value) if isinstance(value, str) else value for value in named]
+        statement = Statement(*fields)
+        return statement, tuple(map(bytes.fromhex, remembered.shown["signatures"]))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
 def load(path: Path) -> Remembered | None:
     """What was remembered in `path`; None if there is no such file. Raises `MemoryUnusable`."""
     try:

@@ -99,7 +99,7 @@ def online_session(
     sources: Sequence[Source],
     charter_file: Path | None,
     *,
-    first_block: int,
+    first_block: int | None,
     remembers: bool,
     state: Path | None,
 ) -> Session:

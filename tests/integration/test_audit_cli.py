@@ -23,7 +23,7 @@ from folkmoot.protocol.messages import Evidence, Vote, encode
 pytestmark = pytest.mark.integration
 
 GAS_KEY = bytes(31) + b"\x09"
-CHAIN_ID = 424_242
+CHAIN_ID = 31_337
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / ".typing"), "COLUMNS": "200"}
 
 
@@ -179,6 +179,9 @@ def test_page_and_bundle(
     assert (done.returncode, done.stderr) == (0, "")
     assert again["subject"] == report["subject"] and again["rounds"] == report["rounds"]
     assert statuses(again)["headers"] == "PASS" and statuses(again)["proof"] == "SKIPPED"
+    second = [sys.executable, "-I", str(Path(__file__).parents[2] / "docs" / "verify.py"), str(bundle)]
+    told = json.loads(subprocess.run(second, capture_output=True, text=True, timeout=60, check=True).stdout)
+    assert told["status"] == "PASS" and told["checks"]["headers"] == "PASS"
 
 
 def test_a_verified_head_is_remembered(

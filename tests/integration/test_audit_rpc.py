@@ -20,7 +20,7 @@ from folkmoot.ledger.identity import founding_of
 pytestmark = pytest.mark.integration
 
 GAS_KEY = bytes(31) + b"\x09"
-CHAIN_ID = 424_242
+CHAIN_ID = 31_337
 
 
 @pytest.fixture(scope="module")

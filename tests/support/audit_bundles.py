@@ -13,13 +13,16 @@ from folkmoot.ledger.audit import Audited, Source, audit, load_signed_charter
 from folkmoot.ledger.audit.bundle import write_bundle
 from folkmoot.ledger.audit.shown import ShownLedger
 from folkmoot.ledger.cli import audit as command
+from folkmoot.ledger.memory import MemoryLedger
 
 Files = dict[str, bytes]
 
 
-def make_bundle(federation: AuditedFederation, home: Path, path: Path) -> Audited:
+def make_bundle(
+    federation: AuditedFederation, home: Path, path: Path, ledger: MemoryLedger | None = None
+) -> Audited:
     source = Source.of_home(home)
-    audited = audit([federation.ledger()], [source], contract=CONTRACT, names=["RPC 1"])
+    audited = audit([ledger or federation.ledger()], [source], contract=CONTRACT, names=["RPC 1"])
     shown = [ShownLedger.of_view(view) for view in audited.views]
     charter = load_signed_charter(home / "charter.toml")
     write_bundle(path, shown, [source], charter, audited.report, contract=CONTRACT, development=True)

@@ -1,16 +1,22 @@
 """Bundles: what goes in comes out with the same answers, and every kind of tampering is found."""
 
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from audit_bundles import TAMPERED, flip, make_bundle, offline, read, statuses, write
 from audited_federation import AuditedFederation
 from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from masked_federation import MaskedFederation
+
+from folkmoot.protocol.errors import FolkmootError
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +119,64 @@ def test_what_is_no_bundle_is_refused(bundle: Path, tmp_path: Path, name: str) -
     error = done.exception
     assert error is not None and getattr(error, "exit_code", done.exit_code) == 2, (done.output, error)
     assert not (tmp_path / "x").exists() and not Path("/tmp/x").exists()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_bytes_crash_it(bundle: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever a forger puts into the files, the answer is one of the exit codes."""
+    files = read(bundle)
+    name = data.draw(st.sampled_from(sorted(set(files) - {"manifest.json"})))
+    place = data.draw(st.integers(0, len(files[name]) - 1))
+    files[name] = data.draw(
+        st.sampled_from(
+            [
+                flip(files[name], place),
+                files[name][:place],
+                files[name][:place] + b"\xff" * 9 + files[name][place:],
+                files[name][place:] + files[name][:place],
+            ]
+        )
+    )
+    done = offline(write(tmp_path / "bad.zip", files))
+    error = done.exception
+    assert error is None or isinstance(error, SystemExit | FolkmootError), error
+    assert getattr(error, "exit_code", done.exit_code) in (0, 1, 2, 3, 4)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_answer_crashes_it(bundle: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """The same for what an RPC may have shown: any value in the place of another."""
+    files = read(bundle)
+    ledger = json.loads(files["ledger/1.json"])
+    place, name = _draw_place(data, ledger)
+    place[name] = data.draw(values)
+    files["ledger/1.json"] = json.dumps(ledger).encode()
+    done = offline(write(tmp_path / "bad.zip", files))
+    error = done.exception
+    assert error is None or isinstance(error, SystemExit | FolkmootError), error
+    assert getattr(error, "exit_code", done.exit_code) in (0, 1, 2, 3, 4)
+
+
+values = st.one_of(
+    st.none(),
+    st.integers(-1, 2**70),
+    st.text(max_size=5),
+    st.sampled_from(
+        ["0x", "0x00", "0x" + "ff" * 20, "0x" + "ff" * 32, "0x" + "00" * 64, [], {}, [1], 2**63 - 1]
+    ),
+)
+
+
+def _draw_place(data: st.DataObject, value: Any) -> tuple[Any, Any]:
+    """A container somewhere in `value`, and the name of something in it."""
+    while True:
+        name = data.draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+        inner = value[name]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            return value, name
+        value = inner
 
 
 def test_offline_needs_no_rpc(bundle: Path) -> None:

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_bundles import TAMPERED, make_bundle, offline, read, statuses, write
-from audited_federation import AuditedFederation
+from audit_bundles import TAMPERED, make_bundle, offline, read, shown, statuses, write
+from audited_federation import AuditedFederation, record, removal
+from masked_federation import MaskedFederation
+
+from folkmoot.ledger.memory import MemoryChain, MemoryLedger
+from folkmoot.protocol.charter import Schedule
 
 VERIFIER = Path(__file__).parents[2] / "docs" / "verify.py"
 
@@ -65,3 +69,33 @@ def test_same_answers_on_a_tampered_bundle(bundle: Path, tmp_path: Path, name: s
     assert {id_: theirs[id_] for id_ in judged} == judged
     if check in found:
         assert own_code == code
+
+
+def test_same_answers_in_secure_mode(tmp_path: Path) -> None:
+    masked = MaskedFederation()
+    masked.add_masked_round()
+    make_bundle(masked, masked.write_home(tmp_path / "alice").path, tmp_path / "audit.zip")
+    code, found = verify(tmp_path / "audit.zip")
+    assert (code, set(found.values()), "payloads" in found) == (0, {"PASS"}, False)
+
+
+def test_same_answers_under_an_amended_charter(tmp_path: Path) -> None:
+    made = AuditedFederation(schedule=Schedule(rounds=9, max_ahead=1))
+    ledger = MemoryLedger(MemoryChain(made.identity), bytes(20))
+    record(ledger, made.add_round().finalize)
+    amendment, after = removal(made, "dave", effective=3)
+    record(ledger, amendment)
+    record(ledger, made.add_round().finalize)
+    made.change_charter(after)
+    record(ledger, made.add_round(survivors=(0, 1, 2)).finalize)
+    home = made.write_home(tmp_path / "alice").path
+    make_bundle(made, home, tmp_path / "audit.zip", ledger)
+    code, found = verify(tmp_path / "audit.zip")
+    theirs = statuses(offline(tmp_path / "audit.zip"))
+    assert (code, set(found.values())) == (0, {"PASS"})
+    assert {id_: theirs[id_] for id_ in found} == found
+    files = read(tmp_path / "audit.zip")
+    shown(lambda answers: answers["amendments"][0]["signatures"].pop())(files)
+    shown(lambda answers: answers["amendments"][0]["signatures"].pop())(files)
+    bad = write(tmp_path / "bad.zip", files)
+    assert verify(bad)[1]["amendments"] == statuses(offline(bad))["amendments"] == "FAIL"
