@@ -106,13 +106,14 @@ def compose(views: Sequence["LedgerView"], tallies: Tallies) -> Remembered | Non
         return None
     view = views[0]
     identity, head = view.identity, view.head
-    record = view.records[head.finalized_height - 1] if head.finalized_height else None
+    height = min(head.finalized_height, len(view.records))
+    record = view.records[height - 1] if height else None
     federation = federation_id(identity.charter_digest, identity.chain_id, identity.contract)
     return Remembered(
         federation=federation.hex(),
         chain_id=identity.chain_id,
         contract=f"0x{identity.contract.hex()}",
-        height=head.finalized_height,
+        height=height,
         head=(record.digest if record else federation).hex(),
         final_block=head.final.number,
         final_hash=head.final.hash.hex(),
