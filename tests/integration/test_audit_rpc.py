@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from anvil import call, running_anvil
 from audited_federation import AuditedFederation
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from lying_rpc import Lie, LyingRpc, all_of, answers, lying, refuses
 
 from folkmoot.ledger.audit import Audited, AuditReport, Source, audit
@@ -217,6 +220,42 @@ def test_an_honest_rpc_beside_it_shows_the_lie(
     report = run(federation, anvil, rpc.url).report
     assert report.exit_code in (1, 5)
     assert any(finding.where.startswith("RPC") or "RPC 2" in finding.what for finding in report.findings)
+
+
+METHODS = (
+    *(
+        "eth_chainId",
+        "eth_getCode",
+        "eth_call",
+        "eth_getBlockByNumber",
+        "eth_getLogs",
+        "eth_getTransactionByHash",
+    ),
+    *("eth_getTransactionReceipt", "eth_getProof", "eth_blockNumber", "web3_clientVersion"),
+)
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 2**70), st.text(max_size=4), st.just([]), st.just({}), st.just([{}]),
+    st.sampled_from(["0x", "0x0", "0xff", "0x" + "ff" * 20, "0x" + "ff" * 32, "0x" + "00" * 64, "0xzz"]),
+)  # fmt: skip
+
+
+def put_somewhere(random: Random, value: Any, odd: Any) -> Any:
+    """`value` with something in it, however deep, replaced by `odd`."""
+    if not isinstance(value, dict | list) or not value or random.random() < 0.3:
+        return odd
+    name = random.choice(sorted(value) if isinstance(value, dict) else range(len(value)))
+    value[name] = put_somewhere(random, value[name], odd)
+    return value
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(method=st.sampled_from(METHODS), odd=ODD, seed=st.integers(0, 2**32))
+def test_no_answer_crashes_the_audit(
+    federation: AuditedFederation, rpc: LyingRpc, method: str, odd: Any, seed: int
+) -> None:
+    random = Random(seed)
+    rpc.lie = answers(method, lambda result: put_somewhere(random, result, odd))
+    assert run(federation, rpc.url).report.exit_code in (0, 1, 3, 5)
 
 
 # --- what was verified before -----------------------------------------------------------------------------------------
