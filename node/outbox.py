@@ -48,6 +48,7 @@ FINAL_BLOCK = "ledger final block"
 """Journal meta: the block that counted as final when a round last became so."""
 
 OnHead = Callable[[LedgerHead], Awaitable[None]]
+OnAttested = Callable[[Signed], Awaitable[None]]
 
 
 class Outbox:
@@ -62,12 +63,17 @@ class Outbox:
         log: BoundLogger,
         bump_seconds: float = BUMP_SECONDS,
         charter_at: Callable[[Round], Charter] | None = None,
+        on_attested: OnAttested | None = None,
     ) -> None:
-        """`charter` is the founding one, `charter_at` tells the one in force; `bump_seconds`: see `Transactions`."""
+        """`charter` is the founding one, `charter_at` tells the one in force; `bump_seconds`: see `Transactions`.
+
+        `on_attested` is told attestations that were found on the ledger where this node lacks a quorum's.
+        """
         self._ledger = ledger
         self._journal = journal
         self._charter = charter
         self._on_head = on_head
+        self._on_attested = on_attested or _forget
         self._log = log
         self._call = LedgerCalls()
         self._transactions = Transactions(ledger, journal, self._call, log, bump_seconds)
@@ -110,14 +116,14 @@ class Outbox:
     def add(self, record: Record) -> None:
         """Take a statement in; the same one again does no harm."""
         if self.head is not None and record.statement.round <= self.head.finalized_height:
+            self._submissions.gathered(record.statement.round)
             return
         self._submissions.add(record, trio.current_time())
         self._changed.set()
 
     def add_lone(self, attestation: Signed) -> None:
         """Take in my own attestation of a round: if no quorum's come together, the ledger has to gather them."""
-        if self.head is None or attestation.body.round > self.head.finalized_height:
-            self._submissions.add_lone(attestation, trio.current_time())
+        self._submissions.add_lone(attestation, trio.current_time())
 
     def amend(self, call: Amend) -> None:
         """Submit an amendment, before any statement: it is rare, and too late after so many rounds.
@@ -157,6 +163,7 @@ class Outbox:
         if not self.verified.is_set():
             await self._verify()
         await self._look()
+        await self._gather()
         if self._amending is not None:
             await self._amend(self._amending)
         job = self._next()
@@ -237,6 +244,19 @@ class Outbox:
             self._on_moved(head, before)
         await self._on_head(head)
 
+    async def _gather(self) -> None:
+        """Attestations that reached the ledger and not this node: without them its round has no quorum, no record."""
+        assert self.head is not None
+        lacking = self._submissions.lacking(self.head.height, trio.current_time())
+        if not lacking:
+            return
+        for record in await self._call(self._ledger.records, min(lacking), max(lacking)):
+            if lacking.get(record.statement.round) == record.digest:
+                for attestation in self._submissions.attestations(record):
+                    await self._on_attested(attestation)
+        for round_ in lacking:
+            self._submissions.gathered(round_)
+
     def _on_moved(self, head: LedgerHead, before: LedgerHead | None) -> None:
         self._moved_at = trio.current_time()
         self._refusal, self._refusals, self._again_at = None, 0, -math.inf
@@ -306,3 +326,7 @@ class Outbox:
         self._refusal = error
         self._refusals += 1
         self._again_at = trio.current_time() + nth(REFUSED_SECONDS, self._refusals)
+
+
+async def _forget(attestation: Signed) -> None:
+    """For who has no machine to tell."""
