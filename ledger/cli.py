@@ -1,5 +1,6 @@
 """The auditor's commands: `folkmoot audit`, `audit watch`, and `audit dispute` for single updates under a permit."""
 
+import signal
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,6 +142,8 @@ def watch(
         asked, address, sources, charter_file, first_block=first_block, remembers=not no_state, state=state
     )
     watching = Watch(session, export)
+    # Whoever stops it otherwise wants the exit code too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for report, new in watching.run(every, until_misbehaviour=until_misbehaviour):
             when = datetime.now(UTC).strftime("%H:%M:%S")

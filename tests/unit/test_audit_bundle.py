@@ -184,6 +184,13 @@ def test_offline_needs_no_rpc(bundle: Path) -> None:
     assert done.exit_code == 2 and "leave out" in done.output
 
 
+@pytest.mark.parametrize("option", ["--html", "--bundle"])
+def test_what_cannot_be_written_is_said(bundle: Path, tmp_path: Path, option: str) -> None:
+    done = offline(bundle, option, str(tmp_path / "no" / "such" / "folder"))
+    assert isinstance(done.exception, FolkmootError) and done.exception.exit_code == 2
+    assert "cannot be written" in str(done.exception)
+
+
 def test_a_state_file_finds_a_bundle_of_another_history(bundle: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     assert offline(bundle, "--state", str(state)).exit_code == 0
