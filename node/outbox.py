@@ -16,7 +16,6 @@ from structlog.stdlib import BoundLogger
 
 from folkmoot.ledger.calls import Amend, Attest
 from folkmoot.ledger.errors import (
-    LedgerDisagrees,
     LedgerRejected,
     LedgerReorganised,
     LedgerUnavailable,
@@ -24,7 +23,8 @@ from folkmoot.ledger.errors import (
 )
 from folkmoot.ledger.identity import check_identity
 from folkmoot.ledger.port import FinalBlock, Ledger, LedgerHead
-from folkmoot.node.pace import BACKOFF_SECONDS, QUICK_SECONDS, REFUSED_SECONDS, Pace, nth
+from folkmoot.node.ledger_state import LedgerState
+from folkmoot.node.pace import QUICK_SECONDS, Pace
 from folkmoot.node.store import Journal
 from folkmoot.node.submissions import Backlog, Job, Submissions
 from folkmoot.node.transactions import LedgerCalls, Order, Progress, Transactions
@@ -85,24 +85,26 @@ class Outbox:
         self._transactions = Transactions(ledger, journal, self._call, log, bump_seconds)
         self._submissions = Submissions(charter_at or (lambda round_: charter))
         self._amending: Amend | None = None
-        self._refusal: LedgerRejected | None = None
-        self._refusals = 0
-        self._again_at = -math.inf
-        self._failures = 0
+        self._state = LedgerState(log)
         self._changed = trio.Event()
         self._pace = Pace(trio.current_time())
         self._moved_at = trio.current_time()
         self._compared_at = -math.inf
-        self._notes: tuple[str, ...] = ()
         self.asked = trio.Event()
         """Set once the ledger was asked for the first time, whatever it answered."""
         self.verified = trio.Event()
         """Set once the ledger has shown, in this life of the node, that it is the charter's."""
         self.head: LedgerHead | None = None
-        self.state = "starting"
-        """starting · ok · unreachable · disagreeing (endpoints) · deferred · reorganised · wrong"""
-        self.reason = ""
+
+    @property
+    def state(self) -> str:
+        """See `LedgerState.word`."""
+        return self._state.word
+
+    @property
+    def reason(self) -> str:
         """The state in words, and what is to be said of single endpoints."""
+        return self._state.reason
 
     @property
     def backlog(self) -> int:
@@ -116,7 +118,7 @@ class Outbox:
         recording = len(job.rounds) if job is not None else 0
         if job is not None and self._transactions.is_out(job.order.name):
             return Backlog(unrecorded - recording, recording, 0)
-        deferred = recording if self._refusal is not None else 0
+        deferred = recording if self._state.is_refusing else 0
         return Backlog(unrecorded - deferred, 0, deferred)
 
     def add(self, record: Record) -> None:
@@ -170,12 +172,10 @@ class Outbox:
                 await self._back_off(error)
                 continue
             except (WrongLedger, LedgerReorganised) as error:
-                self.state = "wrong" if isinstance(error, WrongLedger) else "reorganised"
-                self.reason = str(error)
-                self._log.error("the ledger cannot be gone on with", error=str(error), backlog=self.backlog)
+                self._state.broken(error, self.backlog)
                 raise
             self.asked.set()
-            self._recover()
+            self._state.answered(self.backlog)
             with trio.move_on_after(self._rest()):
                 await self._changed.wait()
 
@@ -216,24 +216,13 @@ class Outbox:
         self.verified.set()
 
     async def _back_off(self, error: LedgerUnavailable) -> None:
-        state = "disagreeing" if isinstance(error, LedgerDisagrees) else "unreachable"
-        if self.state != state:
-            self._log.warning(f"ledger {state}", error=str(error), backlog=self.backlog)
-        self.state, self.reason = state, str(error)
+        pause = self._state.silent(error, self.backlog)
         self.asked.set()
-        self._failures += 1
         # What is not recorded by now stops the rounds: be quick to notice when the ledger is back.
-        paused = self.backlog >= self._charter.schedule.max_ahead
-        longest = PAUSED_SECONDS if paused else math.inf
-        await trio.sleep(min(nth(BACKOFF_SECONDS, self._failures), longest))
+        if self.backlog >= self._charter.schedule.max_ahead:
+            pause = min(pause, PAUSED_SECONDS)
+        await trio.sleep(pause)
         self._pace.note_silence(trio.current_time())
-
-    def _recover(self) -> None:
-        if self._failures:
-            self._log.info("ledger answers again", backlog=self.backlog)
-        self._failures = 0
-        self.state = "ok" if self._refusal is None else "deferred"
-        self.reason = "; ".join((*([] if self._refusal is None else [str(self._refusal)]), *self._notes))
 
     def _rest(self) -> float:
         """Seconds until the next look."""
@@ -252,7 +241,7 @@ class Outbox:
             head = msgspec.structs.replace(head, finalized_height=settled)
         grown = before is None or head.finalized_height > before.finalized_height
         if grown or now - self._compared_at >= COMPARE_SECONDS:
-            self._notes = await self._call(self._ledger.compare)
+            self._state.notes = await self._call(self._ledger.compare)
             self._compared_at = now
         if head == before:
             return
@@ -280,7 +269,7 @@ class Outbox:
 
     def _on_moved(self, head: LedgerHead, before: LedgerHead | None) -> None:
         self._moved_at = trio.current_time()
-        self._refusal, self._refusals, self._again_at = None, 0, -math.inf
+        self._state.moved()
         self._submissions.rethink()
         self._log.info("ledger", height=head.height, block=head.block)
         if before is not None and head.height < before.height:
@@ -307,7 +296,7 @@ class Outbox:
         return self._submissions.next(self.head.height, self._moved_at) if self.head is not None else None
 
     def _is_due(self, job: Job) -> bool:
-        return trio.current_time() >= max(self._again_at, job.due_at)
+        return trio.current_time() >= max(self._state.again_at, job.due_at)
 
     async def _submit(self, job: Job) -> None:
         self._submissions.begin(job)
@@ -319,10 +308,10 @@ class Outbox:
             if is_lone and error.reason == _ATTESTED:
                 self._submissions.note_attested(job.order.round, trio.current_time())
             elif not error.stale:  # else somebody else's came first: the next look shows it
-                self._put_off(error, job.order.round)
+                self._state.refused(error, job.order.round, trio.current_time())
             return
         if progress is not Progress.WAITING:
-            self._refusal = None
+            self._state.taken()
         if is_lone and progress is Progress.MINED:
             self._submissions.note_attested(job.order.round, trio.current_time())
 
@@ -339,14 +328,6 @@ class Outbox:
             else:
                 return
         self._amending = None
-
-    def _put_off(self, error: LedgerRejected, round_: Round) -> None:
-        """Something that time or the operator may mend, as an empty gas account: try again, ever more rarely."""
-        if self._refusal is None or type(self._refusal) is not type(error):
-            self._log.error("statement refused, to be tried again", round=round_, reason=str(error))
-        self._refusal = error
-        self._refusals += 1
-        self._again_at = trio.current_time() + nth(REFUSED_SECONDS, self._refusals)
 
 
 async def _forget(attestation: Signed) -> None:

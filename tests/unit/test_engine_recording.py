@@ -1,9 +1,11 @@
-"""A federation whose attestations never reach each other: the ledger gathers them, and nothing else is lost."""
+"""How a living federation records: every few rounds if the charter says so, one by one if nothing else is left."""
 
 from pathlib import Path
 
 import living_federation
+import msgspec
 import pytest
+from audited_federation import AuditedFederation
 from living_federation import House, LivingFederation, in_virtual_time
 
 from folkmoot.protocol.messages import Final, Signed, Statement, decode_frame
@@ -42,5 +44,21 @@ def test_the_ledger_gathers_what_members_cannot(tmp_path: Path, monkeypatch: pyt
             assert len(record.signers) == 3
         paid = [federation.chain.nonce(bytes([member + 1]) * 20) for member in range(4)]
         assert all(transactions <= 3 for transactions in paid)
+
+    in_virtual_time(story)
+
+
+def test_rounds_are_recorded_as_seldom_as_the_charter_says(tmp_path: Path) -> None:
+    async def story() -> None:
+        terms = AuditedFederation().charter.ledger
+        federation = LivingFederation(tmp_path, rounds=7, ledger=msgspec.structs.replace(terms, cadence=3))
+        await federation.run()
+        federation.check()
+        records = federation.chain.records()
+        transactions = list(dict.fromkeys(record.transaction for record in records))
+        assert [
+            [record.statement.round for record in records if record.transaction == one]
+            for one in transactions
+        ] == [[1, 2, 3], [4, 5, 6], [7]]
 
     in_virtual_time(story)
