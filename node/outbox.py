@@ -16,7 +16,6 @@ from structlog.stdlib import BoundLogger
 
 from folkmoot.ledger.calls import Amend, Attest
 from folkmoot.ledger.errors import (
-    LedgerDisagrees,
     LedgerRejected,
     LedgerReorganised,
     LedgerUnavailable,
@@ -24,7 +23,8 @@ from folkmoot.ledger.errors import (
 )
 from folkmoot.ledger.identity import check_identity
 from folkmoot.ledger.port import FinalBlock, Ledger, LedgerHead
-from folkmoot.node.pace import BACKOFF_SECONDS, QUICK_SECONDS, REFUSED_SECONDS, Pace, nth
+from folkmoot.node.ledger_state import LedgerState
+from folkmoot.node.pace import QUICK_SECONDS, Pace
 from folkmoot.node.store import Journal
 from folkmoot.node.submissions import Backlog, Job, Submissions
 from folkmoot.node.transactions import LedgerCalls, Order, Progress, Transactions
@@ -54,6 +54,7 @@ FINAL_BLOCK = "ledger final block"
 """Journal meta: the block that counted as final when a round last became so."""
 
 OnHead = Callable[[LedgerHead], Awaitable[None]]
+OnAttested = Callable[[Signed], Awaitable[None]]
 
 
 class Outbox:
@@ -68,35 +69,42 @@ class Outbox:
         log: BoundLogger,
         bump_seconds: float = BUMP_SECONDS,
         charter_at: Callable[[Round], Charter] | None = None,
+        on_attested: OnAttested | None = None,
     ) -> None:
-        """`charter` is the founding one, `charter_at` tells the one in force; `bump_seconds`: see `Transactions`."""
+        """`charter` is the founding one, `charter_at` tells the one in force; `bump_seconds`: see `Transactions`.
+
+        `on_attested` is told attestations that were found on the ledger where this node lacks a quorum's.
+        """
         self._ledger = ledger
         self._journal = journal
         self._charter = charter
         self._on_head = on_head
+        self._on_attested = on_attested or _forget
         self._log = log
         self._call = LedgerCalls()
         self._transactions = Transactions(ledger, journal, self._call, log, bump_seconds)
         self._submissions = Submissions(charter_at or (lambda round_: charter))
         self._amending: Amend | None = None
-        self._refusal: LedgerRejected | None = None
-        self._refusals = 0
-        self._again_at = -math.inf
-        self._failures = 0
+        self._state = LedgerState(log)
         self._changed = trio.Event()
         self._pace = Pace(trio.current_time())
         self._moved_at = trio.current_time()
         self._compared_at = -math.inf
-        self._notes: tuple[str, ...] = ()
         self.asked = trio.Event()
         """Set once the ledger was asked for the first time, whatever it answered."""
         self.verified = trio.Event()
         """Set once the ledger has shown, in this life of the node, that it is the charter's."""
         self.head: LedgerHead | None = None
-        self.state = "starting"
-        """starting · ok · unreachable · disagreeing (endpoints) · deferred · reorganised · wrong"""
-        self.reason = ""
+
+    @property
+    def state(self) -> str:
+        """See `LedgerState.word`."""
+        return self._state.word
+
+    @property
+    def reason(self) -> str:
         """The state in words, and what is to be said of single endpoints."""
+        return self._state.reason
 
     @property
     def backlog(self) -> int:
@@ -110,20 +118,20 @@ class Outbox:
         recording = len(job.rounds) if job is not None else 0
         if job is not None and self._transactions.is_out(job.order.name):
             return Backlog(unrecorded - recording, recording, 0)
-        deferred = recording if self._refusal is not None else 0
+        deferred = recording if self._state.is_refusing else 0
         return Backlog(unrecorded - deferred, 0, deferred)
 
     def add(self, record: Record) -> None:
         """Take a statement in; the same one again does no harm."""
         if self.head is not None and record.statement.round <= self.head.finalized_height:
+            self._submissions.gathered(record.statement.round)
             return
         self._submissions.add(record, trio.current_time())
         self._changed.set()
 
     def add_lone(self, attestation: Signed) -> None:
         """Take in my own attestation of a round: if no quorum's come together, the ledger has to gather them."""
-        if self.head is None or attestation.body.round > self.head.finalized_height:
-            self._submissions.add_lone(attestation, trio.current_time())
+        self._submissions.add_lone(attestation, trio.current_time())
 
     def amend(self, call: Amend) -> None:
         """Submit an amendment, before any statement: it is rare, and too late after so many rounds.
@@ -164,12 +172,10 @@ class Outbox:
                 await self._back_off(error)
                 continue
             except (WrongLedger, LedgerReorganised) as error:
-                self.state = "wrong" if isinstance(error, WrongLedger) else "reorganised"
-                self.reason = str(error)
-                self._log.error("the ledger cannot be gone on with", error=str(error), backlog=self.backlog)
+                self._state.broken(error, self.backlog)
                 raise
             self.asked.set()
-            self._recover()
+            self._state.answered(self.backlog)
             with trio.move_on_after(self._rest()):
                 await self._changed.wait()
 
@@ -178,6 +184,7 @@ class Outbox:
         if not self.verified.is_set():
             await self._verify()
         await self._look()
+        await self._gather()
         if self._amending is not None:
             await self._amend(self._amending)
         job = self._next()
@@ -209,24 +216,13 @@ class Outbox:
         self.verified.set()
 
     async def _back_off(self, error: LedgerUnavailable) -> None:
-        state = "disagreeing" if isinstance(error, LedgerDisagrees) else "unreachable"
-        if self.state != state:
-            self._log.warning(f"ledger {state}", error=str(error), backlog=self.backlog)
-        self.state, self.reason = state, str(error)
+        pause = self._state.silent(error, self.backlog)
         self.asked.set()
-        self._failures += 1
         # What is not recorded by now stops the rounds: be quick to notice when the ledger is back.
-        paused = self.backlog >= self._charter.schedule.max_ahead
-        longest = PAUSED_SECONDS if paused else math.inf
-        await trio.sleep(min(nth(BACKOFF_SECONDS, self._failures), longest))
+        if self.backlog >= self._charter.schedule.max_ahead:
+            pause = min(pause, PAUSED_SECONDS)
+        await trio.sleep(pause)
         self._pace.note_silence(trio.current_time())
-
-    def _recover(self) -> None:
-        if self._failures:
-            self._log.info("ledger answers again", backlog=self.backlog)
-        self._failures = 0
-        self.state = "ok" if self._refusal is None else "deferred"
-        self.reason = "; ".join((*([] if self._refusal is None else [str(self._refusal)]), *self._notes))
 
     def _rest(self) -> float:
         """Seconds until the next look."""
@@ -245,7 +241,7 @@ class Outbox:
             head = msgspec.structs.replace(head, finalized_height=settled)
         grown = before is None or head.finalized_height > before.finalized_height
         if grown or now - self._compared_at >= COMPARE_SECONDS:
-            self._notes = await self._call(self._ledger.compare)
+            self._state.notes = await self._call(self._ledger.compare)
             self._compared_at = now
         if head == before:
             return
@@ -258,9 +254,22 @@ class Outbox:
             self._on_moved(head, before)
         await self._on_head(head)
 
+    async def _gather(self) -> None:
+        """Attestations that reached the ledger and not this node: without them its round has no quorum, no record."""
+        assert self.head is not None
+        lacking = self._submissions.lacking(self.head.height, trio.current_time())
+        if not lacking:
+            return
+        for record in await self._call(self._ledger.records, min(lacking), max(lacking)):
+            if lacking.get(record.statement.round) == record.digest:
+                for attestation in self._submissions.attestations(record):
+                    await self._on_attested(attestation)
+        for round_ in lacking:
+            self._submissions.gathered(round_)
+
     def _on_moved(self, head: LedgerHead, before: LedgerHead | None) -> None:
         self._moved_at = trio.current_time()
-        self._refusal, self._refusals, self._again_at = None, 0, -math.inf
+        self._state.moved()
         self._submissions.rethink()
         self._log.info("ledger", height=head.height, block=head.block)
         if before is not None and head.height < before.height:
@@ -287,7 +296,7 @@ class Outbox:
         return self._submissions.next(self.head.height, self._moved_at) if self.head is not None else None
 
     def _is_due(self, job: Job) -> bool:
-        return trio.current_time() >= max(self._again_at, job.due_at)
+        return trio.current_time() >= max(self._state.again_at, job.due_at)
 
     async def _submit(self, job: Job) -> None:
         self._submissions.begin(job)
@@ -299,10 +308,10 @@ class Outbox:
             if is_lone and error.reason == _ATTESTED:
                 self._submissions.note_attested(job.order.round, trio.current_time())
             elif not error.stale:  # else somebody else's came first: the next look shows it
-                self._put_off(error, job.order.round)
+                self._state.refused(error, job.order.round, trio.current_time())
             return
         if progress is not Progress.WAITING:
-            self._refusal = None
+            self._state.taken()
         if is_lone and progress is Progress.MINED:
             self._submissions.note_attested(job.order.round, trio.current_time())
 
@@ -320,10 +329,6 @@ class Outbox:
                 return
         self._amending = None
 
-    def _put_off(self, error: LedgerRejected, round_: Round) -> None:
-        """Something that time or the operator may mend, as an empty gas account: try again, ever more rarely."""
-        if self._refusal is None or type(self._refusal) is not type(error):
-            self._log.error("statement refused, to be tried again", round=round_, reason=str(error))
-        self._refusal = error
-        self._refusals += 1
-        self._again_at = trio.current_time() + nth(REFUSED_SECONDS, self._refusals)
+
+async def _forget(attestation: Signed) -> None:
+    """For who has no machine to tell."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from folkmoot.ledger.calls import Attest, Call, Checkpoint, Finalize
+from folkmoot.ledger.port import Record as LedgerRecord
 from folkmoot.node.transactions import Order
 from folkmoot.protocol.charter import MAX_CHECKPOINT, Charter
 from folkmoot.protocol.effects import Record
@@ -83,6 +84,7 @@ class Submissions:
         round_ = record.statement.round
         if round_ not in self._waiting:
             self._waiting[round_] = _Waiting(record, self._in_contract_order(record), now)
+        self.gathered(round_)
         if self._begun is not None and isinstance(self._begun.order.call, Attest):
             self._begun = None  # the whole quorum is better than one signature
 
@@ -92,10 +94,13 @@ class Submissions:
         assert isinstance(statement, Statement)
         self._lone.setdefault(statement.round, _Lone(statement, attestation.signature, now))
 
+    def gathered(self, round_: Round) -> None:
+        """The round's quorum is here, or all of it that the ledger has."""
+        self._lone.pop(round_, None)
+
     def forget(self, height: Round) -> None:
-        """Rounds up to `height` are final."""
+        """Rounds up to `height` are final. What still lacks its quorum here is kept: the ledger may have it."""
         self._waiting = {round_: one for round_, one in self._waiting.items() if round_ > height}
-        self._lone = {round_: one for round_, one in self._lone.items() if round_ > height}
 
     def statement_of(self, round_: Round) -> Digest | None:
         """The digest of the statement that this node has for a round."""
@@ -166,13 +171,33 @@ class Submissions:
 
     def _attest(self, height: Round, moved_at: float) -> Job | None:
         lone = self._lone.get(height + 1)
-        if lone is None or height + 1 in self._waiting:
+        if lone is None:
             return None
         # Not the statement's own digest: under that the journal keeps what records it whole.
         name = keccak256(struct_hash(lone.statement) + lone.signature)
         order = Order(Attest(lone.statement, lone.signature), name, lone.statement.round)
         since = max(lone.since, lone.mined_at, moved_at)
         return Job(order, since + ATTEST_AFTER * self._patience(height + 1))
+
+    def lacking(self, height: Round, now: float) -> dict[Round, Digest]:
+        """Recorded rounds whose quorum has not come here for long, with their statements' digests."""
+        return {
+            round_: struct_hash(lone.statement)
+            for round_, lone in self._lone.items()
+            if round_ <= height and now >= lone.since + ATTEST_AFTER * self._patience(round_)
+        }
+
+    def attestations(self, record: LedgerRecord) -> list[Signed]:
+        """Those that the ledger has on a statement itself, by their members."""
+        if record.signed != record.digest:
+            return []  # a checkpoint's are on its last statement
+        members = self._charter_at(record.statement.round).members
+        ids = {bytes.fromhex(member.audit_key[2:]): index for index, member in enumerate(members)}
+        return [
+            Signed(ids[signer], record.statement, signature)
+            for signer, signature in zip(record.signers, record.signatures, strict=True)
+            if signer in ids
+        ]
 
     def _patience(self, round_: Round) -> float:
         return self._charter_at(round_).schedule.submit_after
