@@ -8,6 +8,7 @@ as it should be.
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 import trio
@@ -31,7 +32,7 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
 from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.typed_data import struct_hash
-from folkmoot.protocol.types import Round
+from folkmoot.protocol.types import Digest, Round
 
 PAUSED_SECONDS = 1.0
 """The longest pause between two tries once rounds wait for a ledger that does not answer."""
@@ -41,6 +42,11 @@ BUMP_SECONDS = 60.0
 
 _ATTESTED = "attested"
 """The contract's word for an attestation that it has."""
+
+JOIN_SECONDS, JOIN_POLL_SECONDS = 300.0, 1.0
+"""How long, and how often, the ledger is asked for the model with which a member wants to begin."""
+JOIN_ROUNDS = 100
+"""How many rounds back that model may be."""
 
 VERIFIED = "ledger verified"
 """Journal meta: digest of the charter that the contract was once found to fit. (A journal is tied to one contract.)"""
@@ -140,6 +146,21 @@ class Outbox:
     def is_amending(self) -> bool:
         """Whether an amendment is being submitted: until the ledger has it, or refuses it."""
         return self._amending is not None
+
+    async def await_model(self, model: Digest) -> bool:
+        """Wait until the ledger has a statement with this model; False if it has none for `JOIN_SECONDS`.
+
+        For who was no member when it was made: the keys that attest it are not of its own time.
+        """
+        with trio.move_on_after(JOIN_SECONDS):
+            while True:
+                with suppress(LedgerUnavailable):
+                    recent = await self._call(self._ledger.head)
+                    records = await self._call(self._ledger.records, max(1, recent.height - JOIN_ROUNDS))
+                    if any(record.statement.model == model for record in records):
+                        return True
+                await trio.sleep(JOIN_POLL_SECONDS)
+        return False
 
     async def run(self) -> None:
         """Follow the head and submit, until cancelled. Raises `WrongLedger`, `LedgerReorganised`."""

@@ -249,6 +249,8 @@ class House:
 class LivingFederation:
     """Four houses, the wires between them and their ledger. Make it inside `trio.run`, see `in_virtual_time`."""
 
+    house_type: type[House] = House
+
     def __init__(
         self,
         path: Path,
@@ -263,11 +265,12 @@ class LivingFederation:
         self.made = AuditedFederation()
         terms = {"schedule": Schedule(rounds=rounds), **terms}
         self.made.charter = msgspec.structs.replace(self.made.charter, **terms)
+        self.made.founding = self.made.charter
         self.made.settle(self.made.contract, self.made.domain.chain_id)
         self.initial = initial or self.made.base.astype("<f4").tobytes()
         self.chain = MemoryChain(self.made.identity)
         self.hub = MemoryHub(len(NAMES), seed, faults)
-        self.houses = [House(self, me, path / name) for me, name in enumerate(NAMES)]
+        self.houses = [self.house_type(self, me, path / name) for me, name in enumerate(NAMES)]
 
     @property
     def id(self) -> Digest:
