@@ -10,14 +10,13 @@ from folkmoot.ledger.build import contract_build
 from folkmoot.ledger.calls import REPORTED, Amend, Attest, Call, Checkpoint, Finalize, Report
 from folkmoot.ledger.codec import WORD, decode_statement, decode_uint, words
 from folkmoot.ledger.identity import Founding
+from folkmoot.protocol.charter import MAX_CHECKPOINT
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.governance import MAX_CHANGES, Amendment
 from folkmoot.protocol.messages import Signed, Statement
 from folkmoot.protocol.typed_data import encode_words
 
 MAX_SIGNATURES = 31
-MAX_ROUNDS = 32
-"""Statements in a checkpoint."""
 ENROL_BATCH = 200
 """Members enrolled in one transaction: some five million gas."""
 
@@ -63,7 +62,7 @@ def decode_call(data: bytes) -> Finalize | Checkpoint | Amend | None:
     if data[:4] == build.selector("finalize"):
         return Finalize(_read_statement(arguments, 0), _read_signatures(arguments, _STATEMENT * WORD))
     if data[:4] == build.selector("checkpoint"):
-        start, count = _read_list(arguments, 0, MAX_ROUNDS)
+        start, count = _read_list(arguments, 0, MAX_CHECKPOINT)
         statements = tuple(_read_statement(arguments, start + at * _STATEMENT * WORD) for at in range(count))
         return Checkpoint(statements, _read_signatures(arguments, WORD))
     if data[:4] == build.selector("amend"):

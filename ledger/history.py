@@ -23,7 +23,6 @@ from folkmoot.ledger.errors import LedgerUnavailable
 from folkmoot.ledger.port import AmendmentRecord, Receipt, Record
 from folkmoot.ledger.rpc import Ask, RpcError
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest, Round
 
@@ -37,6 +36,9 @@ class _Attestation(msgspec.Struct, frozen=True):
     signature: bytes
     block: int
 
+
+_Called = Finalize | Checkpoint | Amend | None
+"""What a transaction asked of the contract; None for an attestation, or a call through another contract."""
 
 _Entry = Record | AmendmentRecord | _Attestation
 
@@ -55,6 +57,7 @@ class History:
         self._final: list[_Entry] = []
         self._recent: dict[tuple[str, str], _Entry] = {}
         self._next_block: int | None = None
+        self._latest: tuple[tuple[str, str], Receipt, _Called] | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -130,13 +133,17 @@ class History:
         self, log: LogAnswer, topics: list[bytes], data: bytes, before: Iterable[_Entry]
     ) -> Record:
         statement, digest, submitter = codec.decode_finalized(self._federation(), topics, data)
-        receipt = self._receipt(log)
-        attested = tuple(
-            entry.signature
-            for entry in (*self._final, *before)
-            if isinstance(entry, _Attestation) and entry.digest == digest
-        )
-        signed, signatures = self._signatures(receipt.transaction, statement, digest, attested)
+        receipt, call = self._transaction(log)
+        match call:
+            case Finalize(called, signatures) if called == statement:
+                signed = digest
+            case Checkpoint((*_, last) as statements, signatures) if statement in statements:
+                signed = struct_hash(last)
+            case None:
+                # Of attestations the events tell all; of a call through another contract nothing is known.
+                signed, signatures = digest, self._attested(digest, before)
+            case _:
+                raise RemoteProtocolError("a transaction that does not fit its event")
         return Record(
             statement=statement,
             digest=digest,
@@ -150,25 +157,18 @@ class History:
             submitter=submitter,
         )
 
-    def _signatures(
-        self, transaction: Digest, statement: Statement, digest: Digest, attested: tuple[bytes, ...]
-    ) -> tuple[Digest, tuple[bytes, ...]]:
-        """The digest that was signed, and the signatures."""
-        match self._called(transaction):
-            case Finalize(called, signatures) if called == statement:
-                return digest, signatures
-            case Checkpoint((*_, last) as statements, signatures) if statement in statements:
-                return struct_hash(last), signatures
-            case None:
-                # Of attestations the events say it all; of a call through another contract nothing is known.
-                return digest, attested
-            case _:
-                raise RemoteProtocolError("a transaction that does not fit its event")
+    def _attested(self, digest: Digest, before: Iterable[_Entry]) -> tuple[bytes, ...]:
+        """The signatures that attesters gave a statement in transactions of their own."""
+        return tuple(
+            entry.signature
+            for entry in (*self._final, *before)
+            if isinstance(entry, _Attestation) and entry.digest == digest
+        )
 
     def _read_amendment(self, log: LogAnswer, topics: list[bytes], data: bytes) -> AmendmentRecord:
         amendment, digest, submitter = codec.decode_amended(self._federation(), topics, data)
-        receipt = self._receipt(log)
-        match self._called(receipt.transaction):
+        receipt, call = self._transaction(log)
+        match call:
             case Amend(called, signatures) if called == amendment:
                 pass
             case None:
@@ -187,9 +187,15 @@ class History:
             submitter=submitter,
         )
 
-    def _called(self, transaction: Digest) -> Finalize | Checkpoint | Amend | None:
-        """What the transaction asked of the contract; None for an attestation, or a call through another contract."""
-        found = parse(self._ask("eth_getTransactionByHash", to_hex(transaction)), TransactionAnswer)
+    def _transaction(self, log: LogAnswer) -> tuple[Receipt, _Called]:
+        """An event's transaction; a checkpoint's many events ask for it once."""
+        if self._latest is None or self._latest[0] != (log.block_hash, log.transaction_hash):
+            place = log.block_hash, log.transaction_hash
+            self._latest = place, self._receipt(log), self._called(log.transaction_hash)
+        return self._latest[1:]
+
+    def _called(self, transaction: str) -> _Called:
+        found = parse(self._ask("eth_getTransactionByHash", transaction), TransactionAnswer)
         if found.to is None or to_bytes(found.to, 20) != self._domain().contract:
             return None
         return decode_call(to_bytes(found.input))

@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from folkmoot.ledger.calldata import MAX_ROUNDS, MAX_SIGNATURES
+from folkmoot.ledger.calldata import MAX_SIGNATURES
 from folkmoot.ledger.calls import PREFIXES, REPORTED, Amend, Attest, Call, Checkpoint, Finalize, Report
 from folkmoot.ledger.codec import NO_ADDRESS
 from folkmoot.ledger.errors import LedgerRejected
 from folkmoot.ledger.port import LedgerIdentity
-from folkmoot.protocol.charter import federation_id, quorum
+from folkmoot.protocol.charter import MAX_CHECKPOINT, federation_id, quorum
 from folkmoot.protocol.governance import Amendment, Role
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import encode_words, struct_hash
@@ -168,7 +168,7 @@ def _attest(state: State, call: Attest, signer_of: SignerOf) -> Outcome:
 
 
 def _checkpoint(state: State, call: Checkpoint, signer_of: SignerOf) -> Outcome:
-    _require(0 < len(call.statements) <= MAX_ROUNDS, "no statements")
+    _require(0 < len(call.statements) <= MAX_CHECKPOINT, "no statements")
     digest, digests = state.head, []
     for round_, statement in enumerate(call.statements, start=state.height + 1):
         digest = _check(state, statement, round_, digest)

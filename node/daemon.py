@@ -41,7 +41,8 @@ from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_a
 from folkmoot.node.trainer import Task, TrainerProcess
 from folkmoot.node.watch import Watch
 from folkmoot.protocol.charter import Charter
-from folkmoot.protocol.events import HeadAdvanced
+from folkmoot.protocol.events import FrameReceived, HeadAdvanced
+from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -188,6 +189,7 @@ class _Daemon:
             self._log,
             node.config.ledger.bump_seconds,
             charter_at=self._charter_at,
+            on_attested=self._on_attested,
         )
         self._engine: Engine | None = None
         self.listened = listen
@@ -205,6 +207,11 @@ class _Daemon:
 
     def _charter_at(self, round_: Round) -> Charter:
         return self.timeline.charter_at(round_)
+
+    async def _on_attested(self, attestation: Signed) -> None:
+        """Found on the ledger; to the machine it is as good as one that came over the wire."""
+        if self._engine is not None:
+            await self._engine.put(FrameReceived(None, attestation))
 
     async def run(self, stop: _Stop) -> Round | None:
         """Run everything; a signal ends it from the inside out, and so does the end of the term.

@@ -23,6 +23,7 @@ from folkmoot.protocol.effects import (
     Accuse,
     Aggregate,
     ArchiveRound,
+    Attest,
     Blame,
     CancelFit,
     Check,
@@ -234,6 +235,8 @@ class Engine:
                 await self._promote(effect)
             case Record():
                 rooms.outbox.add(effect)
+            case Attest(attestation=attestation):
+                rooms.outbox.add_lone(attestation)
             case ArchiveRound(record=record):
                 round_ = record.certificate.survivors.round
                 await trio.to_thread.run_sync(rooms.archive.add_record, round_, encode_record(record))

@@ -29,7 +29,7 @@ from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import decode_charter
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.events import TermsKnown
-from folkmoot.protocol.governance import Amendment
+from folkmoot.protocol.governance import Amendment, Role, decode_changes
 from folkmoot.protocol.terms import Rule, Term, Terms
 from folkmoot.protocol.timeline import Span
 from folkmoot.protocol.types import Round
@@ -59,6 +59,7 @@ class Governance:
         self._learnt = trio.Event()
         self.timeline = node.timeline
         """All charters that are known to be, or to come, in force."""
+        self._looked = trio.Event()
         self._left_at: Round | None = None
         self._left = trio.Event()
 
@@ -92,23 +93,43 @@ class Governance:
             nursery.start_soon(self._submit, outbox)
 
     async def next_term(self, engine: Engine) -> Round:
-        """Once the engine's term has ended: the first round of the one that it came to, when its charter is here."""
+        """Once the engine's term has ended: the first round of the one that follows for this node.
+
+        That is the one that it came to, when its charter is here; if it is no member in it, the next one in which it is
+        one again; if there is none, the one that it came to all the same.
+        """
         await engine.term_ended.wait()
-        while True:
-            span = self.timeline.span_at(engine.machine.current.round)
-            if span.charter is not None:
-                return span.first
-            self._log.error("no charter to go on with", round=span.first, problem=span.problem or "not here")
-            await self._learnt.wait()
+        return await self._following(engine.machine.current.round)
 
     async def left(self) -> Round:
-        """Once the record has come to rounds in which this node is no member: the first of them.
+        """Once the record has come to rounds in which this node is no member: as `next_term`.
 
         Nobody may have told it how the round before them ended: others no longer speak with it.
         """
         await self._left.wait()
         assert self._left_at is not None
-        return self._left_at
+        return await self._following(self._left_at)
+
+    async def _following(self, round_: Round) -> Round:
+        """The first round of the next term from `round_` on with this node as a member, when its charter is here."""
+        while True:
+            span = self.timeline.span_at(round_)
+            if span.charter is not None and not self._is_member(span):
+                await self._looked.wait()  # it may have been taken back while it did not run
+                later = (one for one in self.timeline.spans if one.first > span.first)
+                span = next((one for one in later if self._is_member(one)), span)
+            if span.charter is not None:
+                return span.first
+            self._log.error("no charter to go on with", round=span.first, problem=span.problem or "not here")
+            await self._learnt.wait()
+
+    def _is_member(self, span: Span) -> bool:
+        """Of a charter that is not here only the ledger's roles can tell."""
+        if span.charter is not None:
+            return span.charter.find_member(self._node.config.name) is not None
+        address = bytes.fromhex(self._node.charter.members[self._node.me].audit_key[2:])
+        changes = decode_changes(span.amendment.changes) if span.amendment is not None else ()
+        return any(change.address == address and change.role >= Role.MEMBER for change in changes)
 
     # --- what the ledger says ---------------------------------------------------------------------------------------
 
@@ -134,11 +155,10 @@ class Governance:
             await self._learn(records, engine)
         await engine.head_advanced(head.finalized_height)
         span = self.timeline.span_at(head.finalized_height + 1)
-        if span.first <= self._node.first or span.charter is None:
-            return
-        if span.charter.find_member(self._node.config.name) is None:
+        if span.first > self._node.first and span.charter is not None and not self._is_member(span):
             self._left_at = span.first
             self._left.set()
+        self._looked.set()
 
     async def _learn(self, records: Sequence[AmendmentRecord], engine: Engine) -> None:
         """Final amendments only: any other may yet be undone."""

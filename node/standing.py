@@ -11,7 +11,7 @@ from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.proposals import Proposal, ProposalError
 from folkmoot.protocol.amending import check_amended, compute_changes, make_amendment, verify_amendment
 from folkmoot.protocol.charter import Charter, check_charter, quorum
-from folkmoot.protocol.governance import Amendment
+from folkmoot.protocol.governance import Amendment, decode_changes
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Round
@@ -102,3 +102,15 @@ class Standing:
                 f"{self.earliest} on: draft it again with a later --effective, and leave time for the signatures"
             )
         verify_amendment(amendment, self.timeline.newest, proposal.charter)
+        self._check_pending(proposal)
+
+    def _check_pending(self, proposal: Proposal) -> None:
+        """The ledger keeps one role to come for each address."""
+        coming = [one for one in self.timeline.amendments if one.effective > self.head.height + 1]
+        pending = {change.address: one for one in coming for change in decode_changes(one.changes)}
+        for change in proposal.changes:
+            if change.address in pending:
+                raise ProposalError(
+                    f"the role of 0x{change.address.hex()} changes already with amendment "
+                    f"{pending[change.address].number}: wait until round {pending[change.address].effective}"
+                )

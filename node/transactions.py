@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
@@ -36,6 +37,16 @@ class Order(NamedTuple):
     call: Call
     name: Digest
     round: Round
+
+
+class Progress(Enum):
+    """What a step came to."""
+
+    WAITING = auto()
+    """Nothing to do but wait: the chain has taken the transaction."""
+    MOVED = auto()
+    MINED = auto()
+    """A block has it, and it succeeded."""
 
 
 class LedgerCalls:
@@ -86,16 +97,16 @@ class Transactions:
         for offer in self._offers or ():
             offer.taken_at = None
 
-    async def push(self, order: Order) -> bool:
+    async def push(self, order: Order) -> Progress:
         """Bring what is asked for one step closer to a block; to be called again and again until the ledger has it.
 
-        Returns whether there was anything to do but wait. Raises `LedgerUnavailable` (whatever was under way stays so)
+        Raises `LedgerUnavailable` (whatever was under way stays so)
         and `LedgerRejected` where nothing more can be done now; `FeesTooHigh` leaves what was sent before on offer.
         """
         offers = await self._load()
         nonce = await self._call(self._ledger.nonce)
         if await self._has_receipt(order.name, nonce):
-            return True
+            return Progress.MINED
         # Also one of another statement: if somebody else recorded that, ours takes its place and saves the fee.
         rivals = [offer for offer in offers if offer.prepared.nonce == nonce]
         dearest = max(rivals, key=lambda offer: offer.prepared.max_fee, default=None)
@@ -107,8 +118,8 @@ class Transactions:
         elif mine[-1].taken_at is None:
             await self._send(mine[-1])
         else:
-            return False
-        return True
+            return Progress.WAITING
+        return Progress.MOVED
 
     async def settle(self, height: Round) -> None:
         """Rounds up to `height` are final: close the books on their transactions."""

@@ -149,8 +149,10 @@ class Workshop:
     # --- models -----------------------------------------------------------------------------------------------------
 
     async def _fetch_snapshot(self, effect: FetchSnapshot) -> None:
-        round_ = self._machine.current.round
-        reason = await self._transfers.fetch_model(effect.model, effect.sources, round_)
+        reason: str | None = "the ledger has no such model"
+        if not self._machine.is_joining or await self._rooms.outbox.await_model(effect.model.root):
+            round_ = self._machine.current.round
+            reason = await self._transfers.fetch_model(effect.model, effect.sources, round_)
         await self._put(
             SnapshotReady(effect.model) if reason is None else SnapshotFailed(effect.model, reason)
         )

@@ -47,9 +47,20 @@ def check_amended(before: Charter, after: Charter, source: str = "amended charte
         old, new = (getattr(getattr(charter, table), name) for charter in (before, after))
         if old != new:
             raise CharterError(f"{source}: changes {table}.{name} from {old} to {new}: {reason}")
+    _check_names(before, after, source)
     _check_order(before, after, source)
     if before == after:
         raise CharterError(f"{source}: changes nothing")
+
+
+def _check_names(before: Charter, after: Charter, source: str) -> None:
+    """A node finds itself in a charter by its member's name."""
+    names = {member.identity_key: member.name for member in before.members}
+    for member in after.members:
+        if names.get(member.identity_key, member.name) != member.name:
+            raise CharterError(
+                f"{source}: calls {names[member.identity_key]} {member.name}: members keep their names"
+            )
 
 
 def _check_order(before: Charter, after: Charter, source: str) -> None:

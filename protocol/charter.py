@@ -31,6 +31,9 @@ MAX_ATTESTERS = 31
 MAX_GROUP = 16
 """Members of the largest group, all of whom share masks with one another."""
 
+MAX_CHECKPOINT = 32
+"""Rounds that the contract records at once."""
+
 MIN_GROUP = 3
 """Members of the smallest: of two each would know the other's update."""
 
@@ -180,10 +183,11 @@ class Schedule(_Terms, frozen=True, kw_only=True):
 
 
 class LedgerTerms(_Terms, frozen=True, kw_only=True):
-    """Which chain, and which contract code (Keccak-256 of the run-time code), keep the record."""
+    """Which chain and which contract code (Keccak-256 of the run-time code) keep the record, every `cadence` rounds."""
 
     chain_id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     code_hash: Hex32
+    cadence: Annotated[int, Meta(ge=1, le=MAX_CHECKPOINT)] = 1
 
 
 class Charter(_Terms, frozen=True, kw_only=True):
@@ -340,6 +344,11 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
         raise CharterError(f"{source}: schedule.grace_min is above grace_max")
     if charter.schedule.attempt_min > charter.schedule.attempt_max:
         raise CharterError(f"{source}: schedule.attempt_min is above attempt_max")
+    if charter.ledger.cadence > charter.schedule.max_ahead:
+        raise CharterError(
+            f"{source}: ledger.cadence = {charter.ledger.cadence}, but rounds wait when more than schedule.max_ahead = "
+            f"{charter.schedule.max_ahead} of them are not on the ledger; it must be at least the cadence"
+        )
     _check_sizes(charter, source)
     if charter.is_secure:
         _check_secrecy(charter, source)

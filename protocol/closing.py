@@ -9,7 +9,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import compute_statement
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.context import Context
-from folkmoot.protocol.effects import ArchiveRound, Promote, Record
+from folkmoot.protocol.effects import ArchiveRound, Attest, Promote, Record
 from folkmoot.protocol.journal import Attested
 from folkmoot.protocol.messages import Final, Frame, Lock, Opening, Ready, Roster, Signed, Statement
 from folkmoot.protocol.metrics import Metrics, mean_metrics
@@ -73,6 +73,8 @@ class ClosedRounds:
         context.emit(
             Promote(statement.round, entry.model, members, statement, context.me in members, measured)
         )
+        if entry.attestation is not None:
+            context.emit(Attest(entry.attestation))
         early = self._early.pop(statement.round, {})
         for signed in (entry.attestation, *early.values()):
             if signed is not None:

@@ -192,6 +192,13 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Attest:
+    """Tell the outbox of my own attestation: if no quorum's come together, the ledger has to gather them."""
+
+    attestation: Signed
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveRound:
     """Keep a finished round's record."""
 
@@ -259,6 +266,7 @@ Effect: TypeAlias = (
     | Unmask
     | Promote
     | Record
+    | Attest
     | ArchiveRound
     | RecordEvidence
     | Accuse

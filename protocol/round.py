@@ -116,6 +116,11 @@ class RoundMachine:
         return self._rounds.finished
 
     @property
+    def is_joining(self) -> bool:
+        """Whether this node has yet to get its first model under this charter, from others."""
+        return self._rounds.before_term
+
+    @property
     def completed(self) -> Round:
         """How many rounds are done."""
         return self.current.round - 1

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -20,7 +21,6 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import contract_build
-from folkmoot.ledger.codec import FINALIZED_TOPIC
 from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.cli import cli
 from folkmoot.protocol import charter, messages, schema, typed_data
@@ -242,17 +242,20 @@ def type_strings() -> str:
 
 
 def contract() -> str:
-    """Methods, event and code hash of the contract that ships."""
+    """Methods, events and code hash of the contract that ships."""
     build = contract_build()
     methods = [f"{selector}  {signature}" for signature, selector in sorted(build.methods.items())]
-    event = next(entry for entry in build.abi if entry["type"] == "event")
+    events = [_event(entry) for entry in build.abi if entry["type"] == "event"]
+    return _fenced("\n".join([*methods, "", *events, f"code hash {build.code_hash}"]))
+
+
+def _event(entry: dict[str, Any]) -> str:
     inputs = ", ".join(
-        f"{one['type']}{' indexed' if one['indexed'] else ''} {one['name']}" for one in event["inputs"]
+        f"{one['type']}{' indexed' if one['indexed'] else ''} {one['name']}" for one in entry["inputs"]
     )
-    return _fenced(
-        "\n".join(methods)
-        + f"\n\nevent {event['name']}({inputs})\ntopic 0x{FINALIZED_TOPIC.hex()}\n\ncode hash {build.code_hash}"
-    )
+    signature = f"{entry['name']}({','.join(one['type'] for one in entry['inputs'])})"
+    topic = typed_data.keccak256(signature.encode()).hex()
+    return f"event {entry['name']}({inputs})\ntopic 0x{topic}\n"
 
 
 # --- example bytes --------------------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from folkmoot.ledger.audit.memory import Recall, Remembered
 from folkmoot.ledger.audit.report import Status, Tally
 from folkmoot.ledger.audit.state import Provable, StateProof, Unproven
 from folkmoot.ledger.build import expected_code_hash
-from folkmoot.ledger.calldata import MAX_ROUNDS
 from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
 from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
-from folkmoot.protocol.charter import Charter, federation_id, quorum
+from folkmoot.protocol.charter import MAX_CHECKPOINT, Charter, federation_id, quorum
 from folkmoot.protocol.messages import Signed, Statement
 from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest, Round
@@ -216,7 +215,7 @@ def check_quorum(
 def _is_in_checkpoint(view: LedgerView, record: Record) -> bool:
     """Whether what was signed is a statement that follows this one closely: each names the one before it."""
     number = record.statement.round
-    return any(later.digest == record.signed for later in view.records[number : number + MAX_ROUNDS - 1])
+    return any(later.digest == record.signed for later in view.records[number : number + MAX_CHECKPOINT - 1])
 
 
 def check_bases(view: LedgerView, charter: Charter | None, tally: Tally) -> None:
@@ -241,6 +240,9 @@ def check_finality(view: LedgerView, development: bool, tally: Tally) -> None:
         tally.add(Status.SKIPPED, "a development chain, nothing on it is final")
         return
     height, final = view.head.height, view.head.finalized_height
+    if final > height:
+        problem = f"{final} rounds are said to be final, {height} to be recorded"
+        tally.add(Status.FAIL, problem, where=view.name)
     if final < height:
         tally.add(
             Status.INCONCLUSIVE,

@@ -41,6 +41,8 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
         "schedule",
         f"{schedule.rounds} rounds; an attempt takes at least {schedule.attempt_min:g} s to be given up",
     )
+    if terms.ledger.cadence > 1:
+        yield "ledger", f"rounds are recorded every {terms.ledger.cadence}, in one transaction"
     if terms.auditors:
         yield "auditors", ", ".join(auditor.name for auditor in terms.auditors) + " can open every update"
 

@@ -12,7 +12,8 @@ from daemons import LIMIT, Daemons
 from folkmoot.ledger.audit import Source, Status, run_audit
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.node import cli
-from folkmoot.node.charter_files import write_member
+from folkmoot.node.charter_files import render_charter, write_member
+from folkmoot.node.charters import load_charter_in_work
 from folkmoot.node.config import (
     DataConfig,
     LedgerConfig,
@@ -208,4 +209,18 @@ def test_nodes_that_are_away_or_die_when_the_charter_changes_go_on_under_the_new
     federation.wait(lambda: federation.takes_part(NEWCOMER, joins) and federation.takes_part("carol", joins))
     federation.start("bob")
     federation.wait(lambda: federation.takes_part("bob", joins))
+
+    # A change of terms, submitted for a node that does not run.
+    stop_children([federation._nodes["alice"]])
+    edited = tmp_path / "edited.toml"
+    lines = render_charter(load_charter_in_work(federation.node("alice"))).splitlines()
+    edited.write_text("\n".join('lr = "0.01"' if line.startswith("lr = ") else line for line in lines))
+    changes = federation.amend(
+        tmp_path / "amend", "alice", "charter", "amend", edited, signers=["alice", "bob", "carol", "dave"]
+    )
+    federation.start("alice")
+    federation.wait(
+        lambda: federation.takes_part("alice", changes) and federation.takes_part("dave", changes)
+    )
+    assert load_charter_in_work(federation.node("bob")).training.lr == "0.01"
     assert all(status.misbehaviour == [] for status in map(federation.status, FOUNDERS) if status is not None)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from real_chains import (
     AnvilChain,
     EmbeddedChain,
     record_rounds,
+    require_anvil,
     sign,
     sign_body,
     statement,
@@ -29,12 +31,14 @@ from folkmoot.ledger.errors import LedgerRejected, NonceUsed, WrongLedger
 from folkmoot.ledger.evm import Deployment, EvmLedger, deploy
 from folkmoot.ledger.identity import Founding
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
-from folkmoot.ledger.port import Ledger, LedgerHead
+from folkmoot.ledger.port import Ledger, LedgerHead, Record
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.governance import Amendment, Change, Role, encode_changes
 from folkmoot.protocol.messages import Signed, Statement, Vote
 from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest, struct_hash
+from folkmoot.testnet import chains
+from folkmoot.testnet.home import TestnetHome
 
 pytestmark = pytest.mark.integration
 
@@ -290,3 +294,29 @@ def test_the_same_calls_give_the_same_head_on_every_chain(tmp_path_factory: pyte
         finally:
             chain.stop()
     assert heads[0] == heads[1]
+
+
+def test_a_testnets_anvil_comes_back_with_its_blocks(tmp_path: Path) -> None:
+    require_anvil()
+    home, payer, made = TestnetHome(tmp_path), f"0x{PAYER.hex()}", list[Record]()
+    for life in range(2):
+        child = chains.start_chain(chains.ANVIL, home, [payer])
+        try:
+            url = chains.await_chain(chains.ANVIL, home, child, [payer])
+            assert home.chain_url.read_text().strip() == url
+            if life == 0:
+                contract = deploy([url], GAS_KEY, FOUNDING).contract
+            ledger = EvmLedger([url], contract, GAS_KEY)
+            record_in(chains.DEFAULT_CHAIN_ID, ledger, contract)
+            made.append(ledger.records(1)[life])
+            assert ledger.records(1) == made
+        finally:
+            child.ref.terminate()
+            assert child.wait(10) == 0
+
+
+def record_in(chain_id: int, ledger: EvmLedger, contract: bytes) -> None:
+    head = ledger.head()
+    body = statement(head.digest, head.height + 1, federation_id(CHARTER, chain_id, contract))
+    digest = signing_digest(Domain(chain_id, contract), body)
+    ledger.send(ledger.prepare(Finalize(body, tuple(key.sign(digest) for key in KEYS[:3]))))

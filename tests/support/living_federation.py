@@ -38,6 +38,7 @@ from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Charter, Schedule, Tensor
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.equivocation import compute_slot
+from folkmoot.protocol.events import FrameReceived
 from folkmoot.protocol.journal import decode_entry
 from folkmoot.protocol.messages import Body, Ready, Signed, decode_frame
 from folkmoot.protocol.metrics import Metrics
@@ -155,7 +156,14 @@ class House:
             nursery.cancel_scope.cancel()
 
     async def _run(self, journal: Journal) -> None:
-        outbox = Outbox(self.ledger, journal, self.federation.charter, self._on_head, logger())
+        outbox = Outbox(
+            self.ledger,
+            journal,
+            self.federation.charter,
+            self._on_head,
+            logger(),
+            on_attested=self._on_attested,
+        )
         async with self.federation.hub.open(self.me, self._locate, self._served) as network:
             tap = cast(Network, Tap(network, self._say))
             self.engine = Engine(self._machine(), self._rooms(tap, journal, outbox))
@@ -170,6 +178,10 @@ class House:
     async def _on_head(self, head: LedgerHead) -> None:
         if self.engine is not None:
             await self.engine.head_advanced(head.finalized_height)
+
+    async def _on_attested(self, attestation: Signed) -> None:
+        if self.engine is not None:
+            await self.engine.put(FrameReceived(None, attestation))
 
     def _say(self, data: bytes) -> None:
         self.on_say(data)
@@ -240,6 +252,8 @@ class House:
 class LivingFederation:
     """Four houses, the wires between them and their ledger. Make it inside `trio.run`, see `in_virtual_time`."""
 
+    house_type: type[House] = House
+
     def __init__(
         self,
         path: Path,
@@ -255,11 +269,12 @@ class LivingFederation:
         self.made = AuditedFederation(tensors=tensors)
         terms = {"schedule": Schedule(rounds=rounds), **terms}
         self.made.charter = msgspec.structs.replace(self.made.charter, **terms)
+        self.made.founding = self.made.charter
         self.made.settle(self.made.contract, self.made.domain.chain_id)
         self.initial = initial or self.made.base.astype("<f4").tobytes()
         self.chain = MemoryChain(self.made.identity)
         self.hub = MemoryHub(len(NAMES), seed, faults)
-        self.houses = [House(self, me, path / name) for me, name in enumerate(NAMES)]
+        self.houses = [self.house_type(self, me, path / name) for me, name in enumerate(NAMES)]
 
     @property
     def id(self) -> Digest:

@@ -95,6 +95,7 @@ def test_words_and_ledger_changes_of_each_kind() -> None:
         (replace(FOUNDING, secrecy=replace(FOUNDING.secrecy, epoch=7)), "secrecy.epoch"),
         (replace(FOUNDING, averaging=replace(FOUNDING.averaging, mode="secure")), "averaging.mode"),
         (with_members(FOUNDING, newcomer(), *FOUNDING.members), "new ones come last"),
+        (changed(FOUNDING, 1, name="renamed"), "members keep their names"),
         (with_members(FOUNDING, *FOUNDING.members[::-1]), "stay in their order"),
         (FOUNDING, "changes nothing"),
     ],

@@ -147,6 +147,12 @@ def attesters(count: int, members: int) -> Charter:
         (change("model", tensors=(Tensor(name="w", shape=(1,)),) * 2), "name each tensor once"),
         (change("averaging", exponent_min=5, exponent_max=4), "exponent_min is above exponent_max"),
         (change("schedule", grace_min=61.0), "grace_min is above grace_max"),
+        (
+            replace(
+                change("schedule", max_ahead=9), ledger=replace(simulated_charter(4, 3).ledger, cadence=10)
+            ),
+            "cadence = 10, .* it must be at least the cadence",
+        ),
         (change("schedule", attempt_min=601.0), "attempt_min is above attempt_max"),
     ],
 )

@@ -1,54 +1,18 @@
-"""Reading the contract's words: agreement with web3's encoder, and strictness."""
-
-from typing import Any
+"""Reading the contract's words and events, strictly."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from web3 import Web3
 
 from folkmoot.ledger import codec
 from folkmoot.ledger.build import contract_build, expected_code_hash
-from folkmoot.ledger.calldata import decode_call, encode_call
-from folkmoot.ledger.calls import Finalize
 from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import keccak256
 
-CONTRACT: Any = Web3().eth.contract(abi=contract_build().abi)
-
 words = st.binary(min_size=32, max_size=32)
 statements = st.builds(Statement, words, st.integers(0, 2**63 - 1), words, words, words, words, words, words)
-signature_lists = st.lists(st.binary(min_size=64, max_size=64), max_size=31)
-
-
-def encode(statement: Statement, signatures: list[bytes]) -> bytes:
-    fields = tuple(getattr(statement, name) for name in statement.__struct_fields__)
-    pairs = [(signature[:32], signature[32:]) for signature in signatures]
-    return bytes.fromhex(CONTRACT.encode_abi("finalize", args=[fields, pairs])[2:])
-
-
-@given(statements, signature_lists)
-def test_input_written_by_web3_is_read_back(statement: Statement, signatures: list[bytes]) -> None:
-    call = Finalize(statement, tuple(signatures))
-    assert encode_call(call) == encode(statement, signatures)
-    assert decode_call(encode(statement, signatures)) == call
-
-
-@given(statements, signature_lists, st.data())
-def test_damaged_input_raises_only_remote_errors(
-    statement: Statement, signatures: list[bytes], data: st.DataObject
-) -> None:
-    call = bytearray(encode(statement, signatures))
-    for _ in range(data.draw(st.integers(1, 4))):
-        call[data.draw(st.integers(0, len(call) - 1))] = data.draw(st.integers(0, 255))
-    cut = bytes(call[: data.draw(st.integers(0, len(call)))])
-    try:
-        decoded = decode_call(cut)
-    except RemoteProtocolError:
-        return
-    assert isinstance(decoded, Finalize)
-    assert all(len(signature) == 64 for signature in decoded.signatures)
 
 
 @given(statements, words, st.binary(min_size=20, max_size=20))
@@ -69,6 +33,41 @@ def test_events_are_read(statement: Statement, digest: bytes, submitter: bytes) 
         codec.decode_finalized(statement.federation, [topics[0], b"\xff" * 32, *topics[2:]], data)
     with pytest.raises(RemoteProtocolError):
         codec.decode_finalized(statement.federation, topics, data[:-32] + b"\xff" * 32)
+
+
+@given(words, words, words, words, words, st.binary(min_size=20, max_size=20), st.lists(words, max_size=64))
+def test_amendments_are_read(
+    federation: bytes,
+    digest: bytes,
+    charter: bytes,
+    previous: bytes,
+    blob: bytes,
+    submitter: bytes,
+    changes: list[bytes],
+) -> None:
+    amendment = Amendment(federation, 7, previous, charter, blob, 5000, 60, tuple(changes))
+    topics = [codec.AMENDED_TOPIC, (7).to_bytes(32, "big"), digest, charter]
+    numbers = [number.to_bytes(32, "big") for number in (5000, 60, 192, len(changes))]
+    head = [previous, blob, *numbers[:2], submitter.rjust(32, b"\0"), *numbers[2:]]
+    data = b"".join([*head, *changes])
+    assert codec.decode_amended(federation, topics, data) == (amendment, digest, submitter)
+    for bad_topics, bad_data in (
+        (topics[:3], data),
+        (topics, data[:192]),
+        (topics, data + bytes(32)),
+        (topics, data[:-1]),
+    ):
+        with pytest.raises(RemoteProtocolError):
+            codec.decode_amended(federation, bad_topics, bad_data)
+
+
+@given(words, words, words, st.binary(min_size=20, max_size=20))
+def test_attestations_are_read(digest: bytes, r: bytes, vs: bytes, attester: bytes) -> None:
+    topics = [codec.ATTESTED_TOPIC, bytes(32), digest, attester.rjust(32, b"\0")]
+    assert codec.decode_attested(topics, r + vs) == (digest, attester, r + vs)
+    for bad_topics, bad_data in ((topics[:3], r + vs), (topics, r), ([digest, *topics[1:]], r + vs)):
+        with pytest.raises(RemoteProtocolError):
+            codec.decode_attested(bad_topics, bad_data)
 
 
 def test_the_topic_is_the_abis() -> None:

@@ -7,7 +7,7 @@ from eth_account import Account
 
 from folkmoot.ledger.development import DEVELOPMENT_CHAINS, WELL_KNOWN, WellKnownKey, check_secret_keys
 from folkmoot.protocol.charter import Charter, LedgerTerms
-from folkmoot.testnet.devchain import DEFAULT_CHAIN_ID
+from folkmoot.testnet.chains import DEFAULT_CHAIN_ID
 
 MNEMONICS = (
     "test test test test test test test test test test test junk",

@@ -71,59 +71,81 @@ def _address(key: AuditKey) -> bytes:
     return key.address
 
 
-@pytest.mark.parametrize(
-    ("attesters", "deployment", "round_", "too_late"),
-    [(4, 0, 85_000, 0), (20, 0, 150_000, 0), (31, 0, 200_000, 0)],
+def per_size(*figures: tuple[int, ...]) -> pytest.MarkDecorator:
+    """For each of `SIZES` the most that each call may use."""
+    return pytest.mark.parametrize(("attesters", "most"), list(zip(SIZES, figures, strict=True)))
+
+
+def within(what: str, used: list[int], most: tuple[int, ...]) -> None:
+    print(f"{what}: {' '.join(f'{one:,}' for one in used)}")
+    assert all(one <= limit for one, limit in zip(used, most, strict=True)), (used, most)
+
+
+@per_size(
+    (3_050_000, 66_000, 66_000, 34_000),
+    (3_780_000, 141_000, 141_000, 45_500),
+    (4_280_000, 189_000, 189_000, 52_500),
 )
-def test_a_round(attesters: int, deployment: int, round_: int, too_late: int) -> None:
+def test_a_round(attesters: int, most: tuple[int, ...]) -> None:
     gas = Gas(attesters)
-    calls = [Finalize(body := gas.statement(), gas.sign(body)) for _ in range(3)]
-    used = [gas.call(call) for call in calls]
-    late = gas.call(calls[-1], status="0x0")
-    print(
-        f"{attesters} attesters, {quorum(attesters)} sign: deployment {gas.deployment}, rounds {used}, too late {late}"
-    )
+    first, second = (Finalize(body := gas.statement(), gas.sign(body)) for _ in range(2))
+    used = [gas.deployment, gas.call(first), gas.call(second), gas.call(second, status="0x0")]
+    within(f"{attesters} attesters: deployment, first round, second, one too late", used, most)
 
 
-@pytest.mark.parametrize("attesters", SIZES)
-def test_a_checkpoint(attesters: int) -> None:
+@per_size((76_000, 142_000, 324_000), (152_000, 218_000, 400_000), (200_000, 266_000, 448_000))
+def test_a_checkpoint(attesters: int, most: tuple[int, ...]) -> None:
     gas = Gas(attesters)
     gas.call(Finalize(body := gas.statement(), gas.sign(body)))
+    used = []
     for rounds in (2, 10, 32):
         statements = tuple(gas.statement() for _ in range(rounds))
-        used = gas.call(Checkpoint(statements, gas.sign(statements[-1])))
-        print(f"{attesters} attesters: checkpoint of {rounds}: {used}, a round {used / rounds:.0f}")
+        used.append(gas.call(Checkpoint(statements, gas.sign(statements[-1]))))
+    within(f"{attesters} attesters: checkpoints of 2, 10 and 32 rounds", used, most)
 
 
-@pytest.mark.parametrize("attesters", SIZES)
-def test_attesting_one_by_one(attesters: int) -> None:
+@per_size((89_000, 72_000, 81_500), (89_000, 72_000, 81_500), (89_000, 72_000, 81_500))
+def test_attesting_one_by_one(attesters: int, most: tuple[int, ...]) -> None:
     gas = Gas(attesters)
     body = gas.statement()
     used = [gas.call(Attest(body, signature)) for signature in gas.sign(body)]
-    print(f"{attesters} attesters: attest {used[0]}, {used[1]} ..., {used[-1]}; together {sum(used)}")
+    within(
+        f"{attesters} attesters: the first attestation, the next, the last",
+        [used[0], used[1], used[-1]],
+        most,
+    )
 
 
-@pytest.mark.parametrize("attesters", SIZES)
-def test_an_amendment(attesters: int) -> None:
+@per_size(
+    (117_000, 138_000, 170_000, 91_000),
+    (192_500, 213_500, 245_500, 167_000),
+    (240_500, 261_500, 293_500, 215_000),
+)
+def test_an_amendment(attesters: int, most: tuple[int, ...]) -> None:
     gas = Gas(attesters)
     add = encode_changes((Change(b"\x99" * 20, Role.MEMBER),))
     rotate = encode_changes((Change(gas.keys[0].address, Role.REMOVED), Change(b"\x77" * 20, Role.ATTESTER)))
-    previous = gas.federation
+    previous, used = gas.federation, []
     for number, changes in enumerate(((), add, rotate), start=1):
         amendment = Amendment(
             gas.federation, number, previous, bytes([number]) * 32, bytes(32), 5000, 6, changes
         )
-        used = gas.call(Amend(amendment, gas.sign(amendment)))
+        used.append(gas.call(Amend(amendment, gas.sign(amendment))))
         previous = struct_hash(amendment)
-        print(f"{attesters} attesters: amendment of {len(changes)} changes: {used}")
-    used_ = [gas.call(Finalize(body := gas.statement(), gas.sign(body))) for _ in range(5)]
-    print(f"rounds {used_}: the fifth brings the amendments into force")
+    rounds = [gas.call(Finalize(body := gas.statement(), gas.sign(body))) for _ in range(5)]
+    within(
+        f"{attesters} attesters: amendments of terms, of a new member, of a key; the round before they hold",
+        [*used, rounds[-1]],
+        most,
+    )
 
 
 def test_a_report_and_an_enrolment() -> None:
     gas = Gas(4)
     votes = (Vote(gas.federation, 1, 0, bytes([one]) * 32) for one in (1, 2))
-    print("report", gas.call(Report(*(gas.say(0, vote) for vote in votes))))
+    used = [gas.call(Report(*(gas.say(0, vote) for vote in votes)))]
     gas = Gas(4, others=200)
-    used = [gas.use(gas.contract, encode_enrolment(some))[0] for some in (gas.others[:100], gas.others[100:])]
-    print(f"enrolment of 100: {used}")
+    used += [
+        gas.use(gas.contract, encode_enrolment(part))[0] for part in (gas.others[:100], gas.others[100:])
+    ]
+    within("a report, an enrolment of 100 members, of the other 100", used, (52_000, 2_370_000, 2_370_000))

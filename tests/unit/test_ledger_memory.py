@@ -1,12 +1,14 @@
 """The ledger in memory: the port's promises, and each fault doing what it says."""
 
+import msgspec
 import pytest
 
 from folkmoot.ledger.audit_key import AuditKey
-from folkmoot.ledger.calls import Finalize
+from folkmoot.ledger.calls import Amend, Checkpoint, Finalize
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable, NonceUsed
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import Ledger, LedgerIdentity, PreparedTransaction
+from folkmoot.protocol.governance import Amendment, Change, Role, encode_changes
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import Domain, keccak256, signing_digest, struct_hash
 
@@ -194,3 +196,44 @@ def test_a_simulation_may_inject_cheap_signatures() -> None:
     with pytest.raises(LedgerRejected, match="attester"):
         second = sign(statement(chain))
         ledger.prepare(Finalize(second.statement, (b"\x01" * 64, *second.signatures[:2])))
+
+
+def test_amendments_come_into_force_and_are_undone_with_their_blocks() -> None:
+    chain = MemoryChain(IDENTITY, others=(b"\x77" * 20,), finality=3)
+    ledger = MemoryLedger(chain, ALICE)
+    record(ledger, chain)
+    changes = (Change(KEYS[3].address, Role.REMOVED), Change(b"\x77" * 20, Role.ATTESTER))
+    amendment = Amendment(
+        chain.federation, 1, chain.federation, bytes(32), bytes(32), 5000, 7, encode_changes(changes)
+    )
+    domain = Domain(IDENTITY.chain_id, IDENTITY.contract)
+    call = Amend(amendment, tuple(key.sign(signing_digest(domain, amendment)) for key in KEYS[1:]))
+    ledger.send(ledger.prepare(call))
+    (found,) = ledger.amendments()
+    assert (found.amendment, found.digest, found.submitter) == (amendment, struct_hash(amendment), ALICE)
+    assert found.signers == tuple(key.address for key in KEYS[1:])
+    head = ledger.head()
+    assert (head.height, head.amendments, head.governance) == (1, 1, found.digest)
+    assert head.config == IDENTITY.charter_digest
+    chain.reorg(1)
+    assert ledger.amendments() == []
+    assert ledger.head().governance == chain.federation
+    ledger.send(ledger.prepare(call))
+    record(ledger, chain, 5)
+    assert (ledger.head().height, ledger.head().config) == (6, bytes(32))
+    body = statement(chain)
+    with pytest.raises(LedgerRejected, match="attester"):
+        ledger.prepare(sign(body, KEYS[1:]))
+    record(ledger, chain)
+
+
+def test_a_checkpoint_is_read_as_records_that_share_their_signatures() -> None:
+    chain = MemoryChain(IDENTITY)
+    ledger = MemoryLedger(chain, ALICE)
+    first = statement(chain)
+    second = msgspec.structs.replace(first, round=2, previous=struct_hash(first))
+    ledger.send(ledger.prepare(Checkpoint((first, second), sign(second).signatures)))
+    records = ledger.records(1)
+    assert [record.statement for record in records] == [first, second]
+    assert {record.signed for record in records} == {struct_hash(second)}
+    assert len({record.transaction for record in records}) == 1

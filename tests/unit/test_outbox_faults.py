@@ -22,7 +22,9 @@ from trio.testing import MockClock
 from folkmoot.ledger.errors import LedgerRejected, LedgerReorganised, NoFunds, WrongLedger
 from folkmoot.ledger.fees import GWEI
 from folkmoot.ledger.port import PreparedTransaction
-from folkmoot.node.outbox import BACKOFF_SECONDS, BUMP_SECONDS, PAUSED_SECONDS, Backlog
+from folkmoot.node.outbox import BUMP_SECONDS, PAUSED_SECONDS
+from folkmoot.node.pace import BACKOFF_SECONDS
+from folkmoot.node.submissions import Backlog
 from folkmoot.protocol.charter import Schedule
 
 

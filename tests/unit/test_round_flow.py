@@ -30,6 +30,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.effects import (
     Aggregate,
     ArchiveRound,
+    Attest,
     Encode,
     Fetch,
     Finished,
@@ -222,6 +223,8 @@ def test_a_decided_round_is_attested_promoted_and_followed_by_the_next() -> None
     assert of_kind(effects, Fit) == [Fit(2, NEW_MODEL)]
     assert isinstance(node.journal[-1], Began) and node.journal[-1].round == 2
     assert not of_kind(effects, Record)
+    # Should the others' never come, the ledger has to gather them one by one.
+    assert of_kind(effects, Attest) == [Attest(statement)]
 
 
 def test_a_statement_is_recorded_once_it_has_its_quorum() -> None:
