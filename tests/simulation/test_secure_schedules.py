@@ -15,7 +15,8 @@ from folkmoot.protocol.effects import Effect, Promote
 from folkmoot.protocol.messages import Commitment, Share
 from folkmoot.protocol.types import MemberId
 from folkmoot.testnet.simulation.faults import Faults
-from folkmoot.testnet.simulation.federation import HEARTBEAT, Simulation
+from folkmoot.testnet.simulation.federation import Simulation
+from folkmoot.testnet.simulation.lives import HEARTBEAT
 from folkmoot.testnet.simulation.node import Node
 
 LIMIT = 1200.0

@@ -5,13 +5,10 @@ carried out by stand-ins. A run is a function of its seed and faults, so that a 
 ends with the command.
 """
 
-import heapq
-import itertools
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.effects import (
@@ -29,14 +26,9 @@ from folkmoot.protocol.effects import (
 from folkmoot.protocol.events import (
     Event,
     FrameReceived,
-    HeadAdvanced,
-    PeerDown,
-    PeerUp,
-    Started,
     TimerFired,
 )
 from folkmoot.protocol.messages import Frame, Propose, Signed, decode_frame, encode
-from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import Signer, Verifier
 from folkmoot.protocol.types import MemberId, Round
 from folkmoot.testnet.simulation.afterwards import Afterwards
@@ -47,17 +39,16 @@ from folkmoot.testnet.simulation.keeping_up import KeepingUp
 from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys
 from folkmoot.testnet.simulation.liars import Liars
 from folkmoot.testnet.simulation.links import Links
+from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
 from folkmoot.testnet.simulation.mishaps import Mishaps
 from folkmoot.testnet.simulation.node import Node, simulated_charter
 from folkmoot.testnet.simulation.remembering import RememberingVerifier, remembered_shares, without_collector
 from folkmoot.testnet.simulation.setting import Setting
+from folkmoot.testnet.simulation.timeline import Timeline
 from folkmoot.testnet.simulation.trace import describe_effect, describe_event
 from folkmoot.testnet.simulation.transcript import Transcript
 from folkmoot.testnet.simulation.workshop import Workshop
-
-HEARTBEAT = 5.0
-"""Seconds until the others notice that a node is gone."""
 
 REPLAY_SECONDS = 60.0
 """How late a message may come once more."""
@@ -80,7 +71,7 @@ class Letter:
     gossip: bool
 
 
-class Simulation:
+class Simulation(Timeline):
     """A seeded run of some nodes over some rounds. `run` raises `Violation`."""
 
     def __init__(
@@ -94,6 +85,7 @@ class Simulation:
         secure: bool = False,
         group_size: int = 0,
     ) -> None:
+        super().__init__()
         self.setting = Setting(seed, members, rounds, secure, group_size, max_ahead, faults or Faults())
         self.faults = self.setting.faults
         self._lies, self._lost = self.faults.liars, self.faults.lost
@@ -101,13 +93,10 @@ class Simulation:
         self.charter = simulated_charter(members, rounds, max_ahead, secure, self._keys, group_size)
         self.federation = Federation(federation_id(self.charter.digest, 1, bytes(20)), self.charter)
         self.verifier: Verifier = RememberingVerifier(self._keys.verifier(self.federation))
-        self.now = 0.0
         self.random = random.Random(seed)
         self.delivered = self.bytes_sent = 0
         self._is_later = False
         self._trace = trace
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
         self.nodes = [
             Node(member, face)
             for member in range(members)
@@ -123,7 +112,8 @@ class Simulation:
         self.transcript = Transcript(self.federation, self.faults.liars)
         self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
         self._liars = Liars(self)
-        self._keeping_up = KeepingUp(self.faults)
+        self._lives = Lives(self)
+        self.keeping_up = KeepingUp(self.faults)
         self._invariants = Invariants(self.federation, self.verifier, self.faults.liars)
 
     @classmethod
@@ -153,14 +143,12 @@ class Simulation:
             raise Violation(f"{error}\nreplay: {self.setting.command}") from error
 
     def _run(self, limit: float) -> None:
-        Mishaps(self, self.random).arrange()
-        while self._queue and not (self._is_later and self._all_done()):
-            self.now, _, action = heapq.heappop(self._queue)
-            if self.now > limit:
-                raise Broken(f"not finished after {limit:.0f} s: {self._where()}")
+        Mishaps(self, self._lives, self.random).arrange()
+        while not (self._is_later and self._all_done()):
+            action = self.go_on()
+            if action is None or self.now > limit:
+                raise Broken(f"not finished after {min(self.now, limit):.0f} s: {self._where()}")
             action()
-        if not self._all_done():
-            raise Broken(f"nothing left to do, not finished: {self._where()}")
 
     @property
     def workshop(self) -> Workshop:
@@ -193,95 +181,19 @@ class Simulation:
         )
         return f"{nodes}; ledger {self.ledger.recorded}"
 
-    def _note(self, node: Node, what: str | None) -> None:
+    def note(self, node: Node, what: str | None) -> None:
+        """A line in the trace."""
         if self._trace is not None and what is not None:
             self._trace(f"{self.now:9.3f}  {node.name}  {what}")
 
-    def at(self, delay: float, action: Callable[[], None]) -> None:
-        """Do that later."""
-        heapq.heappush(self._queue, (self.now + delay, next(self._order), action))
-
-    def while_alive(self, node: Node, delay: float, action: Callable[[], None]) -> None:
-        """Do that later, unless the node is gone or has begun anew."""
-        life = node.life
-
-        def happen() -> None:
-            if node.life == life and node.machine is not None:
-                action()
-
-        self.at(delay, happen)
-
     # --- nodes ----------------------------------------------------------------------------------------------
-
-    def boot(self, node: Node) -> None:
-        """Start a node, from its journal and archive."""
-        model0 = BlobRef(bytes(32), 4 * self.charter.model.parameters)
-        node.machine = RoundMachine(
-            self.federation, node.member, self.signer(node.member), self.verifier, model0
-        )
-        node.life += 1
-        self._keeping_up.disturb(node, self.now)
-        node.doomed = node.frozen = False
-        node.outbox.clear()
-        if node.member in self._lies:
-            node.machine.forget_what_was_signed()
-        node.machine.restore(node.read(), node.clock(self.now))
-        self._handle(node, HeadAdvanced(node.finalised))
-        self._handle(node, Started())
-        for round_, record in sorted(node.records.items()):
-            if round_ > node.settled:
-                for signed in record.attestations:
-                    self._handle(node, FrameReceived(None, signed))
-        for other in self.neighbours(node):
-            self.tell(node, PeerUp(other.member), 0.01)
-        for other in self._listeners(node):
-            self.tell(other, PeerUp(node.member), 0.01)
-        self.while_alive(node, 0.01, lambda: self.ledger.look(node))
-        self.note_progress()
-
-    def crash(self, node: Node) -> None:
-        """End a node and start it again after a while."""
-        self.end(node)
-        self.at(self.random.uniform(0.1, 20.0), lambda: self.boot(node))
-
-    def end(self, node: Node) -> None:
-        """End a node."""
-        for other in self._listeners(node):
-            self._notice_absence(node, other, self.random.choice((0.1, HEARTBEAT)))
-        node.machine, node.frozen = None, False
-        node.waiting.clear()
-        self._note(node, "CRASH")
-
-    def freeze(self, node: Node, seconds: float) -> None:
-        """Stop a node without its knowing; the others take it for lost after a while, and it takes them."""
-        self._note(node, f"FREEZES for {seconds:.1f} s")
-        node.frozen = True
-        if seconds > HEARTBEAT:
-            for other in self._listeners(node):
-                self.tell(other, PeerDown(node.member), HEARTBEAT)
-        self.while_alive(node, seconds, lambda: self._thaw(node))
-
-    def _thaw(self, node: Node) -> None:
-        self._note(node, "goes on")
-        self._keeping_up.disturb(node, self.now)
-        node.frozen = False
-        waiting, node.waiting = node.waiting, []
-        for event in waiting:
-            self._handle(node, event)
-        for other in self._listeners(node):
-            for one, peer in ((node, other), (other, node)):
-                self.tell(one, PeerDown(peer.member), 0.0)
-                self.tell(one, PeerUp(peer.member), 0.1)
-
-    def _notice_absence(self, gone: Node, other: Node, delay: float) -> None:
-        life = gone.life
-        self.at(delay, lambda: self._handle(other, PeerDown(gone.member)) if gone.life == life else None)
 
     def tell(self, node: Node, event: Event, delay: float) -> None:
         """Let the node know later, unless it is gone by then; everything takes a slow node longer."""
-        self.while_alive(node, delay * node.slowness, lambda: self._handle(node, event))
+        self.while_alive(node, delay * node.slowness, lambda: self.handle(node, event))
 
-    def _handle(self, node: Node, event: Event) -> None:
+    def handle(self, node: Node, event: Event) -> None:
+        """Let the node know now."""
         if node.machine is None:
             return
         if node.frozen:
@@ -293,7 +205,7 @@ class Simulation:
             if self._liars.is_deaf_to(node, event.frame):
                 return
         if self._trace is not None:
-            self._note(node, describe_event(event))
+            self.note(node, describe_event(event))
         effects = node.machine.handle(event, node.clock(self.now))
         kept = len(effects)
         if node.doomed and any(isinstance(effect, Persist) for effect in effects):
@@ -303,7 +215,7 @@ class Simulation:
             self.transcript.check(node, effect)
             self._say(node, effect)
         if kept < len(effects):
-            self.crash(node)
+            self._lives.crash(node)
 
     def _break_off(self, effects: list[Effect]) -> int:
         """How many effects a node still carries out before it crashes: mostly up to, or just past, a Persist."""
@@ -319,7 +231,8 @@ class Simulation:
             if other.machine is not None and self.links.hears(node, other):
                 yield other
 
-    def _listeners(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
+    def listeners(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
+        """The nodes that hear this one, likewise."""
         for other in self._of(members):
             if other.machine is not None and self.links.hears(other, node):
                 yield other
@@ -329,20 +242,11 @@ class Simulation:
             return self.nodes
         return (node for member in members for node in self._faces[member])
 
-    def cut(self, side: Collection[MemberId]) -> None:
-        """Let the members in `side` hear only each other."""
-        for node, other, stands in self.links.cut(side):
-            self._keeping_up.disturb(node, self.now)
-            if not stands:
-                self.tell(node, PeerDown(other.member), self.random.choice((0.1, HEARTBEAT)))
-            elif other.machine is not None:
-                self.tell(node, PeerUp(other.member), HEARTBEAT + 0.1)
-
     # --- effects --------------------------------------------------------------------------------------------
 
     def _say(self, node: Node, effect: Effect) -> None:
         if self._trace is not None:
-            self._note(node, describe_effect(effect))
+            self.note(node, describe_effect(effect))
         if node.member not in self._lies:
             self._carry_out(node, effect)
             return
@@ -360,11 +264,11 @@ class Simulation:
                 self._send(node, frame, None)
             case StartTimer(timer=timer, delay=delay):
                 delay /= node.clock_rate
-                self.while_alive(node, delay, lambda: self._handle(node, TimerFired(timer)))
+                self.while_alive(node, delay, lambda: self.handle(node, TimerFired(timer)))
             case Promote(round=round_, model=model):
                 node.models[round_] = model.root
                 if node in self.honest:
-                    self._keeping_up.check(self.honest, round_, self.now)
+                    self.keeping_up.check(self.honest, round_, self.now)
                 self.note_progress()
             case ArchiveRound(record=record):
                 node.records[record.certificate.survivors.round] = record
@@ -382,7 +286,7 @@ class Simulation:
         """To these, or by gossip to all. It is read once: frames cannot be changed, so all may be shown the same."""
         data = encode(frame)
         letter = Letter(decode_frame(data), node.member, len(data), members is None)
-        for other in self._listeners(node, members):
+        for other in self.listeners(node, members):
             self._deliver(other, letter)
 
     def _deliver(self, receiver: Node, letter: Letter) -> None:

@@ -19,6 +19,8 @@ from folkmoot.protocol.messages import (
     Fingerprint,
     Frame,
     Lock,
+    Omission,
+    Proposal,
     Propose,
     Ready,
     Receipt,
@@ -30,6 +32,7 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.signing import Signer
 from folkmoot.protocol.types import MemberId
+from folkmoot.protocol.validation import omitted_digest
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.node import Node, name_of
 
@@ -91,7 +94,13 @@ class Liars:
             yield effect
             return
         me, faults = node.member, self._faults
-        if not (me in faults.silent and _proposes(effect.frame, me)):
+        if me in faults.contradicting and (other := self._another_set(me, effect.frame)) is not None:
+            some = frozenset(
+                self._random.sample(self._everybody(me), self._random.randint(0, len(self._everybody(me))))
+            )
+            yield Send(tuple(one for one in self._everybody(me) if one not in some), effect.frame)
+            yield Send(tuple(sorted(some)), other)
+        elif not (me in faults.silent and _proposes(effect.frame, me)):
             yield effect
         if me in faults.contradicting:
             yield from self._contradict(me, effect)
@@ -116,6 +125,19 @@ class Liars:
             some = self._everybody(me)
             chosen = self._random.sample(some, self._random.randint(0, len(some)))
             yield Send(tuple(sorted(chosen)), self._sign(me, other))
+
+    def _another_set(self, me: MemberId, frame: Frame) -> Propose | None:
+        """For some a proposal that leaves out one more member, while the rest is shown the true one."""
+        if not isinstance(frame, Propose) or frame.proposal.member != me or frame.certificate is not None:
+            return None
+        survivors, proposal = frame.survivors.survivors, frame.proposal.body
+        if len(survivors) < 3 or not isinstance(proposal, Proposal) or self._random.random() > OFTEN:
+            return None
+        chosen = replace(frame.survivors, survivors=survivors[1:])
+        omitted = (*frame.omitted, Omission(survivors[0].member, me))
+        ordered = tuple(sorted(omitted, key=lambda omission: omission.member))
+        body = replace(proposal, survivors=chosen.digest, omitted=omitted_digest(ordered))
+        return Propose(self._sign(me, body), chosen, ordered, None)
 
     def _another(self, body: Body) -> Body | None:
         """The same in the same slot, and not the same."""

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from folkmoot.protocol.certificates import Federation
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.node import Node
 
 FAR_OFF = 1e6
@@ -29,32 +31,12 @@ class Surroundings(Protocol):
         """Do that later."""
         ...
 
-    def boot(self, node: Node) -> None:
-        """Start a node, from its journal."""
-        ...
-
-    def crash(self, node: Node) -> None:
-        """End a node and start it again after a while."""
-        ...
-
-    def end(self, node: Node) -> None:
-        """End a node."""
-        ...
-
-    def freeze(self, node: Node, seconds: float) -> None:
-        """Stop a node without its knowing."""
-        ...
-
-    def cut(self, side: tuple[int, ...]) -> None:
-        """Let the members in `side` hear only each other."""
-        ...
-
 
 class Mishaps:
     """Draws what happens when. At most f members are down, frozen or lying at once."""
 
-    def __init__(self, around: Surroundings, rng: random.Random) -> None:
-        self._around = around
+    def __init__(self, around: Surroundings, lives: Lives, rng: random.Random) -> None:
+        self._around, self._lives = around, lives
         self._random = rng
 
     def arrange(self) -> None:
@@ -62,9 +44,9 @@ class Mishaps:
         around, faults = self._around, self._around.faults
         for node in around.nodes:
             self._set_up(node)
-            around.at(self._random.uniform(0, 0.5), lambda node=node: around.boot(node))  # type: ignore[misc]
+            around.at(self._random.uniform(0, 0.5), partial(self._lives.boot, node))
             if node.member in faults.dead:
-                around.at(self._random.uniform(0.5, faults.until / 4), lambda node=node: around.end(node))  # type: ignore[misc]
+                around.at(self._random.uniform(0.5, faults.until / 4), partial(self._lives.end, node))
         for number, happen in (
             (faults.crashes, self._crash),
             (faults.broken_off, self._doom),
@@ -86,7 +68,7 @@ class Mishaps:
             node.clock_offset = self._random.uniform(0, FAR_OFF)
 
     def _mend(self) -> None:
-        self._around.cut(())
+        self._lives.cut(())
         self._set_rpc(self._around.nodes, down=False)
         for node in self._around.nodes:
             node.slowness = 1.0
@@ -103,7 +85,7 @@ class Mishaps:
 
     def _crash(self) -> None:
         if (node := self._victim()) is not None:
-            self._around.crash(node)
+            self._lives.crash(node)
 
     def _doom(self) -> None:
         if (node := self._victim()) is not None:
@@ -111,14 +93,14 @@ class Mishaps:
 
     def _freeze(self) -> None:
         if (node := self._victim()) is not None:
-            self._around.freeze(node, self._random.uniform(0.5, 20.0))
+            self._lives.freeze(node, self._random.uniform(0.5, 20.0))
 
     # --- lines and ledger -----------------------------------------------------------------------------------
 
     def _partition(self) -> None:
         members = range(len(self._around.federation.charter.members))
-        self._around.cut(tuple(self._random.sample(members, self._random.randrange(len(members)))))
-        self._around.at(self._random.uniform(1.0, 30.0), lambda: self._around.cut(()))
+        self._lives.cut(tuple(self._random.sample(members, self._random.randrange(len(members)))))
+        self._around.at(self._random.uniform(1.0, 30.0), lambda: self._lives.cut(()))
 
     def _outage(self) -> None:
         nodes = self._around.nodes
