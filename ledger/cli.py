@@ -1,10 +1,9 @@
 """The auditor's commands: `folkmoot audit`, `audit watch`, and `audit dispute` for single updates under a permit."""
 
-from collections.abc import Callable
+import signal
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -12,113 +11,25 @@ import msgspec
 from folkmoot.ledger.audit.report import exit_code_of
 from folkmoot.ledger.audit.session import Outputs, encode_report, offline_session, online_session
 from folkmoot.ledger.audit.sources import Source
-
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def _address(ctx: click.Context, param: click.Parameter, text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        address = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        address = b""
-    if len(address) != 20:
-        raise click.BadParameter(f"{text!r} is not an address: 0x and 40 hex digits", ctx, param)
-    return address
-
-
-def _urls(ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) -> tuple[str, ...]:
-    for url in urls:
-        if not url.startswith(("http://", "https://")):
-            raise click.BadParameter(f"{url!r} is not a URL like http://127.0.0.1:8545", ctx, param)
-    return urls
-
-
-_CONTRACT = click.option(
-    "--contract", metavar="ADDRESS", callback=_address, help="The federation's contract.  [required]"
-)
-_HOMES = click.option(
-    "--home",
-    "homes",
-    metavar="HOME",
-    type=_FOLDER,
-    multiple=True,
-    help="A node's home: its archive, charter and keys. May be repeated.",
-)
-_ARCHIVES = click.option(
-    "--archive",
-    "archives",
-    metavar="DIR",
-    type=_FOLDER,
-    multiple=True,
-    help="An archive that you were given. May be repeated.",
-)
-_CHARTER = click.option(
-    "--charter",
-    "charter_file",
-    metavar="FILE",
-    type=_FILE,
-    help="charter.toml, with charter.sig/ beside it; without it, a home's.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-_OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
-
-
-def _online(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of an audit that asks a chain."""
-    options = (
-        click.option(
-            "--rpc",
-            "rpcs",
-            metavar="URL",
-            multiple=True,
-            callback=_urls,
-            help="JSON-RPC end point of the chain; give several and they are compared.  [required]",
-        ),
-        _CONTRACT,
-        _HOMES,
-        _ARCHIVES,
-        _CHARTER,
-        click.option(
-            "--first-block",
-            metavar="N",
-            type=click.IntRange(min=0),
-            default=0,
-            help="Block of the contract's deployment: older ones are not searched.",
-        ),
-        click.option(
-            "--state",
-            metavar="FILE",
-            type=_OUTPUT,
-            help="Remembers the last verified head (default: by federation, in your state directory).",
-        ),
-        click.option(
-            "--no-state", is_flag=True, help="Remember nothing, and compare with nothing remembered."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+from folkmoot.ledger.cli_options import ARCHIVES, CHARTER, CONTRACT, FILE, HOMES, JSON, OUTPUT, online
 
 
 @click.group(invoke_without_command=True)
-@_online
+@online
 @click.option(
     "--offline",
     metavar="ZIP",
-    type=_FILE,
+    type=FILE,
     help="Audit a bundle instead of a chain: no network is needed.",
 )
-@click.option("--html", metavar="FILE", type=_OUTPUT, help="Write the report as one self-contained page.")
+@click.option("--html", metavar="FILE", type=OUTPUT, help="Write the report as one self-contained page.")
 @click.option(
     "--bundle",
     metavar="ZIP",
-    type=_OUTPUT,
+    type=OUTPUT,
     help="Write all that was looked at into one file, for --offline. Keys never go in.",
 )
-@_JSON
+@JSON
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -127,7 +38,7 @@ def audit(
     homes: tuple[Path, ...],
     archives: tuple[Path, ...],
     charter_file: Path | None,
-    first_block: int,
+    first_block: int | None,
     state: Path | None,
     no_state: bool,
     offline: Path | None,
@@ -182,7 +93,7 @@ def audit(
 
 
 @audit.command()
-@_online
+@online
 @click.option(
     "--every",
     metavar="SECONDS",
@@ -200,7 +111,7 @@ def audit(
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep report.json, report.html and a file for each finding there.",
 )
-@_JSON
+@JSON
 @click.pass_context
 def watch(
     ctx: click.Context,
@@ -209,7 +120,7 @@ def watch(
     homes: tuple[Path, ...],
     archives: tuple[Path, ...],
     charter_file: Path | None,
-    first_block: int,
+    first_block: int | None,
     state: Path | None,
     no_state: bool,
     every: float,
@@ -231,6 +142,8 @@ def watch(
         asked, address, sources, charter_file, first_block=first_block, remembers=not no_state, state=state
     )
     watching = Watch(session, export)
+    # Whoever stops it otherwise wants the exit code too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for report, new in watching.run(every, until_misbehaviour=until_misbehaviour):
             when = datetime.now(UTC).strftime("%H:%M:%S")
@@ -256,7 +169,7 @@ def _required(rpcs: tuple[str, ...], contract: bytes | None) -> tuple[tuple[str,
     "--permit",
     "permit_file",
     metavar="FILE",
-    type=_FILE,
+    type=FILE,
     required=True,
     help="permit.toml, with permit.sig/ beside it.",
 )
@@ -264,15 +177,15 @@ def _required(rpcs: tuple[str, ...], contract: bytes | None) -> tuple[tuple[str,
     "--answers",
     "answer_files",
     metavar="FILE",
-    type=_FILE,
+    type=FILE,
     multiple=True,
     help="A member's answer to the permit; one for each survivor.",
 )
-@_CONTRACT
-@_HOMES
-@_ARCHIVES
-@_CHARTER
-@_JSON
+@CONTRACT
+@HOMES
+@ARCHIVES
+@CHARTER
+@JSON
 @click.pass_context
 def dispute(
     ctx: click.Context,

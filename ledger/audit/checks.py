@@ -65,6 +65,7 @@ from folkmoot.ledger.audit.memory import Recall, Remembered
 from folkmoot.ledger.audit.report import AuditReport, Subject, Tallies, printable_notes, worst_of
 from folkmoot.ledger.audit.rounds import RoundsAudit
 from folkmoot.ledger.audit.sources import SignedCharter, Source
+from folkmoot.ledger.development import DEVELOPMENT_CHAINS
 from folkmoot.protocol.charter import Charter, federation_id
 from folkmoot.protocol.errors import RemoteProtocolError
 
@@ -139,12 +140,14 @@ def audit(
     """Check all that can be checked with what is given; never raises for what ledgers or archives hold.
 
     `contract` (20 bytes) is the address that all `ledgers` read, through one RPC each, called `names`. Without
-    `charter` a home among `sources` gives it. `development`: the chain is one that its owner can rewrite.
-    `recall` tells what an earlier audit verified. Raises `CharterError` or `ConfigError` for a home's charter that
-    cannot be read.
+    `charter` a home among `sources` gives it. `development`: the chain is one that its owner can rewrite, unless its
+    id says otherwise. `recall` tells what an earlier audit verified. Raises `CharterError` or `ConfigError` for a
+    home's charter that cannot be read.
     """
     tallies = Tallies(PASSED)
     views = _read_ledgers(ledgers, names, recall, tallies)
+    # An RPC that lies would call itself a development node, of which less is asked; the chain id is in every signature.
+    development = development and all(view.identity.chain_id in DEVELOPMENT_CHAINS for view in views)
     charters = gather_charters(charter, sources, views)
     _check_ledger(views, charters.founding.charter if charters.founding else None, development, tallies)
     timeline = check_charters(charters, views, contract, tallies)

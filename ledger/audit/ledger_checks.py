@@ -240,6 +240,9 @@ def check_finality(view: LedgerView, development: bool, tally: Tally) -> None:
         tally.add(Status.SKIPPED, "a development chain, nothing on it is final")
         return
     height, final = view.head.height, view.head.finalized_height
+    if final > height:
+        problem = f"{final} rounds are said to be final, {height} to be recorded"
+        tally.add(Status.FAIL, problem, where=view.name)
     if final < height:
         tally.add(
             Status.INCONCLUSIVE,

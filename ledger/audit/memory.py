@@ -106,13 +106,14 @@ def compose(views: Sequence["LedgerView"], tallies: Tallies) -> Remembered | Non
         return None
     view = views[0]
     identity, head = view.identity, view.head
-    record = view.records[head.finalized_height - 1] if head.finalized_height else None
+    height = min(head.finalized_height, len(view.records))
+    record = view.records[height - 1] if height else None
     federation = federation_id(identity.charter_digest, identity.chain_id, identity.contract)
     return Remembered(
         federation=federation.hex(),
         chain_id=identity.chain_id,
         contract=f"0x{identity.contract.hex()}",
-        height=head.finalized_height,
+        height=height,
         head=(record.digest if record else federation).hex(),
         final_block=head.final.number,
         final_hash=head.final.hash.hex(),
@@ -133,6 +134,20 @@ def show_record(record: Record) -> dict[str, Any]:
         "block_hash": record.block_hash.hex(),
         "transaction": record.transaction.hex(),
     }
+
+
+def remembered_record(remembered: Remembered | None) -> tuple[Statement, tuple[bytes, ...]] | None:
+    """The statement that was verified, with its signatures; None if there is none that can be read."""
+    if remembered is None or remembered.shown is None:
+        return None
+    try:
+        values = remembered.shown["statement"]
+        named = (values[name] for name in Statement.__struct_fields__)
+        fields: list[Any] = [bytes.fromhex(value) if isinstance(value, str) else value for value in named]
+        statement = Statement(*fields)
+        return statement, tuple(map(bytes.fromhex, remembered.shown["signatures"]))
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def load(path: Path) -> Remembered | None:

@@ -158,7 +158,8 @@ class Tally:
 
     def remark(self, text: str) -> None:
         """Something worth telling if all is well."""
-        self._remarks.append(text)
+        if text not in self._remarks:
+            self._remarks.append(text)
 
     def add(
         self,

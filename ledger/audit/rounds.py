@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from folkmoot.ledger.audit import ledger_checks
 from folkmoot.ledger.audit.archives import SETTLED, CaseAudit, read_round
 from folkmoot.ledger.audit.equivocation import EquivocationSearch
-from folkmoot.ledger.audit.governance import roles_of
+from folkmoot.ledger.audit.governance import recover_all, roles_of
 from folkmoot.ledger.audit.ledger_checks import LedgerView
+from folkmoot.ledger.audit.memory import remembered_record
 from folkmoot.ledger.audit.participation import Participation, State, read_journals
 from folkmoot.ledger.audit.report import MemberRow, RoundRow, Status, Tallies
 from folkmoot.ledger.audit.round_checks import Case, Frame
@@ -15,10 +16,9 @@ from folkmoot.ledger.audit.sources import Source
 from folkmoot.ledger.port import Record
 from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.protocol.certificates import Federation, roster_members
-from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Lock, Signed, Statement
 from folkmoot.protocol.timeline import Span, Timeline
-from folkmoot.protocol.typed_data import Domain
+from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 
@@ -35,7 +35,6 @@ class RoundsAudit:
     ) -> None:
         """`timeline`: None if there is no charter to rely on; then only the ledger is looked at."""
         self._timeline = timeline
-        self._contract = contract
         self._sources = sources
         self._views = views
         self._tallies = tallies
@@ -44,6 +43,7 @@ class RoundsAudit:
         self._differing = _differing(self._records, views[1:])
         self._search = EquivocationSearch(sources if timeline else (), tallies["equivocation"])
         self._participation = Participation(tallies["participation"])
+        self._domain = Domain(timeline.founding.ledger.chain_id if timeline else 0, contract)
         self._span: Span | None = None
         self._frame: Frame | None = None
         self._audit: CaseAudit | None = None
@@ -69,7 +69,7 @@ class RoundsAudit:
         self._span, self._frame, self._audit = span, None, None
         if self._timeline is not None and span is not None and span.charter is not None:
             federation = Federation(self._timeline.federation, span.charter)
-            self._frame = _frame_of(federation, self._contract, self._sources, self._records)
+            self._frame = _frame_of(federation, self._domain, self._sources, self._records)
             self._audit = CaseAudit(self._frame, self._tallies, replay) if self._sources else None
             self._participation.expect(self._frame)
 
@@ -145,10 +145,14 @@ class RoundsAudit:
                 yield Signed(member, record.statement, signature)
 
     def _on_other_ledgers(self, number: Round) -> Iterable[Signed]:
-        """Attestations of other statements, which other RPCs show; those that are well signed."""
+        """Attestations of other statements, which other RPCs or an earlier audit saw; those that are well signed."""
         assert self._frame is not None
         for record in self._differing.get(number, ()):
-            yield from _attestations(record, self._frame)
+            yield from _attestations(record.statement, record.signatures, self._frame, self._domain)
+        mine = self._records.get(number)
+        before = remembered_record(self._views[0].remembered) if self._views else None
+        if before is not None and before[0].round == number and (mine is None or before[0] != mine.statement):
+            yield from _attestations(*before, self._frame, self._domain)
 
     def _note_ill_formed(self, number: Round) -> None:
         if self._frame is None or self._audit is None or self._audit.replay is None:
@@ -189,27 +193,22 @@ def _differing(
     return found
 
 
-def _attestations(record: Record, frame: Frame) -> Iterable[Signed]:
-    """Who signed a record's statement, as far as the signatures are good."""
+def _attestations(
+    statement: Statement, signatures: Sequence[bytes], frame: Frame, domain: Domain
+) -> Iterable[Signed]:
+    """Who signed a statement, as far as the signatures are good and a member's."""
     members = {
         bytes.fromhex(entry.audit_key[2:]): member
         for member, entry in enumerate(frame.federation.charter.members)
     }
-    for signature, signer in zip(record.signatures, record.signers, strict=False):
-        if signer not in members:
-            continue
-        signed = Signed(members[signer], record.statement, signature)
-        try:
-            frame.verifier.verify(signed)
-        except RemoteProtocolError:
-            continue
-        yield signed
+    for signer, signature in recover_all(domain, struct_hash(statement), signatures).items():
+        if signer in members:
+            yield Signed(members[signer], statement, signature)
 
 
 def _frame_of(
-    federation: Federation, contract: bytes, sources: Sequence[Source], records: Mapping[Round, Record]
+    federation: Federation, domain: Domain, sources: Sequence[Source], records: Mapping[Round, Record]
 ) -> Frame:
-    domain = Domain(federation.charter.ledger.chain_id, contract)
     recorded: dict[Round, Statement] = {number: record.statement for number, record in records.items()}
     prints: dict[Digest, list[Signed]] = {}
     return Frame(federation, KeyVerifier(federation, domain), sources, recorded, prints)

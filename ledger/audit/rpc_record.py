@@ -24,8 +24,13 @@ _MAX_NODES = 256
 class RpcRecord:
     """What one RPC shows of a federation's contract. See `LedgerReader` for the errors."""
 
-    def __init__(self, url: str, contract: bytes, *, first_block: int = 0, timeout: float = 10.0) -> None:
-        """`contract`: 20 bytes. `first_block`: where to begin to look for records. `timeout`: seconds for a call."""
+    def __init__(
+        self, url: str, contract: bytes, *, first_block: int | None = None, timeout: float = 10.0
+    ) -> None:
+        """`contract`: 20 bytes. `timeout`: seconds for a call.
+
+        `first_block`: where to begin to look for events (None: where the contract says that it was deployed).
+        """
         self._url, self._first_block, self._timeout = url, first_block, timeout
         self._contract = contract
         self._reader = self._new_reader()
@@ -66,7 +71,7 @@ class RpcRecord:
 
     def reports(self) -> list[ReportRecord]:
         """See `Reporting.reports`."""
-        start = self._first_block or self._reader.identity().founded_at
+        start = self._reader.identity().founded_at if self._first_block is None else self._first_block
         with self._rpc.usable_answers():
             try:
                 return read_reports(self._rpc.call, self._contract, start)

@@ -1,8 +1,8 @@
 """One audit as a command makes it: from what the command line names to reports, a page, a bundle and a memory."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,23 @@ from folkmoot.ledger.audit.memory import Remembered
 from folkmoot.ledger.audit.rpc_record import RpcRecord
 from folkmoot.ledger.audit.shown import ShownLedger
 from folkmoot.ledger.audit.sources import SignedCharter, Source, load_signed_charter
+from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.types import Digest
+
+
+class OutputError(FolkmootError):
+    """A report, page or bundle cannot be written."""
+
+    exit_code = 2
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into an `OutputError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -64,24 +80,26 @@ class Session:
         return audited
 
     def export(self, audited: Audited, outputs: Outputs) -> None:
-        """Write the page and the bundle that were asked for."""
+        """Write the page and the bundle that were asked for; raises `OutputError`."""
         if outputs.bundle is not None:
             shown = [ShownLedger.of_view(view) for view in audited.views]
-            write_bundle(
-                outputs.bundle,
-                shown,
-                self.sources,
-                self._founding(audited),
-                audited.report,
-                contract=self.contract,
-                development=self.development,
-            )
+            with writing(outputs.bundle):
+                write_bundle(
+                    outputs.bundle,
+                    shown,
+                    self.sources,
+                    self._founding(audited),
+                    audited.report,
+                    contract=self.contract,
+                    development=self.development,
+                )
         if outputs.html is not None:
             again = (
                 ["folkmoot", "audit", "--offline", str(outputs.bundle)] if outputs.bundle else self.command
             )
             page = render(audited.report, command=again, version=program_version(), made_at=time.time())
-            outputs.html.write_text(page, encoding="utf-8")
+            with writing(outputs.html):
+                outputs.html.write_text(page, encoding="utf-8")
 
     def _recall(self, federation: Digest) -> Remembered | None:
         return memory.load(self._state_file(federation.hex()))
@@ -99,7 +117,7 @@ def online_session(
     sources: Sequence[Source],
     charter_file: Path | None,
     *,
-    first_block: int,
+    first_block: int | None,
     remembers: bool,
     state: Path | None,
 ) -> Session:

@@ -8,7 +8,7 @@ import msgspec
 
 from folkmoot.ledger.audit.checks import Audited
 from folkmoot.ledger.audit.report import AuditReport, Finding, Status
-from folkmoot.ledger.audit.session import Outputs, Session
+from folkmoot.ledger.audit.session import Outputs, Session, writing
 from folkmoot.ledger.errors import LedgerReorganised, LedgerUnavailable, WrongLedger
 
 _PASSING = frozenset({"finality"})
@@ -61,10 +61,11 @@ class Watch:
         return new
 
     def _write(self, folder: Path, audited: Audited, new: list[Finding]) -> None:
-        (folder / "findings").mkdir(parents=True, exist_ok=True)
-        for finding in new:
-            _replace(folder / "findings" / f"{finding.id}.json", msgspec.json.encode(finding))
-        _replace(folder / "report.json", msgspec.json.encode(audited.report))
+        with writing(folder):
+            (folder / "findings").mkdir(parents=True, exist_ok=True)
+            for finding in new:
+                _replace(folder / "findings" / f"{finding.id}.json", msgspec.json.encode(finding))
+            _replace(folder / "report.json", msgspec.json.encode(audited.report))
         self._session.export(audited, Outputs(html=folder / "report.html"))
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from folkmoot.ledger.audit import AuditReport, Source, Status, run_audit
+from folkmoot.ledger.audit.rpc_record import RpcRecord
 from folkmoot.ledger.port import Record
-from folkmoot.ledger.reader import LedgerReader
 from folkmoot.node.cli.status import format_metrics, format_size, format_values, metric_names
 from folkmoot.testnet import learning
 from folkmoot.testnet.chains import STARTED_HERE
@@ -72,7 +72,7 @@ def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> Report
 def _check(home: TestnetHome, rpc: str, contract: str, plan: Plan) -> tuple[Sequence[Record], AuditReport]:
     """What the ledger holds, and what an auditor with all homes says of it."""
     address = bytes.fromhex(contract[2:])
-    ledger = LedgerReader([rpc], address)
+    ledger = RpcRecord(rpc, address)
     homes = [Source.of_home(home.node(name).path) for name in plan.names]
     audit = run_audit(ledger, homes, contract=address, development=plan.chain in STARTED_HERE)
     return ledger.records(1), audit

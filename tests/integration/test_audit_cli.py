@@ -6,6 +6,7 @@ import select
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,14 @@ from folkmoot.protocol.messages import Evidence, Vote, encode
 pytestmark = pytest.mark.integration
 
 GAS_KEY = bytes(31) + b"\x09"
-CHAIN_ID = 424_242
+CHAIN_ID = 31_337
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / ".typing"), "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where these audits remember; not where the developer's do."""
+    ENVIRONMENT["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +90,7 @@ def test_home_of_a_member_passes_every_check(
     code, report = audit_json(recorded[0], url, "--home", home)
     assert (code, report["status"]) == (0, "PASS"), report
     found = statuses(report)
-    skipped = ["agreement", "finality", "sums", "fingerprints", "releases"]
+    skipped = ["agreement", "finality", "sums", "fingerprints", "releases", "proof", "memory"]
     assert [id_ for id_, status in found.items() if status != "PASS"] == skipped
     assert report["notes"] == ["development chain, not evidence"]
     assert report["format"] == "folkmoot/v1/audit"
@@ -154,3 +161,80 @@ def test_charter_that_cannot_be_read_is_exit_code_2(url: str, home: Path) -> Non
     done = audit("--rpc", url, "--contract", "0x" + "11" * 20, "--home", home)
     assert done.returncode == 2
     assert "did you mean 'name'?" in done.stderr
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_page_and_bundle(
+    recorded: tuple[AuditedFederation, Path], url: str, home: Path, tmp_path: Path
+) -> None:
+    bundle, page = tmp_path / "audit.zip", tmp_path / "report.html"
+    code, report = audit_json(recorded[0], url, "--home", home, "--bundle", bundle, "--html", page)
+    assert code == 0
+    assert f"folkmoot audit --offline {bundle}" in page.read_text()
+    shutil.rmtree(home)
+    done = audit("--offline", bundle, "--json")
+    again = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert again["subject"] == report["subject"] and again["rounds"] == report["rounds"]
+    assert statuses(again)["headers"] == "PASS" and statuses(again)["proof"] == "SKIPPED"
+    second = [sys.executable, "-I", str(Path(__file__).parents[2] / "docs" / "verify.py"), str(bundle)]
+    told = json.loads(subprocess.run(second, capture_output=True, text=True, timeout=60, check=True).stdout)
+    assert told["status"] == "PASS" and told["checks"]["headers"] == "PASS"
+
+
+def test_a_verified_head_is_remembered(
+    recorded: tuple[AuditedFederation, Path], url: str, tmp_path: Path
+) -> None:
+    federation, state = recorded[0], tmp_path / "state.json"
+    assert statuses(audit_json(federation, url, "--state", state)[1])["memory"] == "SKIPPED"
+    assert statuses(audit_json(federation, url, "--state", state)[1])["memory"] == "PASS"
+    remembered = json.loads(state.read_text())
+    assert remembered["height"] == 2
+    state.write_text(json.dumps(remembered | {"head": "00" * 32}))
+    code, report = audit_json(federation, url, "--state", state)
+    assert (code, statuses(report)["memory"]) == (4, "MISBEHAVIOUR")
+    state.write_text("?")
+    damaged = audit("--rpc", url, "--contract", f"0x{federation.contract.hex()}", "--state", state)
+    assert damaged.returncode == 2 and "move it away" in damaged.stderr
+    by_default = Path(ENVIRONMENT["XDG_STATE_HOME"]) / "folkmoot" / "audit"
+    assert [path.stem for path in by_default.iterdir()] == [federation.federation.id.hex()]
+
+
+def test_watch_tells_what_is_new_and_ends_at_misbehaviour(
+    recorded: tuple[AuditedFederation, Path], url: str, home: Path, tmp_path: Path
+) -> None:
+    federation, export = recorded[0], tmp_path / "watched"
+    command = [
+        sys.executable,
+        "-m",
+        "folkmoot.node.cli",
+        "audit",
+        "watch",
+        "--rpc",
+        url,
+        "--json",
+        "--every",
+        "0.1",
+    ]
+    command += ["--contract", f"0x{federation.contract.hex()}", "--home", str(home), "--export", str(export)]
+    command += ["--until-misbehaviour", "--no-state"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        deadline = time.monotonic() + 60
+        while not (export / "report.html").exists():  # the first audit finds nothing
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        (home / "archive" / "rounds" / "00000002.record").unlink()
+        missing = json.loads(process.stdout.readline())
+        assert (missing["check"], missing["round"], missing["status"]) == ("records", 2, "INCONCLUSIVE")
+        votes = (
+            federation.say(1, Vote(federation.federation.id, 1, 9, bytes([value]) * 32)) for value in (1, 2)
+        )
+        Archive(home / "archive").add_bytes(encode(Evidence(*votes)))
+        told = json.loads(process.stdout.readline())
+        assert (told["check"], told["member"]) == ("equivocation", "bob")
+        assert process.wait(timeout=60) == 4
+    assert {path.stem for path in (export / "findings").iterdir()} >= {missing["id"], told["id"]}
+    assert json.loads((export / "report.json").read_text())["status"] == "MISBEHAVIOUR"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from anvil import call, running_anvil
-from audited_federation import AuditedFederation, record
+from audited_federation import AuditedFederation, record, removal
 from lying_rpc import answers, lying
 
 from folkmoot.ledger.audit import AuditReport, audit
@@ -14,32 +14,17 @@ from folkmoot.ledger.audit.report import Tally
 from folkmoot.ledger.audit.rpc_record import RpcRecord
 from folkmoot.ledger.audit.shown import ShownLedger, decode_shown, encode_shown
 from folkmoot.ledger.audit_key import AuditKey
-from folkmoot.ledger.calls import Amend, Attest, Checkpoint, Report
+from folkmoot.ledger.calls import Attest, Checkpoint, Report
 from folkmoot.ledger.evm import EvmLedger, deploy
 from folkmoot.ledger.identity import founding_of
-from folkmoot.protocol.amending import compute_changes, make_amendment
 from folkmoot.protocol.charter import Schedule
-from folkmoot.protocol.governance import Amendment
-from folkmoot.protocol.membership import remove_members
 from folkmoot.protocol.messages import Vote
-from folkmoot.protocol.typed_data import keccak256, signing_digest
+from folkmoot.protocol.typed_data import keccak256
 
 pytestmark = pytest.mark.integration
 
 GAS_KEY = bytes(31) + b"\x09"
-CHAIN_ID = 424_242
-
-
-def signed_by_all(federation: AuditedFederation, body: object) -> tuple[bytes, ...]:
-    keys = sorted((keys.audit for keys in federation.keys), key=lambda key: key.address)
-    return tuple(key.sign(signing_digest(federation.domain, body)) for key in keys)
-
-
-def removal_of_dave(federation: AuditedFederation) -> Amendment:
-    before = federation.charter
-    after = remove_members(before, ["dave"])
-    id_, changes = federation.federation.id, compute_changes(before, after)
-    return make_amendment(id_, 1, id_, before.schedule.max_ahead + 5, after, changes)
+CHAIN_ID = 31_337
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +40,7 @@ def chain() -> Iterator[tuple[str, AuditedFederation]]:
         record(ledger, Checkpoint((two.statement, three.statement), tuple(three.signatures)))
         for signature in four.signatures:
             record(ledger, Attest(four.statement, signature))
-        amendment = removal_of_dave(made)
-        record(ledger, Amend(amendment, signed_by_all(made, amendment)))
+        record(ledger, removal(made, "dave", made.charter.schedule.max_ahead + 5)[0])
         votes = [made.say(1, Vote(made.federation.id, 2, 0, bytes([value]) * 32)) for value in (1, 2)]
         record(ledger, Report(*votes))
         yield url, made

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from anvil import call, running_anvil
 from audited_federation import AuditedFederation
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from lying_rpc import Lie, LyingRpc, all_of, answers, lying, refuses
 
 from folkmoot.ledger.audit import Audited, AuditReport, Source, audit
@@ -20,7 +23,7 @@ from folkmoot.ledger.identity import founding_of
 pytestmark = pytest.mark.integration
 
 GAS_KEY = bytes(31) + b"\x09"
-CHAIN_ID = 424_242
+CHAIN_ID = 31_337
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +222,42 @@ def test_an_honest_rpc_beside_it_shows_the_lie(
     assert any(finding.where.startswith("RPC") or "RPC 2" in finding.what for finding in report.findings)
 
 
+METHODS = (
+    *(
+        "eth_chainId",
+        "eth_getCode",
+        "eth_call",
+        "eth_getBlockByNumber",
+        "eth_getLogs",
+        "eth_getTransactionByHash",
+    ),
+    *("eth_getTransactionReceipt", "eth_getProof", "eth_blockNumber", "web3_clientVersion"),
+)
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 2**70), st.text(max_size=4), st.just([]), st.just({}), st.just([{}]),
+    st.sampled_from(["0x", "0x0", "0xff", "0x" + "ff" * 20, "0x" + "ff" * 32, "0x" + "00" * 64, "0xzz"]),
+)  # fmt: skip
+
+
+def put_somewhere(random: Random, value: Any, odd: Any) -> Any:
+    """`value` with something in it, however deep, replaced by `odd`."""
+    if not isinstance(value, dict | list) or not value or random.random() < 0.3:
+        return odd
+    name = random.choice(sorted(value) if isinstance(value, dict) else range(len(value)))
+    value[name] = put_somewhere(random, value[name], odd)
+    return value
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(method=st.sampled_from(METHODS), odd=ODD, seed=st.integers(0, 2**32))
+def test_no_answer_crashes_the_audit(
+    federation: AuditedFederation, rpc: LyingRpc, method: str, odd: Any, seed: int
+) -> None:
+    random = Random(seed)
+    rpc.lie = answers(method, lambda result: put_somewhere(random, result, odd))
+    assert run(federation, rpc.url).report.exit_code in (0, 1, 3, 5)
+
+
 # --- what was verified before -----------------------------------------------------------------------------------------
 
 
@@ -227,7 +266,7 @@ def test_a_rewritten_history_is_told_with_both_heads() -> None:
     heads: list[Audited] = []
     remembered: list[Remembered] = []
     for first in (0, 1):
-        with running_anvil(CHAIN_ID, "--slots-in-an-epoch", "1") as url:
+        with running_anvil(CHAIN_ID) as url:
             call(url, "anvil_setBalance", f"0x{AuditKey(GAS_KEY).address.hex()}", hex(10**20))
             made = AuditedFederation(chain_id=CHAIN_ID)
             terms = made.charter

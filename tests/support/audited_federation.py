@@ -14,7 +14,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import expected_code_hash
-from folkmoot.ledger.calls import Call, Finalize
+from folkmoot.ledger.calls import Amend, Call, Finalize
 from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import Ledger
@@ -25,6 +25,7 @@ from folkmoot.node.charters import keep_charter
 from folkmoot.node.config import Home
 from folkmoot.protocol import ring
 from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.amending import compute_changes, make_amendment
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import (
     Federation,
@@ -46,6 +47,7 @@ from folkmoot.protocol.charter import (
     sign_charter,
 )
 from folkmoot.protocol.codec import codec_named, encode_vector
+from folkmoot.protocol.membership import remove_members
 from folkmoot.protocol.messages import (
     Body,
     Certificate,
@@ -72,7 +74,7 @@ from folkmoot.protocol.sealing import (
     payload_size,
     seal_payload,
 )
-from folkmoot.protocol.typed_data import Domain, struct_hash
+from folkmoot.protocol.typed_data import Domain, signing_digest, struct_hash
 from folkmoot.protocol.types import Digest, MemberId
 
 NAMES = ("alice", "bob", "carol", "dave")
@@ -357,6 +359,16 @@ class AuditedFederation:
     def _in_ledger_order(self, record: RoundRecord) -> list[bytes]:
         ascending = sorted(record.attestations, key=lambda signed: self.keys[signed.member].audit.address)
         return [signed.signature for signed in ascending]
+
+
+def removal(federation: AuditedFederation, name: str, effective: int) -> tuple[Amend, Charter]:
+    """The federation's first amendment: a member leaves. Signed by all attesters."""
+    before, id_ = federation.charter, federation.federation.id
+    after = remove_members(before, [name])
+    body = make_amendment(id_, 1, id_, effective, after, compute_changes(before, after))
+    keys = sorted((keys.audit for keys in federation.keys), key=lambda key: key.address)
+    signatures = tuple(key.sign(signing_digest(federation.domain, body)) for key in keys)
+    return Amend(body, signatures), after
 
 
 def record(ledger: Ledger, call: Call) -> None:

@@ -1,33 +1,22 @@
 """Bundles: what goes in comes out with the same answers, and every kind of tampering is found."""
 
-import hashlib
 import json
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from audited_federation import CONTRACT, AuditedFederation
-from click.testing import CliRunner, Result
+from audit_bundles import TAMPERED, flip, make_bundle, offline, read, statuses, write
+from audited_federation import AuditedFederation
+from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from masked_federation import MaskedFederation
 
-from folkmoot.ledger.audit import Audited, Source, audit, load_signed_charter
-from folkmoot.ledger.audit.bundle import write_bundle
-from folkmoot.ledger.audit.shown import ShownLedger
-from folkmoot.ledger.cli import audit as command
-
-Files = dict[str, bytes]
-
-
-def make_bundle(federation: AuditedFederation, home: Path, path: Path) -> Audited:
-    source = Source.of_home(home)
-    audited = audit([federation.ledger()], [source], contract=CONTRACT, names=["RPC 1"])
-    shown = [ShownLedger.of_view(view) for view in audited.views]
-    charter = load_signed_charter(home / "charter.toml")
-    write_bundle(path, shown, [source], charter, audited.report, contract=CONTRACT, development=True)
-    return audited
+from folkmoot.protocol.errors import FolkmootError
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +34,6 @@ def bundle(federation: AuditedFederation, tmp_path_factory: pytest.TempPathFacto
     home = federation.write_home(folder / "alice")
     make_bundle(federation, home.path, folder / "audit.zip")
     return folder / "audit.zip"
-
-
-def offline(path: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(command, ["--offline", str(path), "--json", *arguments])
-
-
-def statuses(result: Result) -> dict[str, str]:
-    return {check["id"]: check["status"] for check in json.loads(result.stdout)["checks"]}
 
 
 def wrong(result: Result) -> set[str]:
@@ -94,145 +75,6 @@ def test_secure_mode_is_replayed_from_the_bundle_alone(tmp_path: Path) -> None:
 
 
 # --- tampering --------------------------------------------------------------------------------------------------------
-
-
-def read(bundle: Path) -> Files:
-    with zipfile.ZipFile(bundle) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def write(path: Path, files: Files, *, mend: bool = True) -> Path:
-    """`mend`: a careful forger makes the manifest fit."""
-    if mend:
-        manifest = json.loads(files["manifest.json"])
-        manifest["files"] = {
-            name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "manifest.json"
-        }
-        files["manifest.json"] = json.dumps(manifest).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-def flip(data: bytes, place: int = -1) -> bytes:
-    changed = bytearray(data)
-    changed[place] ^= 1
-    return bytes(changed)
-
-
-def first(files: Files, part: str) -> str:
-    return next(name for name in sorted(files) if part in name)
-
-
-def shown(edit: Callable[[dict], None]) -> Callable[[Files], None]:  # type: ignore[type-arg]
-    """Change what the RPC is said to have shown."""
-
-    def change(files: Files) -> None:
-        ledger = json.loads(files["ledger/1.json"])
-        edit(ledger)
-        files["ledger/1.json"] = json.dumps(ledger).encode()
-
-    return change
-
-
-def other(text: str) -> str:
-    return text[:-1] + ("0" if text[-1] != "0" else "1")
-
-
-def in_statement(field: str) -> Callable[[Files], None]:
-    def edit(ledger: dict) -> None:  # type: ignore[type-arg]
-        statement = ledger["records"][1]["statement"]
-        statement[field] = other(statement[field])
-
-    return shown(edit)
-
-
-def swap_signatures(ledger: dict) -> None:  # type: ignore[type-arg]
-    first_, second, *_ = ledger["records"]
-    first_["signatures"], second["signatures"] = second["signatures"], first_["signatures"]
-
-
-def drop_last(ledger: dict) -> None:  # type: ignore[type-arg]
-    ledger["records"].pop()
-
-
-def drop_all_but_height(ledger: dict) -> None:  # type: ignore[type-arg]
-    ledger["records"].pop()
-    ledger["head"]["height"] -= 1
-    ledger["head"]["finalized_height"] -= 1
-
-
-def repeat_signature(ledger: dict) -> None:  # type: ignore[type-arg]
-    record = ledger["records"][0]
-    record["signatures"] = [record["signatures"][0]] * 3
-
-
-def set_in(*path: str, value: object) -> Callable[[Files], None]:
-    def edit(ledger: dict) -> None:  # type: ignore[type-arg]
-        place = ledger
-        for name in path[:-1]:
-            place = place[name]
-        place[path[-1]] = value
-
-    return shown(edit)
-
-
-def remove(part: str) -> Callable[[Files], None]:
-    return lambda files: files.__delitem__(first(files, part))
-
-
-def damage(part: str, place: int = -1) -> Callable[[Files], None]:
-    def change(files: Files) -> None:
-        name = first(files, part)
-        files[name] = flip(files[name], place)
-
-    return change
-
-
-def cut(part: str) -> Callable[[Files], None]:
-    def change(files: Files) -> None:
-        name = first(files, part)
-        files[name] = files[name][: len(files[name]) // 2]
-
-    return change
-
-
-def exchange_records(files: Files) -> None:
-    one, two = "archive/1/rounds/00000001.record", "archive/1/rounds/00000002.record"
-    files[one], files[two] = files[two], files[one]
-
-
-def another_charter(files: Files) -> None:
-    files["charter/charter.toml"] = files["charter/charter.toml"].replace(b"epochs = 1", b"epochs = 2")
-
-
-TAMPERED: dict[str, tuple[Callable[[Files], None], int, str]] = {
-    "a statement's model": (in_statement("model"), 1, "hash-chain"),
-    "a statement's base": (in_statement("base"), 1, "hash-chain"),
-    "a statement's survivors": (in_statement("survivors"), 1, "quorum"),
-    "a statement's archive root": (in_statement("archive"), 1, "quorum"),
-    "a statement's config": (in_statement("config"), 1, "amendments"),
-    "the head": (set_in("head", "digest", value="0x" + "11" * 32), 1, "hash-chain"),
-    "signatures exchanged": (shown(swap_signatures), 1, "quorum"),
-    "one signature three times": (shown(repeat_signature), 1, "quorum"),
-    "a hidden round": (shown(drop_last), 1, "rounds"),
-    "a hidden round and a lower height": (shown(drop_all_but_height), 1, "hash-chain"),
-    "another code hash": (set_in("identity", "code_hash", value="0x" + "22" * 32), 1, "code-hash"),
-    "another chain": (set_in("identity", "chain_id", value=5), 1, "chain-id"),
-    "another attester": (set_in("identity", "attesters", value=["0x" + "33" * 20]), 1, "charter"),
-    "an amendment that is not there": (set_in("head", "amendments", value=1), 1, "amendments"),
-    "a record's last byte": (damage("00000002.record"), 1, "records"),
-    "half a record": (cut("00000001.record"), 1, "records"),
-    "records exchanged": (exchange_records, 1, "openings"),
-    "a record is gone": (remove("00000003.record"), 3, "records"),
-    "a payload": (damage("blobs/", 5), 1, "payloads"),
-    "half a payload": (cut("blobs/"), 1, "payloads"),
-    "a payload is gone": (remove("blobs/"), 3, "payloads"),
-    "the charter": (another_charter, 1, "charter"),
-    "a member's signature is gone": (remove("bob.sig"), 1, "charter"),
-    "a member's signature": (damage("carol.sig", 3), 1, "charter"),
-}
 
 
 @pytest.mark.parametrize("name", TAMPERED)
@@ -279,9 +121,74 @@ def test_what_is_no_bundle_is_refused(bundle: Path, tmp_path: Path, name: str) -
     assert not (tmp_path / "x").exists() and not Path("/tmp/x").exists()
 
 
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_bytes_crash_it(bundle: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever a forger puts into the files, the answer is one of the exit codes."""
+    files = read(bundle)
+    name = data.draw(st.sampled_from(sorted(set(files) - {"manifest.json"})))
+    place = data.draw(st.integers(0, len(files[name]) - 1))
+    files[name] = data.draw(
+        st.sampled_from(
+            [
+                flip(files[name], place),
+                files[name][:place],
+                files[name][:place] + b"\xff" * 9 + files[name][place:],
+                files[name][place:] + files[name][:place],
+            ]
+        )
+    )
+    done = offline(write(tmp_path / "bad.zip", files))
+    error = done.exception
+    assert error is None or isinstance(error, SystemExit | FolkmootError), error
+    assert getattr(error, "exit_code", done.exit_code) in (0, 1, 2, 3, 4)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_answer_crashes_it(bundle: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """The same for what an RPC may have shown: any value in the place of another."""
+    files = read(bundle)
+    ledger = json.loads(files["ledger/1.json"])
+    place, name = _draw_place(data, ledger)
+    place[name] = data.draw(values)
+    files["ledger/1.json"] = json.dumps(ledger).encode()
+    done = offline(write(tmp_path / "bad.zip", files))
+    error = done.exception
+    assert error is None or isinstance(error, SystemExit | FolkmootError), error
+    assert getattr(error, "exit_code", done.exit_code) in (0, 1, 2, 3, 4)
+
+
+values = st.one_of(
+    st.none(),
+    st.integers(-1, 2**70),
+    st.text(max_size=5),
+    st.sampled_from(
+        ["0x", "0x00", "0x" + "ff" * 20, "0x" + "ff" * 32, "0x" + "00" * 64, [], {}, [1], 2**63 - 1]
+    ),
+)
+
+
+def _draw_place(data: st.DataObject, value: Any) -> tuple[Any, Any]:
+    """A container somewhere in `value`, and the name of something in it."""
+    while True:
+        name = data.draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+        inner = value[name]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            return value, name
+        value = inner
+
+
 def test_offline_needs_no_rpc(bundle: Path) -> None:
     done = offline(bundle, "--rpc", "http://127.0.0.1:9")
     assert done.exit_code == 2 and "leave out" in done.output
+
+
+@pytest.mark.parametrize("option", ["--html", "--bundle"])
+def test_what_cannot_be_written_is_said(bundle: Path, tmp_path: Path, option: str) -> None:
+    done = offline(bundle, option, str(tmp_path / "no" / "such" / "folder"))
+    assert isinstance(done.exception, FolkmootError) and done.exception.exit_code == 2
+    assert "cannot be written" in str(done.exception)
 
 
 def test_a_state_file_finds_a_bundle_of_another_history(bundle: Path, tmp_path: Path) -> None:

@@ -4,21 +4,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from audited_federation import CONTRACT, AuditedFederation, record
+from audited_federation import CONTRACT, AuditedFederation, record, removal
 
 from folkmoot.ledger.audit import Audited, AuditReport, Source, audit, memory
 from folkmoot.ledger.audit.memory import MemoryUnusable, Remembered
 from folkmoot.ledger.audit.report import MemberRow
-from folkmoot.ledger.calls import Amend
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import Record
 from folkmoot.node.archive import Archive
 from folkmoot.node.config import Home
 from folkmoot.node.store import Journal
-from folkmoot.protocol.amending import compute_changes, make_amendment
 from folkmoot.protocol.charter import Schedule
 from folkmoot.protocol.journal import Entry, Proposed, Said, encode_entry, entry_kind
-from folkmoot.protocol.membership import remove_members
 from folkmoot.protocol.messages import (
     Commitment,
     Evidence,
@@ -30,7 +27,6 @@ from folkmoot.protocol.messages import (
     encode,
     roster_digest,
 )
-from folkmoot.protocol.typed_data import signing_digest
 from folkmoot.protocol.validation import omitted_digest
 
 
@@ -54,11 +50,8 @@ def amended(tmp_path: Path) -> tuple[AuditedFederation, MemoryLedger, Path]:
     made = AuditedFederation(schedule=Schedule(rounds=9, max_ahead=1))
     ledger = MemoryLedger(MemoryChain(made.identity), bytes(20))
     record(ledger, made.add_round().finalize)
-    after = remove_members(made.charter, ["dave"])
-    id_ = made.federation.id
-    body = make_amendment(id_, 1, id_, 3, after, compute_changes(made.charter, after))
-    keys = sorted((keys.audit for keys in made.keys), key=lambda key: key.address)
-    record(ledger, Amend(body, tuple(key.sign(signing_digest(made.domain, body)) for key in keys)))
+    amendment, after = removal(made, "dave", effective=3)
+    record(ledger, amendment)
     record(ledger, made.add_round().finalize)
     made.change_charter(after)
     for _ in range(2):
@@ -133,6 +126,27 @@ def test_a_fork_is_told_with_both_heads(federation: AuditedFederation) -> None:
     assert finding.what.startswith("fork: round 3") and finding.proof is not None
     heads = {finding.proof["remembered"]["shown"]["digest"], finding.proof["shown"]["digest"]}
     assert heads == {federation.head.hex(), other.head.hex()}
+
+
+def test_who_attested_both_branches_is_convicted(federation: AuditedFederation, tmp_path: Path) -> None:
+    first = remembered_of(run(federation.ledger()))
+    other = AuditedFederation()
+    for survivors in ((0, 1, 2, 3), (0, 1, 2), (0, 1, 2)):
+        other.add_round(survivors=survivors)
+    home = other.write_home(tmp_path / "alice").path
+    report = run(other.ledger(), home, remembered=first).report
+    told = {one.member for one in report.findings if one.check == "equivocation"}
+    assert told == {"alice", "bob", "carol"}
+
+
+def test_an_rpc_cannot_call_itself_a_development_node(federation: AuditedFederation) -> None:
+    """Of those less is asked: it takes a chain id that only they have."""
+    serious = AuditedFederation(chain_id=1)
+    serious.add_round()
+    for made, noted in ((federation, True), (serious, False)):
+        report = audit([made.ledger()], contract=CONTRACT, development=True).report
+        assert bool(report.notes) is noted
+        assert report.check("finality").status == ("SKIPPED" if noted else "PASS")
 
 
 def test_fewer_rounds_than_before_are_a_roll_back_or_an_rpc_behind(federation: AuditedFederation) -> None:

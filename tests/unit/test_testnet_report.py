@@ -132,7 +132,9 @@ def test_the_report_has_the_agreed_shape(tmp_path: Path) -> None:
         "accuracy": 0.9,
         "metrics": {"accuracy": 0.9, "examples": 40},
     }
-    assert written["audit"]["checks"] == [{"id": "quorum", "status": "PASS", "detail": "2 statements"}]
+    assert written["audit"]["checks"] == [
+        {"id": "quorum", "status": "PASS", "detail": "2 statements", "number": 0}
+    ]
 
 
 def test_success_is_one_model_and_a_passed_audit() -> None:

@@ -1,0 +1,95 @@
+"""Options that the auditor's commands have in common."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _address(ctx: click.Context, param: click.Parameter, text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        address = b""
+    if len(address) != 20:
+        raise click.BadParameter(f"{text!r} is not an address: 0x and 40 hex digits", ctx, param)
+    return address
+
+
+def _urls(ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise click.BadParameter(f"{url!r} is not a URL like http://127.0.0.1:8545", ctx, param)
+    return urls
+
+
+CONTRACT = click.option(
+    "--contract", metavar="ADDRESS", callback=_address, help="The federation's contract.  [required]"
+)
+HOMES = click.option(
+    "--home",
+    "homes",
+    metavar="HOME",
+    type=_FOLDER,
+    multiple=True,
+    help="A node's home: its archive, charter and keys. May be repeated.",
+)
+ARCHIVES = click.option(
+    "--archive",
+    "archives",
+    metavar="DIR",
+    type=_FOLDER,
+    multiple=True,
+    help="An archive that you were given. May be repeated.",
+)
+CHARTER = click.option(
+    "--charter",
+    "charter_file",
+    metavar="FILE",
+    type=FILE,
+    help="charter.toml, with charter.sig/ beside it; without it, a home's.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def online(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of an audit that asks a chain."""
+    options = (
+        click.option(
+            "--rpc",
+            "rpcs",
+            metavar="URL",
+            multiple=True,
+            callback=_urls,
+            help="JSON-RPC end point of the chain; give several and they are compared.  [required]",
+        ),
+        CONTRACT,
+        HOMES,
+        ARCHIVES,
+        CHARTER,
+        click.option(
+            "--first-block",
+            metavar="N",
+            type=click.IntRange(min=0),
+            help="Older blocks are not searched (default: where the contract was deployed).",
+        ),
+        click.option(
+            "--state",
+            metavar="FILE",
+            type=OUTPUT,
+            help="Remembers the last verified head (default: by federation, in your state directory).",
+        ),
+        click.option(
+            "--no-state", is_flag=True, help="Remember nothing, and compare with nothing remembered."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
