@@ -93,3 +93,25 @@ def test_it_goes_on_without_one_and_mends(testnet: Broken) -> None:
     common = set.intersection(*(set(models) for models in history.values()))
     assert common and all(len({models[number] for models in history.values()}) == 1 for number in common)
     assert "round done" in testnet("logs", "dave")
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[Broken]:
+    broken = Broken(tmp_path / "testnet")
+    try:
+        broken("up", "--nodes", "4", "--rounds", "100000", "--max-ahead", "3", "--example", "breast-cancer")
+        yield broken
+    finally:
+        broken("down")
+
+
+def test_a_testnet_grows_and_shrinks(growing: Broken) -> None:
+    growing.wait(lambda: growing.rounds("alice") >= 2)
+    assert "started zoe" in growing("join", "zoe")
+    growing.wait(lambda: {"alice", "bob", "carol", "dave"} <= growing.peers("zoe"))
+    growing.goes_on("alice", "zoe")
+    assert "bob belongs to the federation up to round" in growing("leave", "bob")
+    growing.wait(lambda: growing.status("bob")["phase"] == "no longer a member")
+    growing.goes_on("alice", "zoe")
+    assert growing.peers("zoe") == {"alice", "carol", "dave"}
+    assert "zoe" in growing("status")

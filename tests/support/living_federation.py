@@ -117,6 +117,7 @@ class House:
         self.once = Once(logger())
         self.engine: Engine | None = None
         self.up = False
+        self.recorded: Round = 0
         self.crashes = 0
         Journal.create(self.store)
         self.models.add_bytes(federation.initial)
@@ -176,6 +177,7 @@ class House:
                 self.up = False
 
     async def _on_head(self, head: LedgerHead) -> None:
+        self.recorded = head.finalized_height
         if self.engine is not None:
             await self.engine.head_advanced(head.finalized_height)
 
