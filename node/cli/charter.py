@@ -88,7 +88,7 @@ def _layers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
 @click.option(
     "--mode",
     type=click.Choice(["secure", "open"]),
-    help="Whether updates are masked, so that only their sum is ever seen; secure with 3 to 16 members, else open.",
+    help="Whether updates are masked, so that only their sum is ever seen; secure from 3 members on, else open.",
 )
 @click.option(
     "--rounds", type=click.IntRange(1), default=20, show_default=True, help="How many rounds to run."

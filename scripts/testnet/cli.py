@@ -83,7 +83,7 @@ def _takes_plan(command: Command) -> Command:
     @click.option(
         "--mode",
         type=click.Choice(["secure", "open"]),
-        help="Whether updates are masked, so that only their sum is ever seen; secure with 3 to 16 nodes, else open.",
+        help="Whether updates are masked, so that only their sum is ever seen; secure from 3 nodes on, else open.",
     )
     @click.option(
         "--ring",
