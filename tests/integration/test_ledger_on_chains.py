@@ -17,6 +17,8 @@ from real_chains import (
     PAYER,
     AnvilChain,
     EmbeddedChain,
+    await_receipt,
+    execute,
     record_rounds,
     require_anvil,
     sign,
@@ -134,9 +136,8 @@ def test_sending_twice_is_no_error_and_a_lost_race_is_told(ledger: EvmLedger, de
     ledger.send(mine)
     ledger.send(mine)
     ledger.send(theirs)
-    receipt = ledger.receipt(theirs.hash)
-    assert receipt is not None
-    assert not receipt.succeeded
+    assert await_receipt(ledger, mine).succeeded
+    assert not await_receipt(ledger, theirs).succeeded
     replacement = msgspec.structs.replace(mine, raw=theirs.raw)
     ledger.send(replacement)  # known, whatever the caller calls it
     late = statement(struct_hash(first), 2, federation)
@@ -212,7 +213,7 @@ def test_every_call_is_recorded_and_read_back(
     calls = list(_story(deployment.contract))
     for call in calls:
         for one in (ledger, memory):
-            one.send(one.prepare(call))
+            execute(one, call)
     assert _heads(ledger.head()) == _heads(memory.head())
     assert ledger.head().height == 8
     assert list(map(_same, ledger.records(1))) == list(map(_same, memory.records(1)))
@@ -289,7 +290,7 @@ def test_the_same_calls_give_the_same_head_on_every_chain(tmp_path_factory: pyte
             contract = deploy([chain.url], GAS_KEY, FOUNDING).contract
             ledger: Ledger = EvmLedger([chain.url], contract, GAS_KEY)
             for call in _story(contract):
-                ledger.send(ledger.prepare(call))
+                execute(ledger, call)
             heads.append(_heads(ledger.head()))
         finally:
             chain.stop()
@@ -319,4 +320,4 @@ def record_in(chain_id: int, ledger: EvmLedger, contract: bytes) -> None:
     head = ledger.head()
     body = statement(head.digest, head.height + 1, federation_id(CHARTER, chain_id, contract))
     digest = signing_digest(Domain(chain_id, contract), body)
-    ledger.send(ledger.prepare(Finalize(body, tuple(key.sign(digest) for key in KEYS[:3]))))
+    execute(ledger, Finalize(body, tuple(key.sign(digest) for key in KEYS[:3])))

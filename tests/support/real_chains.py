@@ -5,15 +5,17 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from folkmoot.ledger.audit_key import AuditKey
-from folkmoot.ledger.calls import Finalize
+from folkmoot.ledger.calls import Call, Finalize
 from folkmoot.ledger.evm import EvmLedger
 from folkmoot.ledger.identity import Founding
+from folkmoot.ledger.port import Ledger, PreparedTransaction, Receipt
 from folkmoot.ledger.rpc import RpcClient
 from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.messages import Statement
@@ -115,6 +117,21 @@ def sign(contract: bytes, body: Statement, keys: Sequence[AuditKey]) -> Finalize
     return Finalize(body, sign_body(contract, body, keys))
 
 
+def execute(ledger: Ledger, call: Call) -> None:
+    """Send a call, and wait until a block has it: anvil makes its blocks at once, but not before it answers."""
+    prepared = ledger.prepare(call)
+    ledger.send(prepared)
+    assert await_receipt(ledger, prepared).succeeded
+
+
+def await_receipt(ledger: Ledger, prepared: PreparedTransaction) -> Receipt:
+    deadline = time.monotonic() + 10
+    while (receipt := ledger.receipt(prepared.hash)) is None:
+        assert time.monotonic() < deadline, "no block takes the transaction"
+        time.sleep(0.01)
+    return receipt
+
+
 def record_rounds(ledger: EvmLedger, contract: bytes, count: int) -> list[Statement]:
     """Record `count` rounds on the head; returns their statements."""
     made = []
@@ -122,11 +139,7 @@ def record_rounds(ledger: EvmLedger, contract: bytes, count: int) -> list[Statem
     previous = head.digest
     for round_ in range(head.height + 1, head.height + 1 + count):
         body = statement(previous, round_, federation_id(CHARTER, CHAIN_ID, contract))
-        prepared = ledger.prepare(sign(contract, body, KEYS[:3]))
-        ledger.send(prepared)
-        receipt = ledger.receipt(prepared.hash)
-        assert receipt is not None
-        assert receipt.succeeded
+        execute(ledger, sign(contract, body, KEYS[:3]))
         made.append(body)
         previous = struct_hash(body)
     return made

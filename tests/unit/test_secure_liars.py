@@ -156,8 +156,9 @@ def test_a_liar_is_named_and_its_word_kept(
 
 def test_shards_that_are_not_those_committed_to_are_refused(tmp_path: Path) -> None:
     federation = tell(tmp_path, ServesAnother, survives=False)
-    for house in honest_houses(federation):
-        assert house.once.counts()["bad blob"] >= 1
+    # Each owner of a shard fetches bob's; in some federations a house owns none that is filled.
+    refusing = [house for house in honest_houses(federation) if house.once.counts().get("bad blob")]
+    assert len(refusing) >= 2
 
 
 class LosesSums(MaskedSums):
