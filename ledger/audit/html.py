@@ -101,9 +101,12 @@ def _timeline(report: AuditReport) -> str:
         f"<b>{state}{f' ({mark})' if mark else ''}</b>: {escape(meaning)}</li>"
         for state, mark, meaning in picture.legend()
     )
-    return (
-        f'<section><h2>Rounds</h2><div class="wide">{drawn}</div><ul class="legend">{entries}</ul></section>'
+    shared = picture.rounds_per_column(len(report.rounds))
+    note = (
+        f"<p class='soft'>A column is {shared} rounds, and shows the worst of them.</p>" if shared > 1 else ""
     )
+    picture_and_legend = f'<div class="wide">{drawn}</div><ul class="legend">{entries}</ul>'
+    return f"<section><h2>Rounds</h2>{note}{picture_and_legend}</section>"
 
 
 def _members(members: Sequence[MemberRow]) -> str:

@@ -65,6 +65,11 @@ def draw(report: AuditReport) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
+def rounds_per_column(rounds: int) -> int:
+    """How many rounds share a column."""
+    return max(1, -(-rounds // COLUMNS))
+
+
 def legend() -> Iterator[tuple[str, str, str]]:
     """Class, mark and meaning of every state that a member's cell can have."""
     for state in reversed(_STATES):
@@ -83,7 +88,7 @@ _MEANINGS = {
 
 
 def _columns(rounds: Sequence[RoundRow]) -> list[Sequence[RoundRow]]:
-    size = -(-len(rounds) // COLUMNS)
+    size = rounds_per_column(len(rounds))
     return [rounds[at : at + size] for at in range(0, len(rounds), size)]
 
 
