@@ -55,6 +55,7 @@ class Governance:
         self._call = LedgerCalls()
         self._head: LedgerHead | None = None
         self._final_block = 0
+        self._loading = trio.Lock()
         self._moved = trio.Event()
         self._learnt = trio.Event()
         self.timeline = node.timeline
@@ -168,12 +169,15 @@ class Governance:
             await self._reload(final, engine)
 
     async def _reload(self, amendments: Sequence[Amendment], engine: Engine) -> None:
-        self.timeline = await trio.to_thread.run_sync(load_timeline, self._node.home, amendments)
-        await trio.to_thread.run_sync(self._offer)
-        self._tell()
-        await engine.put(TermsKnown(self.terms()))
-        self._learnt.set()
-        self._learnt = trio.Event()
+        """Take in more amendments, or charters that were missing; nothing that is known is forgotten."""
+        async with self._loading:
+            known = max(amendments, self.timeline.amendments, key=len)
+            self.timeline = await trio.to_thread.run_sync(load_timeline, self._node.home, known)
+            await trio.to_thread.run_sync(self._offer)
+            self._tell()
+            await engine.put(TermsKnown(self.terms()))
+            self._learnt.set()
+            self._learnt = trio.Event()
 
     def _tell(self) -> None:
         coming = self.timeline.coming(self._node.first)

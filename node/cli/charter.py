@@ -280,15 +280,18 @@ def _my_name(home: "Home", terms: "Charter") -> str:
 def check(home: Path, check_model: bool) -> None:
     """Check the charter of HOME before you rely on it: terms, your keys, starting weights, signatures.
 
-    Says in words what the members can rely on. Ends with 2 where something is wrong or missing.
+    Says in words what the members can rely on. Ends with 2 where something is wrong or missing. Of a charter that was
+    amended it is the one under which the node works that counts.
     """
     from folkmoot.node import charter_files
+    from folkmoot.node.charters import load_charter_in_work, read_amendments
     from folkmoot.node.config import Home
 
     place = Home(home)
-    terms = charter_files.read_charter(place)
+    is_amended = bool(read_amendments(place))
+    terms = load_charter_in_work(place) if is_amended else charter_files.read_charter(place)
     _print(describe(terms))
-    problems = list(_problems(place, terms, check_model))
+    problems = list((_amended_problems if is_amended else _problems)(place, terms, check_model))
     for line in problems:
         click.echo(f"WRONG  {line}")
     if problems:
@@ -311,6 +314,26 @@ def _problems(home: "Home", terms: "Charter", check_model: bool) -> Iterator[str
     ]
     if check_model:
         checks.append(lambda: charter_draft.run_model(terms, _source_folder(home)))
+    yield from _failing(checks)
+
+
+def _amended_problems(home: "Home", terms: "Charter", check_model: bool) -> Iterator[str]:
+    """The same under an amended charter, which the ledger vouches for, and only the founding one's signatures."""
+    from folkmoot.node import charter_draft
+    from folkmoot.node.charters import load_timeline
+    from folkmoot.node.config import load_config
+    from folkmoot.node.keys import folder_of
+
+    checks: list[Callable[[], object]] = [
+        lambda: folder_of(home.keys, terms.members[terms.member_named(load_config(home).name)]),
+        lambda: load_timeline(home).newest,
+    ]
+    if check_model:
+        checks.append(lambda: charter_draft.run_model(terms, _source_folder(home)))
+    yield from _failing(checks)
+
+
+def _failing(checks: list[Callable[[], object]]) -> Iterator[str]:
     for one in checks:
         try:
             one()

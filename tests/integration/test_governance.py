@@ -173,8 +173,8 @@ def test_members_join_leave_and_change_keys_while_rounds_go_on(federation: Growi
     dave = federation._nodes["dave"]
     federation.wait(lambda: dave.poll() is not None)
     assert dave.poll() == 0
-    assert federation.run("dave").returncode == 0  # started again, it finds out at once
     assert (federation.status("dave") is not None) and federation.status("dave").phase == LEFT  # type: ignore[union-attr]
+    assert federation.run("dave").returncode == 0  # started again, it finds out at once
     federation.wait(lambda: federation.round_of("alice") > leaves + 2)
 
     # One changes all its keys.

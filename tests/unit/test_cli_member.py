@@ -211,3 +211,5 @@ def test_who_is_not_added_cannot_join(place: Place, capsys: pytest.CaptureFixtur
     assert folkmoot(*join) == 0
     assert "joins in round 30" in capsys.readouterr().out
     assert 'bootstrap = ["peers"]' in place.home("erin").config.read_text()
+    assert folkmoot("charter", "check", "--home", place.path / "erin") == 0
+    assert "alice, bob, carol, dave, erin" in capsys.readouterr().out
