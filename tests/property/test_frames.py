@@ -208,14 +208,18 @@ any_frame: st.SearchStrategy[Frame] = st.one_of(
 )
 
 
+ME = next(member for member in town.members if member != town.proposer())
+OTHERS = [member for member in town.members if member != ME]
+
+
 def newcomer() -> Driver:
     """Still asking what it signed."""
-    return Driver(town, 0)
+    return Driver(town, ME)
 
 
 def trained() -> Driver:
     """Ready, with nothing else known."""
-    node = Driver(town, 0)
+    node = Driver(town, ME)
     node.boot()
     node.train()
     return node
@@ -224,7 +228,7 @@ def trained() -> Driver:
 def in_exchange() -> Driver:
     """With a roster and everybody's commitment."""
     node = trained()
-    for frame in (ROSTER, *(town.commitment(member, ROSTER) for member in town.members)):
+    for frame in (ROSTER, *(town.commitment(member, ROSTER) for member in OTHERS)):
         node.hear(frame, 1)
     return node
 
@@ -232,7 +236,12 @@ def in_exchange() -> Driver:
 def in_ballot() -> Driver:
     """With a proposal, a certificate, and in a later attempt."""
     node = in_exchange()
-    for frame in (town.propose(ALL), town.certificate(ALL), town.enter(1, 1), town.enter(2, 1)):
+    for frame in (
+        town.propose(ALL),
+        town.certificate(ALL, members=OTHERS),
+        town.enter(1, 1),
+        town.enter(2, 1),
+    ):
         node.hear(frame, 1)
     assert node.machine.current.attempt == 1
     return node

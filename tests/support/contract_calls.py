@@ -249,7 +249,7 @@ class Caller:
         return self.pick(near) if near and self.random.random() < 0.8 else self.pick(far)
 
     def spoil_checkpoint(self, bodies: tuple[Statement, ...], signatures: tuple[bytes, ...]) -> Checkpoint:
-        how = self.pick(("first", "empty", "gap", "broken", "beyond", "signatures", "signatures"))
+        how = self.pick(("first", "empty", "gap", "broken", "beyond", "beyond", "beyond", "signatures"))
         at = self.random.randrange(len(bodies))
         if how == "first":
             return Checkpoint(bodies, self.signatures(bodies[0]))

@@ -219,6 +219,6 @@ def test_ones_own_words_are_no_news_after_a_restart() -> None:
 
 
 def test_a_vote_on_a_set_that_is_unknown_bars_every_other_set() -> None:
-    ballot = Ballot(ME, town.federation.charter.quorum)
+    ballot = Ballot(ME, town.groups)
     ballot.add_vote(MY_VOTE)
     assert not ballot.may_vote(1, town.survivors(ROSTER, [0, 1, 2]))
