@@ -265,7 +265,7 @@ class Simulation(Timeline):
             case Promote(round=round_, model=model):
                 node.models[round_] = model.root
                 if node in self.honest:
-                    self.keeping_up.check(self.honest, round_, self.now)
+                    self.keeping_up.check(self.honest, node, round_, self.now)
                 self.note_progress()
             case ArchiveRound(record=record):
                 node.records[record.certificate.survivors.round] = record
