@@ -4,6 +4,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import FetchSnapshot
 from folkmoot.protocol.messages import Final, Statement
+from folkmoot.protocol.types import MemberId, Round
 
 
 class CatchUp:
@@ -13,11 +14,18 @@ class CatchUp:
         self._context = context
         self._offered: Final | None = None
         self._fetching: Final | None = None
+        self._told: dict[MemberId, Round] = {}
 
     @property
     def busy(self) -> bool:
         """Whether a model is on its way: nothing is signed meanwhile."""
         return self._fetching is not None
+
+    def is_news(self, member: MemberId, final: Round) -> bool:
+        """Whether this member says for the first time that it has a finished round as late as that."""
+        known = self._told.get(member, 0)
+        self._told[member] = max(known, final)
+        return final > known
 
     def offer(self, final: Final) -> None:
         """A (verified) finished round, mine or later; the latest one counts."""

@@ -319,6 +319,8 @@ class RoundMachine:
         """Unsigned frames between two connected members."""
         match frame:
             case Hello(round=round_, final=final):
+                if final >= self.current.round and self._rounds.catch_up.is_news(sender, final):
+                    self._context.send(sender, self._hello())  # which it answers with what I lack
                 same = self.current.frames_to_repeat() if round_ == self.current.round else []
                 for one in [*self._rounds.closed.frames_after(round_, final), *same]:
                     self._context.send(sender, one)

@@ -172,3 +172,18 @@ def test_and_with_that_it_does() -> None:
     assert len(of_kind(shown_to(late, shown), Fetch)) == 3
     arrive(late, *others(late))
     assert bodies(aggregated(late), Statement) == [town.statement(ALL)]
+
+
+def test_who_hears_that_others_are_further_asks_at_once_and_once() -> None:
+    """Not only with its own next announcement, which may be 16 s away: rounds take a second or two."""
+    node = start()
+    asked = [one for one in frames(node.hear(Hello(2, 0, 1), OTHER)) if isinstance(one, Hello)]
+    assert asked == [Hello(1, 0, 0)]
+    assert not [one for one in frames(node.hear(Hello(2, 3, 1), OTHER)) if isinstance(one, Hello)]
+    assert [one for one in frames(node.hear(Hello(3, 0, 2), OTHER)) if isinstance(one, Hello)]
+    assert [one for one in frames(node.hear(Hello(3, 0, 2), LAST)) if isinstance(one, Hello)]
+
+
+def test_who_is_no_further_is_asked_nothing() -> None:
+    node = start()
+    assert not [one for one in frames(node.hear(Hello(1, 4, 0), OTHER)) if isinstance(one, Hello)]

@@ -26,6 +26,8 @@ from folkmoot.protocol.effects import (
 from folkmoot.protocol.events import (
     Event,
     FrameReceived,
+    PeerDown,
+    PeerUp,
     TimerFired,
 )
 from folkmoot.protocol.messages import Frame, Propose, Signed, decode_frame, encode
@@ -189,8 +191,9 @@ class Simulation(Timeline):
     # --- nodes ----------------------------------------------------------------------------------------------
 
     def tell(self, node: Node, event: Event, delay: float) -> None:
-        """Let the node know later, unless it is gone by then; everything takes a slow node longer."""
-        self.while_alive(node, delay * node.slowness, lambda: self.handle(node, event))
+        """Let the node know later, unless it is gone by then; all but its connections takes a slow node longer."""
+        slowness = 1.0 if isinstance(event, PeerUp | PeerDown) else node.slowness
+        self.while_alive(node, delay * slowness, lambda: self.handle(node, event))
 
     def handle(self, node: Node, event: Event) -> None:
         """Let the node know now."""
@@ -268,7 +271,7 @@ class Simulation(Timeline):
             case Promote(round=round_, model=model):
                 node.models[round_] = model.root
                 if node in self.honest:
-                    self.keeping_up.check(self.honest, round_, self.now)
+                    self.keeping_up.check(self.honest, node, round_, self.now)
                 self.note_progress()
             case ArchiveRound(record=record):
                 node.records[record.certificate.survivors.round] = record
