@@ -1,9 +1,7 @@
 """A second verifier, which shares no code with the first: python verify.py audit.zip
 
-It reads a bundle (SPEC.md, section 11) and checks again what needs neither the network nor the model: the chain of
-statements and amendments, who signed, the block headers, and of every archived round the votes, locks, commitments,
-inclusion and payloads. Standard library only; written from SPEC.md. It does not compute the charter's digest, prove the
-contract's state, open a payload or aggregate. Names of checks and exit codes are those of `folkmoot audit`.
+It reads a bundle (SPEC.md, section 11) and checks again, as SPEC.md says, the statements, amendments, signers, headers,
+and of every archived round votes, locks, commitments, inclusion and payloads; no state proofs, no sums.
 """
 
 # fmt: off
@@ -288,8 +286,7 @@ def main(path):
     for name, digest in json.loads(files["manifest.json"])["files"].items():
         if hashlib.sha256(files[name]).hexdigest() != digest:
             sys.exit(f"{name} is not what the manifest says")
-    verifier = Verifier(files)
-    verifier.check_ledger()
+    (verifier := Verifier(files)).check_ledger()
     if "charter/charter.toml" in files:
         verifier.check_archives()
     worst = next((status for status in ("FAIL", "INCONCLUSIVE") if status in verifier.found.values()), "PASS")
@@ -297,4 +294,7 @@ def main(path):
     return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[worst]
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main(sys.argv[1]))
+    except (OSError, IndexError, KeyError, TypeError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+        sys.exit(print(f"usage: verify.py BUNDLE: no readable bundle: {error!r}", file=sys.stderr) or 2)

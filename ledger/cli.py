@@ -62,6 +62,10 @@ def audit(
     """
     if ctx.invoked_subcommand is not None:
         return
+    if archives and not homes and charter_file is None and offline is None:
+        raise click.UsageError(
+            "--archive needs --charter: without the members nothing in an archive can be checked"
+        )
     sources = [*map(Source.of_home, homes), *map(Source, archives)]
     with ExitStack() as stack:
         if offline is not None:

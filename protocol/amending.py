@@ -127,9 +127,11 @@ def verify_amendment(amendment: Amendment, before: Charter, after: Charter) -> N
             raise CharterError(
                 f"{source}: the ledger has not the role of 0x{change.address.hex()} that the charter gives it"
             )
-    if any(role > Role.SUSPENDED for role in said.values()):
+    # What is left may only concern former members: what is taken from a present one would not show in the charter
+    former = said.keys() - _roles(before).keys() - _roles(after).keys()
+    if said.keys() != former or any(role > Role.SUSPENDED for role in said.values()):
         raise CharterError(
-            f"{source}: gives roles on the ledger to addresses that the charter does not change"
+            f"{source}: changes roles on the ledger of addresses whose role the charter does not change"
         )
 
 
@@ -139,7 +141,19 @@ def verify_amendment(amendment: Amendment, before: Charter, after: Charter) -> N
 def describe_change(before: Charter, after: Charter, changes: Sequence[Change] = ()) -> list[str]:
     """What changes, one short sentence each: "adds clinic-d as attester", "training.lr 0.1 -> 0.05"."""
     roles = {change.address: change.role for change in changes}
-    return [*_describe_members(before, after, roles), *_describe_terms(before, after)]
+    return [
+        *_describe_members(before, after, roles),
+        *_describe_others(before, after, roles),
+        *_describe_terms(before, after),
+    ]
+
+
+def _describe_others(before: Charter, after: Charter, roles: Mapping[bytes, Role]) -> Iterator[str]:
+    """Nothing that is signed goes unsaid."""
+    known = {*_roles(before), *_roles(after)}
+    for address, role in sorted(roles.items()):
+        if address not in known:
+            yield f"makes 0x{address.hex()}, an address of no member, {role.name.lower()} on the ledger"
 
 
 def _describe_members(before: Charter, after: Charter, roles: Mapping[bytes, Role]) -> Iterator[str]:

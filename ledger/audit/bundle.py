@@ -209,6 +209,8 @@ def open_bundle(path: Path, folder: Path) -> Bundle:
         contract = _contract(manifest)
     except RemoteProtocolError as error:
         raise BundleError(f"{path}: {error}") from error
+    if not ledgers:
+        raise BundleError(f"{path}: not a bundle of an audit: it shows no ledger")
     charter = folder / "charter" / "charter.toml"
     archives = sorted((folder / "archive").glob("*"), key=lambda each: int(each.name))
     return Bundle(

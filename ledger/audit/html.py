@@ -176,7 +176,7 @@ def _again(command: Sequence[str], version: str) -> str:
     return (
         "<section><h2>Do it again</h2><p>Nothing on this page has to be believed. Whoever has the same archives, or "
         "the bundle, runs:</p>"
-        f"<pre>pip install folkmoot=={escape(version)}\n{escape(shlex.join(command))}</pre>"
+        f"<pre>{escape(shlex.join(command))}</pre><p>folkmoot {escape(version)}</p>"
         f"<h2 style='margin-top:1.2rem'>What the record proves</h2>{_list(_PROVES)}"
         f"<h2>What it cannot</h2>{_list(_PROVES_NOT)}</section>"
     )

@@ -142,8 +142,10 @@ class _Row:
     attested: int = 0
     contributed: int = 0
     rounds: list[MemberRound] = field(default_factory=list)
+    judged: set[Round] = field(default_factory=set)
 
     def add(self, number: Round, state: State, why: str) -> None:
+        self.judged.add(number)
         if state is State.CONTRIBUTED:
             self.contributed += 1
         else:
@@ -158,7 +160,19 @@ class _Row:
             contributed=self.contributed,
             others={state.value: states.count(state.value) for state in State if state.value in states},
             rounds=tuple(self.rounds),
+            spans=_spans(self.judged),
         )
+
+
+def _spans(rounds: Iterable[Round]) -> tuple[tuple[Round, Round], ...]:
+    """Runs of consecutive rounds, as (first, last)."""
+    spans: list[tuple[Round, Round]] = []
+    for number in sorted(rounds):
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return tuple(spans)
 
 
 def _judge(case: Case, frame: Frame, seen: Seen) -> Iterator[tuple[MemberId, tuple[State, str]]]:

@@ -74,6 +74,7 @@ def legend() -> Iterator[tuple[str, str, str]]:
     """Class, mark and meaning of every state that a member's cell can have."""
     for state in reversed(_STATES):
         yield state.value, _MARKS.get(state, ""), _MEANINGS[state]
+    yield "unknown", "", "not a member then, or no record was given"
 
 
 _MEANINGS = {
@@ -108,14 +109,22 @@ def _round_cell(column: Sequence[RoundRow]) -> Cell:
 
 def _member_cells(member: MemberRow, columns: Sequence[Sequence[RoundRow]]) -> list[Cell]:
     others = {one.round: one for one in member.rounds}
-    return [_member_cell(member.name, others, column) for column in columns]
+    return [
+        _member_cell(member.name, others, column)
+        if any(first <= row.round <= last for row in column for first, last in member.spans)
+        else _stranger_cell(member.name, column)
+        for column in columns
+    ]
+
+
+def _stranger_cell(name: str, column: Sequence[RoundRow]) -> Cell:
+    """Of rounds in which a member has no part, or of which there is no record."""
+    known = any(row.survivors is not None for row in column)
+    return "m-unknown", "", f"{name}, {_span(column)}: {'not a member' if known else 'no record was given'}"
 
 
 def _member_cell(name: str, others: Mapping[int, object], column: Sequence[RoundRow]) -> Cell:
     found = [others[row.round] for row in column if row.round in others]
-    known = [row for row in column if row.survivors is not None]
-    if not found and not known:
-        return "m-unknown", "", f"{name}, {_span(column)}: no record was given"
     states = [State(getattr(one, "state", State.MISSING)) for one in found]
     state = next((each for each in _STATES if each in states), State.CONTRIBUTED)
     why = getattr(found[0], "why", "") if len(found) == 1 else ""

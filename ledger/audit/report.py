@@ -92,7 +92,10 @@ class MemberRound(msgspec.Struct, frozen=True):
 
 
 class MemberRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A member's part: rounds that it contributed to, what became of the others, statements that it attested."""
+    """A member's part: rounds that it contributed to, what became of the others, statements that it attested.
+
+    `spans` are the first and last rounds of each time as a member, as far as their records were given.
+    """
 
     name: str
     role: str
@@ -100,6 +103,7 @@ class MemberRow(msgspec.Struct, frozen=True, kw_only=True):
     contributed: int = 0
     others: dict[str, int] = {}
     rounds: tuple[MemberRound, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,7 +81,7 @@ def draft(
     say(standing, proposal)
     click.echo(
         f"wrote {folder}: {standing.quorum} of {len(standing.attesters)} attesters have to sign it "
-        f"('folkmoot member sign {folder}')"
+        f"('folkmoot member sign {folder} --home HOME')"
     )
 
 

@@ -12,9 +12,9 @@ from folkmoot.protocol.amending import (
 )
 from folkmoot.protocol.charter import Charter, Member, decode_charter
 from folkmoot.protocol.errors import CharterError
-from folkmoot.protocol.governance import Amendment, Change, Role
+from folkmoot.protocol.governance import Amendment, Change, Role, encode_changes
 from folkmoot.protocol.timeline import CharterMissing, Timeline
-from folkmoot.testnet.simulated import simulated_charter
+from folkmoot.testnet.simulation.node import simulated_charter
 
 FOUNDING = simulated_charter(4, 100)
 FEDERATION = bytes([7]) * 32
@@ -127,6 +127,25 @@ def test_what_no_amendment_may_change(after: Charter, word: str) -> None:
 def test_an_amendment_has_to_say_of_its_charter_what_it_is(fields: dict[str, object], word: str) -> None:
     with pytest.raises(CharterError, match=word):
         verify_amendment(replace(amend(FOUNDING, ADDED, 60), **fields), FOUNDING, ADDED)
+
+
+@pytest.mark.parametrize("role", [Role.REMOVED, Role.SUSPENDED, Role.MEMBER])
+def test_no_role_is_taken_from_a_member_in_the_shadow_of_another_change(role: Role) -> None:
+    """The charter would not show it, and who signs reads the charter's changes."""
+    after = replace(FOUNDING, training=replace(FOUNDING.training, lr="0.05"))
+    victim = bytes.fromhex(FOUNDING.members[1].audit_key[2:])
+    hidden = replace(amend(FOUNDING, after, 60), changes=encode_changes((Change(victim, role),)))
+    with pytest.raises(CharterError, match="does not change"):
+        verify_amendment(hidden, FOUNDING, after)
+
+
+def test_what_happens_to_former_members_is_said() -> None:
+    after, former = without(FOUNDING, 1), Change(bytes([200]) * 20, Role.REMOVED)
+    changes = (*compute_changes(FOUNDING, after), former)
+    verify_amendment(replace(amend(FOUNDING, after, 60), changes=encode_changes(changes)), FOUNDING, after)
+    assert describe_change(FOUNDING, after, changes)[1:] == [
+        f"makes 0x{'c8' * 20}, an address of no member, removed on the ledger"
+    ]
 
 
 def test_a_charter_comes_back_from_its_bytes() -> None:

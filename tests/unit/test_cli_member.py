@@ -18,7 +18,7 @@ from folkmoot.node.standing import Standing
 from folkmoot.protocol.charter import Charter, Member, sign_charter
 from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.typed_data import Domain
-from folkmoot.testnet.simulated import simulated_charter
+from folkmoot.testnet.simulation.node import simulated_charter
 
 NAMES = ("alice", "bob", "carol", "dave")
 CONTRACT = b"\xaa" * 20

@@ -34,7 +34,7 @@ from folkmoot.protocol.charter import Charter, Member, federation_id, sign_chart
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.membership import add_member, remove_members, replace_member, set_role
 from folkmoot.protocol.typed_data import Domain
-from folkmoot.testnet.simulated import simulated_charter
+from folkmoot.testnet.simulation.node import simulated_charter
 
 CONTRACT = b"\xaa" * 20
 NAMES = ("alice", "bob", "carol")
