@@ -72,6 +72,8 @@ def draft(
     round_ = standing.head.height + number if is_relative else number
     proposal = standing.draft(after, round_, suspended)
     folder = out or Path(f"proposal-{proposal.amendment.number}")
+    if folder.exists() and not folder.is_dir():
+        raise click.BadParameter(f"{folder} is there already and is no folder", param_hint="--out")
     write_proposal(folder, proposal, standing.timeline.newest)
     keep_charter(standing.home, after)
     own = standing.home.address

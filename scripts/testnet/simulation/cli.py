@@ -4,9 +4,11 @@ import time
 
 import click
 
+from folkmoot.protocol.charter import check_charter
 from folkmoot.testnet.simulation.batch import LIMIT, Outcome, run_seeds
 from folkmoot.testnet.simulation.faults import format_faults, parse_faults
 from folkmoot.testnet.simulation.federation import Simulation, Violation
+from folkmoot.testnet.simulation.node import simulated_charter
 from folkmoot.testnet.simulation.setting import Setting, draw
 
 MAX_MEMBERS = 256
@@ -67,9 +69,12 @@ def simulate(
         return
     setting = draw(seed, long)
     if members is not None:
-        setting = Setting(
-            seed, members, rounds, mode == "secure", group_size, max_ahead, parse_faults(faults)
-        )
+        secure = mode == "secure"
+        setting = Setting(seed, members, rounds, secure, group_size, max_ahead, parse_faults(faults))
+        if secure:
+            check_charter(simulated_charter(members, rounds, secure=True, group_size=group_size))
+        elif group_size:
+            raise click.UsageError("--group-size is for --mode secure")
     elif faults:
         raise click.UsageError("--faults needs --members")
     _run_one(setting, trace)
