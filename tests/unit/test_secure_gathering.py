@@ -13,7 +13,7 @@ LIAR, SHARD = 1, 2
 
 
 def gathering() -> Gathering:
-    return Gathering(town.survivors(ROSTER), MaskedExchange(0, ROSTER, tuple(town.members), 4))
+    return Gathering(town.survivors(ROSTER), MaskedExchange(0, ROSTER, tuple(town.members), town.federation))
 
 
 def claim(number: int, member: int = LIAR) -> Signed:
