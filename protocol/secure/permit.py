@@ -154,9 +154,10 @@ def check_crowd(round_: MaskedRound, permits: Iterable[Permit]) -> None:
         hidden, k_min = len(staying - opened), crowd(len(group.members), charter.secrecy.k_min)
         # [REJECT] Those that stay hidden are a crowd: from the sum the auditor can take off all that it knows
         if opened & staying and hidden < k_min:
+            whose = f" of group {group.number}" if len(round_.circles.groups.groups) > 1 else ""
             raise Reject(
-                f"with all permits for round {round_.survivors.round} only {hidden} of {len(staying)} updates of "
-                f"group {group.number} would stay hidden, k_min is {k_min}"
+                f"with all permits for round {round_.survivors.round} only {hidden} of {len(staying)} updates{whose} "
+                f"would stay hidden, k_min is {k_min}"
             )
 
 
