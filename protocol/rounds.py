@@ -91,7 +91,7 @@ class Rounds:
                 statement = statement_of(final)
                 self._turn_to(statement.round + 1, final.model, struct_hash(statement))
             case SatOut(through=through):
-                self._sit_out_through = through
+                self._sit_out_through = max(self._sit_out_through, through)
             case _:
                 self.current.restore(entry)
 
@@ -138,9 +138,13 @@ class Rounds:
             self._take_up()
 
     def sit_out(self, through: Round) -> None:
-        """Sign nothing through the last round in which I could have signed before."""
-        self._sit_out_through = through
-        self._context.persist(self.current.round, SatOut(self._sit_out_through))
+        """Sign nothing through the last round in which I could have signed before.
+
+        What turns up later, of an older round, does not shorten that.
+        """
+        if through > self._sit_out_through:
+            self._sit_out_through = through
+            self._context.persist(self.current.round, SatOut(through))
 
     # --- ending ---------------------------------------------------------------------------------------------
 
