@@ -18,6 +18,7 @@ from plot import Line, plot
 from folkmoot.protocol.charter import MAX_SUMMED
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.federation import Simulation
+from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
 
 MEMBERS = (4, 8, 16, 32, 64, 128, 256)
 SECURE_UP_TO = 64
@@ -36,21 +37,31 @@ HEADINGS = (
 )
 
 
-def measure(members: int, mode: str) -> dict[str, Any]:
-    """One run: links of 5 to 50 ms, training of 0.1 to 1 s."""
+def measure(members: int, mode: str, rounds: int = ROUNDS, group_size: int = 0) -> dict[str, Any]:
+    """One run: links of 5 to 50 ms, training of 0.1 to 1 s. `models`: what the busiest node sent of shards and sums."""
     began = time.process_time()
-    simulation = Simulation(0, members, ROUNDS, Faults(latency=(0.005, 0.05)), secure=mode == "secure")
+    faults, secure = Faults(latency=(0.005, 0.05)), mode == "secure"
+    simulation = Simulation(0, members, rounds, faults, secure=secure, group_size=group_size)
     simulation.run()
-    node_rounds = members * ROUNDS
+    node_rounds = members * rounds
     return {
         "members": members,
         "mode": mode,
-        "seconds": simulation.now / ROUNDS,
+        "seconds": simulation.now / rounds,
         "messages": simulation.delivered / node_rounds,
         "kilobytes": simulation.bytes_sent / node_rounds / 1000,
         "cpu": time.process_time() - began,
+        "models": _models_sent(simulation) / rounds,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+
+
+def _models_sent(simulation: Simulation) -> float:
+    """In models of ring values; up to 16 members the model is too small for a figure that means anything."""
+    workshop, charter = simulation._workshop, simulation.charter
+    if not isinstance(workshop, MaskedWorkshop):
+        return 0.0
+    return max(workshop.sent.values()) / (charter.model.parameters * charter.secrecy.ring / 8)
 
 
 def in_a_process(members: int, mode: str) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
+    if len(sys.argv) > 2:
+        print(json.dumps(measure(int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))))
     else:
         main(Path(sys.argv[1]))
