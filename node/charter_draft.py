@@ -20,7 +20,8 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import Charter, Member, Tensor, check_charter, default_mode
+from folkmoot.protocol.charter import Charter, Member, Tensor, default_mode
+from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.schema import Schema

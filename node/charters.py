@@ -14,7 +14,8 @@ from folkmoot.node.charter_files import load_charter, render_charter
 from folkmoot.node.config import Home, load_config
 from folkmoot.node.store import Journal
 from folkmoot.node.toml import load
-from folkmoot.protocol.charter import Charter, check_charter, federation_id
+from folkmoot.protocol.charter import Charter, federation_id
+from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.timeline import Timeline

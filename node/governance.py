@@ -26,7 +26,7 @@ from folkmoot.node.watch import Watch
 from folkmoot.protocol.amending import MAX_CHARTER
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import decode_charter
+from folkmoot.protocol.charter_rules import decode_charter
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.events import TermsKnown
 from folkmoot.protocol.governance import Amendment, Role, decode_changes

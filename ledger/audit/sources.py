@@ -22,7 +22,8 @@ import safetensors.numpy
 
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
-from folkmoot.protocol.charter import Charter, Tensor, parse_charter
+from folkmoot.protocol.charter import Charter, Tensor
+from folkmoot.protocol.charter_rules import parse_charter
 from folkmoot.protocol.errors import CharterError, FolkmootError, RemoteProtocolError
 from folkmoot.protocol.messages import MAX_FRAME
 from folkmoot.protocol.record import MAX_RECORD

@@ -370,7 +370,7 @@ def _check_all_signed(home: "Home", terms: "Charter") -> None:
 def show(home: Path | None, as_toml: bool, file: Path | None) -> None:
     """Show the terms of a charter (of HOME, or FILE) and what they mean."""
     from folkmoot.node.charter_files import render_charter
-    from folkmoot.protocol.charter import parse_charter
+    from folkmoot.protocol.charter_rules import parse_charter
 
     if (home is None) == (file is None):
         raise click.UsageError("give --home or a charter's FILE")

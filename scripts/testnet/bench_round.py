@@ -34,7 +34,8 @@ from folkmoot.node.passphrase import FILE_VARIABLE, create_passphrase_file
 from folkmoot.node.status_file import NodeStatus, read_status
 from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.charter import Charter, check_charter, sign_charter
+from folkmoot.protocol.charter import Charter, sign_charter
+from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.sealing import payload_size
 from folkmoot.protocol.secure.layout import ShardLayout

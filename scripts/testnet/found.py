@@ -34,10 +34,10 @@ from folkmoot.protocol.charter import (
     Schedule,
     Secrecy,
     Tensor,
-    check_charter,
     federation_id,
     sign_charter,
 )
+from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.testnet.chains import read_chain_id
 from folkmoot.testnet.examples import Floats, Learnable
 from folkmoot.testnet.home import HELD_OUT_ROWS, MAX_ATTESTERS, OWN_ROWS, Plan, Testnet, TestnetHome

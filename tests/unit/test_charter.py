@@ -11,12 +11,11 @@ from folkmoot.protocol.charter import (
     Charter,
     Member,
     Tensor,
-    check_charter,
     federation_id,
-    parse_charter,
     sign_charter,
     verify_charter,
 )
+from folkmoot.protocol.charter_rules import check_charter, parse_charter
 from folkmoot.protocol.errors import CharterError, LocalProtocolError
 from folkmoot.protocol.ring import check_headroom
 from folkmoot.protocol.toml import ConfigError

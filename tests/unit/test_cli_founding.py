@@ -10,7 +10,7 @@ from folkmoot.node import charter_draft, cli
 from folkmoot.node.cli.ledger import set_ledger
 from folkmoot.node.config import Home, load_config
 from folkmoot.node.model_file import read_starting_weights
-from folkmoot.protocol.charter import parse_charter
+from folkmoot.protocol.charter_rules import parse_charter
 from folkmoot.protocol.toml import ConfigError
 
 CONTRACT = "0x" + "ab" * 20

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from folkmoot.protocol.charter import check_charter
+from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.testnet.simulation.batch import LIMIT, Outcome, run_seeds
 from folkmoot.testnet.simulation.faults import format_faults, parse_faults
 from folkmoot.testnet.simulation.federation import Simulation, Violation
