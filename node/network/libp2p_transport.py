@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -94,6 +94,14 @@ async def open_libp2p(
             nursery.cancel_scope.cancel()
 
 
+@dataclass(slots=True)
+class _Dial:
+    """A member is being dialled; over when nothing is left to try, or a connection stands."""
+
+    addresses: int = 0
+    over: trio.Event = field(default_factory=trio.Event)
+
+
 class Libp2pTransport:
     """See `streams.Transport`."""
 
@@ -113,7 +121,7 @@ class Libp2pTransport:
             self._host, frozenset(self._ids.values()).__contains__, refusals
         )
         self._nameless: set[str] = set()
-        self._dialling = {member: trio.Lock() for member in self._members.values()}
+        self._dials: dict[MemberId, _Dial] = {}
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -126,7 +134,7 @@ class Libp2pTransport:
     @asynccontextmanager
     async def running(self, incoming: Incoming, listen: Multiaddr) -> AsyncIterator[None]:
         """Listen and gossip while the block runs. Raises NetworkError."""
-        self._swarm.register_notifee(_Connections(self._members, incoming))
+        self._swarm.register_notifee(_Connections(self._members, self._arrived, incoming))
         for purpose in PROTOCOLS:
             self._host.set_stream_handler(PROTOCOLS[purpose], self._handler(purpose, incoming))
         self._pubsub.deliver = lambda message: self._hear(message, incoming)
@@ -134,6 +142,7 @@ class Libp2pTransport:
             self._host.run(listen_addrs=[listen]),
             background_trio_service(self._pubsub),
             background_trio_service(self._router),
+            trio.open_nursery() as self._dialling,
         ):
             if not self._swarm.listeners:
                 raise NetworkError(
@@ -144,20 +153,21 @@ class Libp2pTransport:
             try:
                 yield
             finally:
+                self._dialling.cancel_scope.cancel()
                 await close_listeners(self._swarm)
                 await close_connections(self._swarm, self._swarm.connections)
 
     async def connect(self, member: MemberId) -> None:
-        peer = self._ids[member]
-        async with self._dialling[member]:
-            if any(not connection.is_closed for connection in self._swarm.get_connections(peer)):
-                return
-            addresses = await trio.to_thread.run_sync(self._book.addresses, member)
-            for address in addresses:
-                for place in await self._resolve(address):
-                    if await self._dial(peer, place):
-                        return
-        raise StreamBroken(f"member {member} answers at none of its {len(addresses)} known addresses")
+        if self._is_connected(member):
+            return
+        if member not in self._dials:
+            self._dials[member] = _Dial()
+            self._dialling.start_soon(self._dial_all, member)
+        # A machine that is still starting lets a dial hang for seconds; once it is up it dials us, and we go on.
+        dial = self._dials[member]
+        await dial.over.wait()
+        if not self._is_connected(member):
+            raise StreamBroken(f"member {member} answers at none of its {dial.addresses} known addresses")
 
     async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
         await self.connect(member)
@@ -185,6 +195,25 @@ class Libp2pTransport:
         assert isinstance(swarm, Swarm)  # make_host has checked it
         return swarm
 
+    def _is_connected(self, member: MemberId) -> bool:
+        connections = self._swarm.get_connections(self._ids[member])
+        return any(not connection.is_closed for connection in connections)
+
+    def _arrived(self, member: MemberId) -> None:
+        """A connection stands, whoever dialled."""
+        if member in self._dials:
+            self._dials[member].over.set()
+
+    async def _dial_all(self, member: MemberId) -> None:
+        """Dial one address after the other until there is a connection."""
+        addresses = await trio.to_thread.run_sync(self._book.addresses, member)
+        self._dials[member].addresses = len(addresses)
+        for address in addresses:
+            for place in await self._resolve(address):
+                if not self._is_connected(member):
+                    await self._dial(self._ids[member], place)
+        self._dials.pop(member).over.set()
+
     async def _resolve(self, address: str) -> list[str]:
         try:
             with trio.fail_after(RESOLVE_SECONDS):
@@ -195,7 +224,7 @@ class Libp2pTransport:
                 log.warning("the name in %s cannot be resolved: %s", address, error or "no answer")
             return []
 
-    async def _dial(self, peer: ID, address: str) -> bool:
+    async def _dial(self, peer: ID, address: str) -> None:
         # Not host.connect: it waits 0.25 s for nothing, tries old addresses first and shuns a peer for a minute
         # after one failure.
         try:
@@ -203,8 +232,6 @@ class Libp2pTransport:
                 await self._swarm.dial_addr(Multiaddr(address), peer)
         except Exception as error:  # libp2p documents no closed list
             log.debug("dialling %s: %r", address, error)
-            return False
-        return True
 
     def _handler(self, purpose: Purpose, incoming: Incoming) -> Callable[[INetStream], Awaitable[None]]:
         async def handle(stream: INetStream) -> None:
@@ -253,13 +280,17 @@ class Libp2pStream:
 class _Connections(INotifee):
     """Tells of new connections."""
 
-    def __init__(self, members: Mapping[ID, MemberId], incoming: Incoming) -> None:
+    def __init__(
+        self, members: Mapping[ID, MemberId], arrived: Callable[[MemberId], None], incoming: Incoming
+    ) -> None:
         self._members = members
+        self._arrived = arrived
         self._incoming = incoming
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         member = self._members.get(conn.muxed_conn.peer_id)
         if member is not None:
+            self._arrived(member)
             self._incoming.connected(member)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:

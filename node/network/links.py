@@ -1,8 +1,10 @@
 """Keeps one control stream per pair of members alive.
 
 The member with the smaller id opens the stream, so two never cross; both dial, because only one of them may know
-the other's address or be reachable. A stream that comes in while an older one is open replaces it: its opener has
-given up the old one, and only it can know.
+the other's address or be reachable. The larger one leaves dialling to the smaller one, but for the time when it has
+just started: the smaller one, which has called in vain for hours perhaps, calls seldom by then. Whoever dials, the
+connection that comes about makes the smaller one open its stream at once. A stream that comes in while an older one
+is open replaces it: its opener has given up the old one, and only it can know.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from folkmoot.protocol.types import MemberId
 
 FIRST_DELAY_SECONDS = 0.2
 LAST_DELAY_SECONDS = 5.0
+START_GRACE_SECONDS = 0.1
 OPENER_GRACE_SECONDS = 2.0
-"""How long the larger id leaves dialling to the smaller one, which would otherwise cross it."""
+"""How long the larger id leaves dialling to the smaller one, which would otherwise cross it; less when it starts."""
 PENALTY_SECONDS = 5.0
 """How long a member whose stream broke a rule is left alone."""
 
@@ -81,7 +84,8 @@ class Links:
                 nursery.start_soon(self._keep_open if self._opens(link) else self._keep_reachable, link)
 
     def connected(self, member: MemberId) -> None:
-        """A connection came about: no reason to wait any longer."""
+        """A connection came about: no reason to wait any longer, nor soon again if it does not last."""
+        self._links[member].failures = 0
         self._links[member].notify()
 
     async def accept(self, member: MemberId, stream: ByteStream) -> None:
@@ -112,16 +116,20 @@ class Links:
             await self._pause(link, self._delay(link))
 
     async def _keep_reachable(self, link: _Link) -> None:
+        patience = START_GRACE_SECONDS
         while True:
             while link.is_held():
                 await link.changed.wait()
-            await self._pause(link, OPENER_GRACE_SECONDS + self._delay(link))
-            if link.is_held():
-                continue
-            try:
-                await self._transport.connect(link.member)
-            except StreamBroken:
-                link.failures += 1
+            await self._pause(link, patience)
+            if not link.is_held():
+                await self._call(link)
+            patience = OPENER_GRACE_SECONDS + self._delay(link)
+
+    async def _call(self, link: _Link) -> None:
+        try:
+            await self._transport.connect(link.member)
+        except StreamBroken:
+            link.failures += 1
 
     async def _pause(self, link: _Link, seconds: float) -> None:
         with trio.move_on_after(seconds):

@@ -119,8 +119,9 @@ class MemoryTransport:
         """Members of a hub find each other without addresses."""
 
     async def connect(self, member: MemberId) -> None:
+        await trio.sleep(2 * self._hub.latency())
         self._peer(member).incoming.connected(self.me)
-        await trio.lowlevel.checkpoint()
+        self.incoming.connected(member)
 
     async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
         await trio.sleep(2 * self._hub.latency())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
@@ -24,7 +25,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
 
-from folkmoot.node.network import libp2p_host
+from folkmoot.node.network import libp2p_host, links
 from folkmoot.node.network.bulk import ANSWER_SIZE, REQUEST_SIZE, encode_answer
 from folkmoot.node.network.libp2p_host import MESH, TOPIC, close_connections, make_host
 from folkmoot.node.network.libp2p_transport import PROTOCOLS, Libp2pSettings, open_libp2p
@@ -189,6 +190,37 @@ async def test_three_peers_exchange_messages_announcements_and_blobs(tmp_path: P
         stats = peers[0].network.stats
         assert stats.bytes_received > 6 * blob.CHUNK
         assert not stats.refused and not stats.dropped
+
+
+async def test_the_larger_id_is_up_as_soon_as_it_starts_though_the_smaller_one_calls_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "FIRST_DELAY_SECONDS", 60.0)
+    monkeypatch.setattr(links, "LAST_DELAY_SECONDS", 60.0)
+    async with running(0, tmp_path) as smaller:
+        await trio.testing.wait_all_tasks_blocked(0.2)  # it has called, in vain
+        async with running(1, tmp_path) as larger:
+            await until(lambda: smaller.network.peers() == {1} and larger.network.peers() == {0}, seconds=5)
+
+
+async def test_a_connection_that_comes_in_ends_a_dial_that_hangs(tmp_path: Path) -> None:
+    with socket.socket() as deaf:  # its queue is full: a dial hangs, as to a machine that is still starting
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        crowd = [socket.socket() for _ in range(3)]
+        for one in crowd:
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        place = f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}/p2p/{PEER_IDS[1]}"
+        (tmp_path / "1").write_text(place)
+        async with running(0, tmp_path) as smaller:
+            await trio.testing.wait_all_tasks_blocked(0.2)  # it hangs
+            async with running(1, tmp_path) as larger:
+                await until(
+                    lambda: smaller.network.peers() == {1} and larger.network.peers() == {0}, seconds=3
+                )
+        for one in crowd:
+            one.close()
 
 
 async def test_a_member_is_found_by_a_name_that_this_system_knows(

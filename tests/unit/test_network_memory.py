@@ -146,6 +146,20 @@ async def test_a_crashed_peer_is_down_at_once_and_up_again_after_its_return(
         await until(lambda: peers[2].control() == [(0, b"again")])
 
 
+@pytest.mark.parametrize("member", range(3))
+async def test_who_returns_after_hours_is_up_at_once_whatever_its_id(
+    autojump_clock: MockClock, member: int
+) -> None:
+    federation = Federation(3)
+    async with federation as peers:
+        await all_up(peers)
+        federation.crash(member)
+        await trio.sleep(7200)  # by now the others call seldom
+        peers[member] = await federation.start(member)
+        await until(lambda: len(peers[member].network.peers()) == 2, seconds=0.5)
+        await until(lambda: all(len(peer.network.peers()) == 2 for peer in peers), seconds=0.1)
+
+
 async def test_a_partition_is_noticed_in_five_seconds_and_heals(autojump_clock: MockClock) -> None:
     federation = Federation(4)
     async with federation as peers:
