@@ -1,12 +1,14 @@
-"""Integers of few bits in blocks of 64 values, each block with a scale of its own: the codecs int8 and int4.
+"""Integers of few bits in blocks of 64 values, each block with a scale of its own: the codecs int8, int4 and int2.
 
 A vector is cut into blocks of 64 values, the last one padded with zeros. A block is written as its scale, a bfloat16
-(2 bytes, little endian), then its 64 codes in two's complement: one byte each (int8), or two to a byte, the earlier in
-the low half (int4). A value decodes to code * scale, exactly: code and scale have 15 significant bits together.
+(2 bytes, little endian), then its 64 codes in two's complement: one byte each (int8), or two (int4) or four (int2) to a
+byte, the earlier in the lower bits. A value decodes to code * scale, exactly: code and scale have 15 significant bits
+together.
 
-With top = 2^(bits-1) - 1 (127, 7) and float32 arithmetic throughout:
+With top = 2^(bits-1) - 1 (127, 7, 1) and float32 arithmetic throughout:
 
-    scale = max|v| / top, rounded up to a bfloat16      (the smallest positive one for a quotient that rounds to 0)
+    scale = max|v| / top, rounded up to a bfloat16      (the smallest positive one for a quotient that rounds to 0, the
+                                                         largest finite one for what would round to infinity, int2 only)
     code  = round-half-even(v / scale)
 
 Rounded up, so that no code exceeds top. The float32 division never makes a tie of what is none: v and (code + 1/2) *
@@ -32,6 +34,7 @@ _INFINITE_SCALE = np.uint16(0x7F80)
 
 Int8s = NDArray[np.int8]
 UInt16s = NDArray[np.uint16]
+Words = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class _Scratch:
@@ -42,26 +45,29 @@ class _Scratch:
         self.magnitudes = np.empty((blocks, BLOCK), dtype=np.uint32)
         self.quotients = np.empty((blocks, BLOCK), dtype=np.float32)
         self.codes = np.empty((blocks, BLOCK), dtype=np.int8)
-        self.pairs: UInt16s = np.empty((blocks, BLOCK // 2), dtype="<u2")
+        self.words = np.empty(blocks * BLOCK, dtype=np.uint8)
 
 
 class BlockCodec:
-    """`bits` is 8 or 4. Holds scratch memory for one chunk, so an object serves one thread at a time."""
+    """`bits` is 8, 4 or 2. Holds scratch memory for one chunk, so an object serves one thread at a time."""
 
     def __init__(self, name: str, bits: int) -> None:
         self.name = name
         self._top = 2 ** (bits - 1) - 1
-        self._is_packed = bits == 4
-        self._record = np.dtype([("scale", "<u2"), ("codes", "<i1", (BLOCK,))])
-        if self._is_packed:
-            self._record = np.dtype([("scale", "<u2"), ("codes", "<u1", (BLOCK // 2,))])
+        self._bits = bits
+        each = 8 // bits
+        self._word = np.dtype(f"<u{each}")
+        self._mask = int.from_bytes(bytes([2**bits - 1] * each))
+        # The first brings neighbours together, the second pairs of them.
+        self._shifts = {8: (), 4: (4,), 2: (6, 12)}[bits]
+        self._record = np.dtype([("scale", "<u2"), ("codes", "<u1", (BLOCK * bits // 8,))])
 
     @cached_property
     def _scratch(self) -> _Scratch:
         return _Scratch()  # not in __init__: many ask only for sizes
 
     def encoded_size(self, parameters: int) -> int:
-        """Whole blocks, of 66 bytes (int8) or 34 (int4)."""
+        """Whole blocks, of 66 bytes (int8), 34 (int4) or 18 (int2)."""
         return self._blocks(parameters) * self._record.itemsize
 
     def encode(self, chunk: Float32s) -> Buffer:
@@ -71,7 +77,7 @@ class BlockCodec:
         scales = self._scales(values)
         codes = self._quantise(values, scales)
         records["scale"] = scales
-        records["codes"] = self._pack(codes) if self._is_packed else codes
+        records["codes"] = codes.view(np.uint8) if self._bits == 8 else self._pack(codes)
         return records.data.cast("B")
 
     def decode(self, data: Buffer, out: Float64s) -> None:
@@ -87,12 +93,12 @@ class BlockCodec:
         records = np.frombuffer(data, dtype=self._record)
         scales = records["scale"]
         codes = self._scratch.codes[: len(records)]
-        if self._is_packed:
-            self._unpack(records["codes"], codes)
+        if self._bits == 8:
+            np.copyto(codes.view(np.uint8), records["codes"])
         else:
-            np.copyto(codes, records["codes"])
+            self._unpack(records["codes"], codes)
         self._check(scales, codes, len(out))
-        _multiply(codes, _widen(scales).astype(np.float64), out)
+        _multiply(codes, widen(scales).astype(np.float64), out)
 
     def _blocks(self, parameters: int) -> int:
         return -(-parameters // BLOCK)
@@ -107,11 +113,11 @@ class BlockCodec:
             raise LocalProtocolError("cannot encode a value that is not finite: the update is unusable")
         exact = np.divide(largest.view(np.float32), np.float32(self._top))
         rounded = (exact.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)
-        scales: UInt16s = np.maximum(rounded, largest > 0).astype(np.uint16)
+        scales: UInt16s = np.clip(rounded, largest > 0, _INFINITE_SCALE - 1).astype(np.uint16)
         return scales
 
     def _quantise(self, values: Float32s, scales: UInt16s) -> Int8s:
-        divisors = _widen(scales)
+        divisors = widen(scales)
         divisors[scales == 0] = 1.0  # a block of zeros: its codes are zero whatever we divide by
         quotients, codes = self._scratch.quotients[: len(values)], self._scratch.codes[: len(values)]
         np.divide(values, divisors[:, None], out=quotients)
@@ -119,24 +125,28 @@ class BlockCodec:
         np.copyto(codes, quotients, casting="unsafe")
         return codes
 
-    def _pack(self, codes: Int8s) -> UInt16s:
-        """Two codes to a byte; the result has one in the low byte of each uint16."""
-        pairs = self._scratch.pairs[: len(codes)]
-        both = codes.view("<u2")
-        np.right_shift(both, 4, out=pairs)
-        np.bitwise_and(pairs, 0xF0, out=pairs)
-        np.bitwise_and(both, 0x0F, out=both)
-        np.bitwise_or(pairs, both, out=pairs)
-        return pairs
+    def _pack(self, codes: Int8s) -> Words:
+        """Several codes to a byte; the result has one such byte in the low bits of each word."""
+        words, moved = self._words(codes)
+        np.bitwise_and(words, self._mask, out=words)
+        for shift in self._shifts:
+            np.bitwise_or(words, np.right_shift(words, shift, out=moved), out=words)
+        return words
 
     def _unpack(self, packed: NDArray[np.uint8], codes: Int8s) -> None:
-        pairs = codes.view("<u2")
-        np.copyto(pairs, packed)
-        np.bitwise_or(pairs, np.left_shift(pairs, 4, out=self._scratch.pairs[: len(pairs)]), out=pairs)
-        np.bitwise_and(pairs, 0x0F0F, out=pairs)
-        # Sign-extend four bits: flip the sign bit, then take its place value away.
-        np.bitwise_xor(codes, 8, out=codes)
-        np.subtract(codes, 8, out=codes)
+        words, moved = self._words(codes)
+        np.copyto(words, packed)
+        for shift in reversed(self._shifts):
+            np.bitwise_or(words, np.left_shift(words, shift, out=moved), out=words)
+        np.bitwise_and(words, self._mask, out=words)
+        # Sign-extend: flip the sign bit, then take its place value away.
+        np.bitwise_xor(codes, self._top + 1, out=codes)
+        np.subtract(codes, self._top + 1, out=codes)
+
+    def _words(self, codes: Int8s) -> tuple[Words, Words]:
+        """The codes that share a byte as one word, and as much room besides."""
+        words = codes.view(self._word)
+        return words, self._scratch.words[: words.nbytes].view(self._word).reshape(words.shape)
 
     def _check(self, scales: UInt16s, codes: Int8s, count: int) -> None:
         if scales.max(initial=0) >= _INFINITE_SCALE:
@@ -159,8 +169,8 @@ def _in_blocks(chunk: Float32s, blocks: int) -> Float32s:
     return padded.reshape(blocks, BLOCK)
 
 
-def _widen(scales: UInt16s) -> Float32s:
-    """A bfloat16 is the upper half of a float32."""
+def widen(scales: UInt16s) -> Float32s:
+    """Bfloat16s, as bits, to floats: a bfloat16 is the upper half of a float32."""
     return (scales.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 

@@ -9,10 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
-from folkmoot.protocol.block_codec import BlockCodec
+from folkmoot.protocol.block_codec import BlockCodec, widen
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.pieces import Buffer, recut
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, Float64s
+from folkmoot.protocol.top_codec import TopCodec
 
 
 class Codec(Protocol):
@@ -65,10 +66,49 @@ class Float32Codec:
         np.copyto(out, values)
 
 
+class BFloat16Codec:
+    """The upper halves of float32s, rounded to nearest, ties to even: 2 bytes a value, 8 significant bits.
+
+    What would round to an infinity becomes the largest finite value.
+    """
+
+    name = "bf16"
+
+    def encoded_size(self, parameters: int) -> int:
+        """Two bytes a value."""
+        return 2 * parameters
+
+    def encode(self, chunk: Float32s) -> Buffer:
+        """Round each value."""
+        if not np.isfinite(chunk).all():
+            raise LocalProtocolError("cannot encode a value that is not finite: the update is unusable")
+        bits = chunk.astype("<f4").view("<u4")
+        signs = bits & np.uint32(_BF16_SIGN << 16)
+        bits ^= signs
+        bits += ((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF)
+        halves = np.minimum(bits >> np.uint32(16), np.uint32(_BF16_LARGEST)) | signs >> np.uint32(16)
+        return halves.astype("<u2").tobytes()
+
+    def decode(self, data: Buffer, out: Float64s) -> None:
+        """The values as float64."""
+        if len(data) != 2 * len(out):
+            raise RemoteProtocolError(f"bf16 chunk of {len(data)} bytes, expected {2 * len(out)}")
+        halves = np.frombuffer(data, dtype="<u2")
+        if (halves & np.uint16(~_BF16_SIGN & 0xFFFF)).max(initial=0) > _BF16_LARGEST:
+            raise RemoteProtocolError("bf16 chunk holds a value that is not finite")
+        np.copyto(out, widen(halves))
+
+
+_BF16_SIGN, _BF16_LARGEST = 0x8000, 0x7F7F
+
 _CODECS: dict[str, Callable[[], Codec]] = {
     "f32": Float32Codec,
+    "bf16": BFloat16Codec,
     "int8": lambda: BlockCodec("int8", bits=8),
     "int4": lambda: BlockCodec("int4", bits=4),
+    "int2": lambda: BlockCodec("int2", bits=2),
+    "top3": lambda: TopCodec("top3", percent=3),
+    "top1": lambda: TopCodec("top1", percent=1),
 }
 
 

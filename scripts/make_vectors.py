@@ -154,7 +154,7 @@ def codec_vectors() -> dict[str, object]:
                 "integers": _decoded_integers(name, vector, sizes, exponents),
                 "refused": [data.hex() for data in _refused(name)],
             }
-            for name in ("f32", "int8", "int4")
+            for name in ("f32", "bf16", "int8", "int4", "int2", "top3", "top1")
         ],
     }
 
@@ -177,8 +177,16 @@ def _refused(name: str) -> list[bytes]:
             bytes(5),
             *(bytes.fromhex(bits) for bits in ("0000807f", "000080ff", "0100807f")),
         ]
-    rest = 63 if name == "int8" else 31
-    one, least, second = ("01", "80", "0001") if name == "int8" else ("01", "08", "10")
+    if name == "bf16":
+        return [b"", bytes(1), bytes(3), *(bytes.fromhex(bits) for bits in ("807f", "80ff", "c07f"))]
+    if name.startswith("top"):
+        return _refused_of_the_largest()
+    rest = {"int8": 63, "int4": 31, "int2": 15}[name]
+    one, least, second = {
+        "int8": ("01", "80", "0001"),
+        "int4": ("01", "08", "10"),
+        "int2": ("01", "02", "04"),
+    }[name]
     blocks = [
         "803f" + second,  # the padding is not zero
         "803f" + least,  # the code below -top
@@ -191,6 +199,19 @@ def _refused(name: str) -> list[bytes]:
     whole = [bytes.fromhex(block).ljust(2 + 1 + rest, b"\0") for block in blocks]
     fine = bytes.fromhex("803f" + one).ljust(2 + 1 + rest, b"\0")
     return [b"", fine[:-1], fine + b"\0", *whole]
+
+
+def _refused_of_the_largest() -> list[bytes]:
+    """Magnitudes 1 and 2, place 0, positive, the larger one would be 803f 0040 0004."""
+    wrong = [
+        "803f00400005",  # the padding is not zero
+        "803f00400014",  # place 1 of one value
+        "0040803f0004",  # the larger magnitude first
+        "008000400004",  # magnitude -0
+        "803f807f0004",  # an infinite magnitude
+        "803fc07f0004",  # magnitude NaN
+    ]
+    return [b"", bytes(5), bytes(7), *map(bytes.fromhex, wrong)]
 
 
 def sealing_vectors() -> dict[str, object]:

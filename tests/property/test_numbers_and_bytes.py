@@ -18,6 +18,9 @@ from folkmoot.protocol.ring import FixedPoint, Layout
 
 CONTEXT = sealing.PayloadContext(federation=b"f" * 32, round=1, roster=b"r" * 32, sender=0)
 KEY = b"k" * 32
+CODECS = ["f32", "bf16", "int8", "int4", "int2", "top3", "top1"]
+BLOCKS = {"int8": (66, 127), "int4": (34, 7), "int2": (18, 1)}
+"""Bytes of a block, and the largest code."""
 
 digests = st.binary(min_size=32, max_size=32)
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -137,7 +140,7 @@ def test_weights_are_monotonic_and_below_two_to_the_sixteen(one: int, other: int
 
 
 @given(
-    st.sampled_from(["f32", "int8", "int4"]),
+    st.sampled_from(CODECS),
     st.integers(0, 2**32 - 1),
     st.integers(1, 12),
     st.integers(1, 150),
@@ -169,9 +172,9 @@ def test_f32_vectors_survive(values: list[float]) -> None:
     assert decoded("f32", encoded("f32", values), len(values)).tolist() == values
 
 
-@given(st.sampled_from(["int8", "int4"]), st.lists(float32s, min_size=1, max_size=130))
+@given(st.sampled_from(list(BLOCKS)), st.lists(float32s, min_size=1, max_size=130))
 def test_block_codecs_are_off_by_half_a_scale_at_most(name: str, values: list[float]) -> None:
-    data, size, top = encoded(name, values), *((66, 127) if name == "int8" else (34, 7))
+    data, size, top = encoded(name, values), *BLOCKS[name]
     found = decoded(name, data, len(values))
     for index, value in enumerate(values):
         block = index // 64
@@ -181,7 +184,7 @@ def test_block_codecs_are_off_by_half_a_scale_at_most(name: str, values: list[fl
         assert abs(Fraction(float(found[index]))) <= top * scale
 
 
-@given(st.sampled_from(["f32", "int8", "int4"]), st.binary(max_size=140), st.integers(1, 130))
+@given(st.sampled_from(CODECS), st.binary(max_size=140), st.integers(1, 130))
 def test_bytes_decode_to_finite_values_or_the_typed_error(name: str, data: bytes, parameters: int) -> None:
     try:
         values = decoded(name, data, parameters)
@@ -193,11 +196,11 @@ def test_bytes_decode_to_finite_values_or_the_typed_error(name: str, data: bytes
 
 
 @given(
-    st.sampled_from(["int8", "int4"]),
+    st.sampled_from(CODECS),
     st.lists(float32s, min_size=1, max_size=130),
     st.lists(st.tuples(st.integers(0, 197), st.binary(max_size=3)), min_size=1, max_size=3),
 )
-def test_changed_blocks_decode_or_raise_the_typed_error(
+def test_changed_bytes_decode_or_raise_the_typed_error(
     name: str, values: list[float], changes: list[tuple[int, bytes]]
 ) -> None:
     data = encoded(name, values)
