@@ -87,7 +87,8 @@ class BFloat16Codec:
         bits ^= signs
         bits += ((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF)
         halves = np.minimum(bits >> np.uint32(16), np.uint32(_BF16_LARGEST)) | signs >> np.uint32(16)
-        return halves.astype("<u2").tobytes()
+        encoded: bytes = halves.astype("<u2").tobytes()
+        return encoded
 
     def decode(self, data: Buffer, out: Float64s) -> None:
         """The values as float64."""
