@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from folkmoot.node.disk import raise_if_full
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, chunk_count, chunk_size, ref_of
 from folkmoot.protocol.errors import FolkmootError
@@ -24,7 +25,10 @@ MASKED = "masked"
 
 
 class ArchiveError(FolkmootError):
-    """A blob or record cannot be stored, is damaged or not what was asked for; the message names the file."""
+    """A blob or record cannot be stored, is damaged or not what was asked for; the message names the file.
+
+    A full disk is none of that, but `DiskFull`: nothing that it keeps from being stored is ever missing for good.
+    """
 
 
 class BlobWriter:
@@ -111,7 +115,7 @@ class BlobStore:
         return BlobWriter(self, expected)
 
     def add_bytes(self, data: bytes | bytearray | memoryview, expected: BlobRef | None = None) -> BlobRef:
-        """Store `data`, durable on return; raises `ArchiveError` (disk full, or not the `expected` blob)."""
+        """Store `data`, durable on return; raises `ArchiveError` (not the `expected` blob), `DiskFull`."""
         with self.writer(expected) as blob:
             blob.write(data)
         assert blob.ref is not None
@@ -289,11 +293,12 @@ class Models(BlobStore):
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the block into an `ArchiveError` that names `path`."""
+    """Turn an `OSError` of the block into an `ArchiveError` that names `path`, or into `DiskFull`."""
     try:
         yield
     except OSError as error:
-        raise ArchiveError(f"{path}: {error.strerror or error}: check free space and permissions") from error
+        raise_if_full(error, path)
+        raise ArchiveError(f"{path}: {error.strerror or error}: check the disk and permissions") from error
 
 
 def _open_temporary(root: Path) -> tuple[Path, BinaryIO]:

@@ -12,8 +12,10 @@ Lifetimes, outermost first; each is ended before the one around it:
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -24,6 +26,7 @@ from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.backlog import unrecorded
 from folkmoot.node.charters import enter_term
+from folkmoot.node.disk import LEAST_ROOM, DiskFull, await_room, raise_if_full, run_unless_full
 from folkmoot.node.engine import Engine
 from folkmoot.node.governance import Governance
 from folkmoot.node.learning import Learning, data_manifest
@@ -41,6 +44,7 @@ from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_a
 from folkmoot.node.trainer import Task, TrainerProcess
 from folkmoot.node.watch import Watch
 from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.events import FrameReceived, HeadAdvanced
 from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.round import RoundMachine
@@ -97,9 +101,14 @@ async def _live(
 ) -> None:
     """One term after the other, each as if the node had been started again, but for what it trains with."""
     recalled, listen = False, node.config.network.listen
-    while True:
+    while not stop.asked.is_set():
         daemon = _Daemon(node, journal, trainer, _ledger(node), watch, manifest, recalled, listen)
-        first = await daemon.run(stop)
+        first = await run_unless_full(partial(daemon.run, stop))
+        if isinstance(first, DiskFull):
+            await _wait_for_room(first, node, watch, stop)
+            # What was about to be written down is forgotten, even that peers have answered.
+            node, recalled, listen = replace(node, timeline=daemon.timeline), False, daemon.listened
+            continue
         if first is None:
             return
         name, timeline = node.config.name, daemon.timeline
@@ -116,6 +125,14 @@ async def _live(
         recalled, listen = daemon.has_recalled, daemon.listened
         watch.change(node.charter, node.me)
         await trainer.change_training(charter.training)
+
+
+async def _wait_for_room(full: DiskFull, node: Node, watch: Watch, stop: _Stop) -> None:
+    logger().error("disk full", error=str(full), note="the node goes on once there is room")
+    watch.disk_full()
+    models = 3 * 4 * node.charter.model.parameters  # an update, what is sent of it, and the next model
+    await await_room(full, LEAST_ROOM + models, stop.asked)
+    logger().info("going on: there is room again" if not stop.asked.is_set() else "stopped")
 
 
 def _trainer(node: Node) -> TrainerProcess:
@@ -251,9 +268,7 @@ class _Daemon:
             bootstrap=tuple(self._bootstrap()),
         )
         async with open_libp2p(settings, self._locate, self._served, self._rng) as network:
-            partial = node.home.address.with_suffix(".part")
-            partial.write_text("\n".join(network.addresses) + "\n", encoding="ascii")
-            partial.replace(node.home.address)
+            _write_addresses(node.home.address, network.addresses)
             self._log.info("listening", addresses=network.addresses)
             if not node.config.network.announce:  # a port that the system chose is kept
                 self.listened = network.addresses[0].split("/p2p/")[0]
@@ -358,3 +373,14 @@ class _Daemon:
             rng=self._rng,
             keep_models=node.config.storage.keep_models,
         )
+
+
+def _write_addresses(path: Path, addresses: Sequence[str]) -> None:
+    """Where others look for them; raises `FolkmootError`."""
+    unfinished = path.with_suffix(".part")
+    try:
+        unfinished.write_text("\n".join(addresses) + "\n", encoding="ascii")
+        unfinished.replace(path)
+    except OSError as error:
+        raise_if_full(error, path)
+        raise FolkmootError(f"{path}: cannot be written: {error.strerror}") from error

@@ -13,10 +13,12 @@ from pathlib import Path
 from threading import RLock
 from typing import IO, Any
 
+from folkmoot.node.disk import DiskFull, has_room, raise_if_full
 from folkmoot.protocol.errors import FolkmootError
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY_SECONDS = 10.0
+_LEAST_WAL = 1 << 18  # bytes that SQLite needs beside the file for any write
 
 
 class StoreError(FolkmootError):
@@ -112,15 +114,25 @@ class Database:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the system's errors into a `StoreError`."""
+    """Turn SQLite's and the system's errors into a `StoreError`, or into `DiskFull`."""
     try:
         yield
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
             raise StoreError(f"{path}: the journal is damaged ({error}): restore it from a copy") from error
-        raise StoreError(f"{path}: {error}: check free space and permissions, then start again") from error
+        if _is_full(error, path):
+            raise DiskFull(path) from error
+        raise StoreError(f"{path}: {error}: check the disk and permissions, then start again") from error
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}: check free space and permissions") from error
+        raise_if_full(error, path)
+        raise StoreError(f"{path}: {error.strerror or error}: check the disk and permissions") from error
+
+
+def _is_full(error: sqlite3.Error, path: Path) -> bool:
+    """SQLite knows ENOSPC where it writes; a quota, or a file that it cannot make or map, reads like a broken disk."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    is_doubtful = code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    return code == sqlite3.SQLITE_FULL or (is_doubtful and not has_room(path.parent, _LEAST_WAL))
 
 
 def _connect(path: Path, application: int, version: int, read_only: bool) -> sqlite3.Connection:

@@ -15,6 +15,7 @@ import msgspec
 import trio
 from safetensors import SafetensorError, safe_open
 
+from folkmoot.node.disk import raise_if_full
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.train.wire import TrainerError
@@ -74,8 +75,12 @@ class Learning:
         return self.updates / f"update-{round_:06d}.f32"
 
     async def fit(self, round_: Round, base: BlobRef, model: Path) -> Trained:
-        """Train on the vector in file `model`; raises `TrainerError`, `StoreError`."""
-        self.updates.mkdir(parents=True, exist_ok=True)
+        """Train on the vector in file `model`; raises `TrainerError`, `StoreError`, `DiskFull`."""
+        try:
+            self.updates.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise_if_full(error, self.updates)
+            raise TrainerError("model", f"{self.updates}: {error.strerror}") from error
         with trio.move_on_after(self.timeout):
             result = await self.trainer.fit(round_, model, self.update_path(round_))
             return await trio.to_thread.run_sync(self._describe, round_, base, result)

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Literal, TextIO
@@ -77,7 +77,8 @@ def logging_to(directory: Path, level: Level = "info", stream: TextIO | None = N
     finally:
         for handler in (file, human):
             root.removeHandler(handler)
-        file.close()
+        with suppress(OSError):  # a full disk does not take the end of it
+            file.close()
         root.setLevel(earlier[0])
         _OURS.setLevel(earlier[1])
 
@@ -118,12 +119,33 @@ class Once:
                 self._log.info("total", kind=kind, peer=peer, count=count)
 
 
+class _LogFile(RotatingFileHandler):
+    """A node goes on without its log file: what it cannot take is on stderr all the same, and so is why, once."""
+
+    _has_complained = False
+
+    def flush(self) -> None:
+        """What was written is in the file: a later fault is a new one."""
+        super().flush()
+        self._has_complained = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Called while the fault is handled."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_complained:
+            self._has_complained = True
+            with suppress(OSError):  # which may lie on the same disk
+                sys.stderr.write(f"{self.baseFilename}: lines are missing: {error.strerror}\n")
+
+
 def _open_file(directory: Path) -> RotatingFileHandler:
     path = directory / FILE_NAME
     try:
         if not directory.is_dir():
             directory.mkdir(parents=True)
-        return RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+        return _LogFile(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
     except OSError as error:
         place = path if directory.is_dir() else directory
         raise LogError(

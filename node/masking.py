@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from folkmoot.node.archive import Archive, BlobStore
+from folkmoot.node.disk import raise_if_full
 from folkmoot.node.learning import DISCLOSURE, Disclosure
 from folkmoot.node.residuals import Residuals
 from folkmoot.node.store import Journal
@@ -188,6 +189,7 @@ class Masking:
         except LocalProtocolError as error:
             raise TrainerError("non_finite", str(error)) from error
         except OSError as error:
+            raise_if_full(error, Path(error.filename or update))
             raise TrainerError("model", f"{error.filename}: {error.strerror}") from error
         return tuple(refs.get(shard, EMPTY) for shard in range(layout.shards))
 

@@ -79,11 +79,16 @@ class Watch:
 
     def change(self, charter: Charter, me: MemberId) -> None:
         """Another charter is in force; a new network will count from zero."""
-        (sent, received), (before_sent, before_received) = self._network_bytes(), self._moved_before
-        self._moved_before = (before_sent + sent, before_received + received)
-        self._charter, self._network = charter, None
+        self._leave_network()
+        self._charter = charter
         self._status.member, self._status.mode = me, charter.averaging.mode
         self._status.peer_id = charter.members[me].peer_id
+
+    def disk_full(self) -> None:
+        """This node waits until there is room again."""
+        self._leave_network()
+        self._status.phase, self._status.peers = "disk full", []
+        self._write()
 
     def left(self) -> None:
         """This node is no member any more."""
@@ -200,6 +205,11 @@ class Watch:
         status.coming = self.coming
         status.ledger = _ledger_status(outbox)
         status.refused = dict(network.stats.refused + Counter(once.counts()))
+
+    def _leave_network(self) -> None:
+        """The next one counts from zero."""
+        (sent, received), (before_sent, before_received) = self._network_bytes(), self._moved_before
+        self._moved_before, self._network = (before_sent + sent, before_received + received), None
 
     def _bytes_moved(self) -> int:
         return sum(self._moved_before) + sum(self._network_bytes())

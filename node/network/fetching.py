@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from folkmoot.node.disk import raise_if_full
 from folkmoot.node.network import bulk
 from folkmoot.node.network.blocking import RunBlocking, in_thread
 from folkmoot.node.network.partial import PartialBlob
@@ -33,7 +34,7 @@ class Fetch:
     run_blocking: RunBlocking = in_thread
 
     async def run(self, open_stream: Callable[[], Awaitable[ByteStream]]) -> None:
-        """Fetch over a stream of its own. Raises FetchError; LocalProtocolError for an impossible reference."""
+        """Fetch over a stream of its own. Raises FetchError, DiskFull; LocalProtocolError for what cannot be."""
         leaves = bulk.known_leaves(self.ref)
         try:
             if leaves == []:
@@ -53,7 +54,8 @@ class Fetch:
         except StreamBroken as error:
             raise FetchError(self.ref, self.member, "unreachable", str(error)) from error
         except OSError as error:
-            raise FetchError(self.ref, self.member, "disk", f"{error}; is there room?") from error
+            raise_if_full(error, self.destination)
+            raise FetchError(self.ref, self.member, "disk", str(error)) from error
 
     async def _ask_leaves(self, stream: ByteStream) -> list[Digest]:
         await stream.write(bulk.encode_request(bulk.LeavesRequest(self.ref.root)))

@@ -5,6 +5,7 @@ two writes is tried in one process (real engine, journal, archive and codec; net
 virtual time), and a handful of them with real daemons and SIGKILL.
 """
 
+import errno
 import os
 import random
 import shutil
@@ -15,9 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import trio
 from daemons import founded
 from living_federation import House, LivingFederation, in_virtual_time, survive, unequal_bodies
 
+from folkmoot.node.disk import DiskFull, run_unless_full
 from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.network.memory import Faults
 from folkmoot.node.store import KILL_AT_WRITE, Journal
@@ -111,6 +114,36 @@ def test_all_may_die_again_and_again_on_a_bad_network(
     deaths = {member: [rng.randint(1, 60) for _ in range(rng.randint(0, 3))] for member in range(4)}
     faults = Faults(latency=(0.001, 0.3), stream_break=0.002, gossip_loss=0.3, gossip_duplicate=0.3)
     play(folder / "run", deaths, pause=rng.uniform(0.1, 8.0), seed=seed, faults=faults, **terms)
+
+
+@pytest.mark.parametrize("terms", [{}, SECURE], ids=["open", "secure"])
+def test_a_node_whose_disk_is_full_goes_on_when_there_is_room(
+    folder: Path, terms: Mapping[str, object]
+) -> None:
+    """In one process, without a death: whatever found no room was said to nobody."""
+
+    async def story(call: int) -> None:
+        federation = LivingFederation(folder / "run", **terms)
+        federation.houses[1].crashes = 0
+
+        def no_room(number: int) -> None:
+            if number == call:
+                raise OSError(errno.ENOSPC, "no space left")
+
+        async def live(house: House) -> None:
+            full = await run_unless_full(partial(house.live, no_room))
+            assert isinstance(full, DiskFull) and full.path == house.store
+            house.crashes += 1
+            await trio.sleep(3.0)
+            await house.live()
+
+        await federation.run({1: live})
+        federation.check()
+        assert federation.houses[1].crashes == 1
+
+    for call in range(1, LEAST_CALLS, 13):  # before commits, and after them
+        in_virtual_time(partial(story, call))
+        shutil.rmtree(folder / "run")
 
 
 def test_a_journal_from_an_older_copy_makes_its_node_sit_out(folder: Path) -> None:

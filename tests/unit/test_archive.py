@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from folkmoot.node.archive import Archive, ArchiveError, Models
+from folkmoot.node.disk import DiskFull
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 
@@ -105,11 +106,11 @@ def test_a_writer_that_is_interrupted_keeps_nothing(archive: Archive) -> None:
     assert files(archive) == []
 
 
-def test_a_full_disk_is_an_archive_error_and_leaves_nothing(archive: Archive) -> None:
+def test_a_full_disk_is_named_and_leaves_nothing(archive: Archive) -> None:
     kept = archive.add_bytes(b"earlier")
-    with disk_full_after(CHUNK), pytest.raises(ArchiveError, match="free space"):
+    with disk_full_after(CHUNK), pytest.raises(DiskFull, match="make room"):
         archive.add_bytes(DATA)
-    with disk_full_after(10), pytest.raises(ArchiveError, match="free space"):
+    with disk_full_after(10), pytest.raises(DiskFull, match="make room"):
         archive.add_record(1, bytes(1000))
     assert files(archive) == [archive.path(kept.root)]
     assert archive.record(1) is None

@@ -176,3 +176,14 @@ def test_memory_is_sampled_and_its_peak_kept() -> None:
     assert peak.sample(None) == 0.0
     assert peak.peak == high
     assert rss_mb(2**22 + 1) == 0.0
+
+
+def test_a_full_disk_costs_lines_and_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "node.log").symlink_to("/dev/full")
+    stream = io.StringIO()
+    with logging_to(tmp_path, stream=stream):
+        for number in range(3):
+            logger().info("line", number=number)
+    assert stream.getvalue().count("line") == 3
+    complaints = capsys.readouterr().err.splitlines()
+    assert complaints == [f"{tmp_path / 'node.log'}: lines are missing: No space left on device"]

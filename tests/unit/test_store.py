@@ -15,6 +15,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from folkmoot.node.disk import DiskFull
 from folkmoot.node.store import Journal, OutboxRow, Secret, StoreError
 
 ENTRIES = [(1, "vote", b"one"), (1, "lock", b""), (2, "vote", bytes(range(256)))]
@@ -73,13 +74,13 @@ def test_an_append_that_fails_leaves_nothing(journal: Journal) -> None:
     assert len(list(journal.entries())) == 3
 
 
-def test_a_full_disk_is_a_store_error_and_undone(path: Path) -> None:
+def test_a_full_disk_is_named_and_what_found_no_room_is_undone(path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Journal.open(path) as journal:
         journal.append(ENTRIES)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
         try:
-            with pytest.raises(StoreError, match=r"store\.sqlite.*free space"):
+            with pytest.raises(DiskFull, match=r"store\.sqlite.*make room"):
                 journal.append([(3, "big", bytes(1_000_000))])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
