@@ -11,17 +11,23 @@ import msgspec
 from folkmoot.ledger.audit.report import exit_code_of
 from folkmoot.ledger.audit.session import Outputs, encode_report, offline_session, online_session
 from folkmoot.ledger.audit.sources import Source
-from folkmoot.ledger.cli_options import ARCHIVES, CHARTER, CONTRACT, FILE, HOMES, JSON, OUTPUT, online
+from folkmoot.ledger.cli_options import (
+    ARCHIVES,
+    CHARTER,
+    CONTRACT,
+    FILE,
+    HOMES,
+    JSON,
+    OFFLINE,
+    OUTPUT,
+    RPCS,
+    online,
+)
 
 
 @click.group(invoke_without_command=True)
 @online
-@click.option(
-    "--offline",
-    metavar="ZIP",
-    type=FILE,
-    help="Audit a bundle instead of a chain: no network is needed.",
-)
+@OFFLINE
 @click.option("--html", metavar="FILE", type=OUTPUT, help="Write the report as one self-contained page.")
 @click.option(
     "--bundle",
@@ -69,10 +75,7 @@ def audit(
     sources = [*map(Source.of_home, homes), *map(Source, archives)]
     with ExitStack() as stack:
         if offline is not None:
-            if rpcs or contract is not None:
-                raise click.UsageError(
-                    "--offline takes ledger and contract from the bundle: leave out --rpc and --contract"
-                )
+            _refuse_ledger(rpcs, contract)
             session = offline_session(offline, sources, charter_file, state=state, stack=stack)
         else:
             asked, address = _required(rpcs, contract)
@@ -162,6 +165,13 @@ def watch(
     ctx.exit(exit_code_of(watching.status))
 
 
+def _refuse_ledger(rpcs: tuple[str, ...], contract: bytes | None) -> None:
+    if rpcs or contract is not None:
+        raise click.UsageError(
+            "--offline takes ledger and contract from the bundle: leave out --rpc and --contract"
+        )
+
+
 def _required(rpcs: tuple[str, ...], contract: bytes | None) -> tuple[tuple[str, ...], bytes]:
     if not rpcs or contract is None:
         raise click.UsageError(f"missing option '{'--contract' if rpcs else '--rpc'}'")
@@ -185,7 +195,9 @@ def _required(rpcs: tuple[str, ...], contract: bytes | None) -> tuple[tuple[str,
     multiple=True,
     help="A member's answer to the permit; one for each survivor.",
 )
+@RPCS
 @CONTRACT
+@OFFLINE
 @HOMES
 @ARCHIVES
 @CHARTER
@@ -195,7 +207,9 @@ def dispute(
     ctx: click.Context,
     permit_file: Path,
     answer_files: tuple[Path, ...],
+    rpcs: tuple[str, ...],
     contract: bytes | None,
+    offline: Path | None,
     homes: tuple[Path, ...],
     archives: tuple[Path, ...],
     charter_file: Path | None,
@@ -204,20 +218,28 @@ def dispute(
     """Open single updates of a round in secure mode, under a permit that a quorum of the members signed.
 
     Tells weight and size of every update that the permit names, and whether its member was honest about it. Your key,
-    which the permit names, lies in keys/sealing.key of a home. Exit codes are those of 'folkmoot audit'.
+    which the permit names, lies in keys/sealing.key of a home; older ones may lie in keys/2/sealing.key and so on, or
+    in other homes. A round under an amended charter needs --rpc, or a bundle: only the ledger says what was in force.
+    Exit codes are those of 'folkmoot audit'.
     """
-    from folkmoot.ledger.audit.dispute import load_federation, run_dispute
+    from folkmoot.ledger.audit.dispute import run_dispute
     from folkmoot.ledger.audit.replay import sealing_secrets
     from folkmoot.ledger.audit.show import show_dispute
     from folkmoot.ledger.permit_files import load_permit
 
-    if contract is None:
-        raise click.UsageError("missing option '--contract'")
     sources = [*map(Source.of_home, homes), *map(Source, archives)]
-    federation = load_federation(charter_file, sources, contract)
     answers = {str(path): _read_answer(path) for path in answer_files}
-    secrets = sealing_secrets(sources)
-    report = run_dispute(federation, contract, load_permit(permit_file), answers, sources, secrets)
+    with ExitStack() as stack:
+        if offline is not None:
+            _refuse_ledger(rpcs, contract)
+            session = offline_session(offline, sources, charter_file, state=None, stack=stack)
+        elif contract is None:
+            raise click.UsageError("missing option '--contract'")
+        else:
+            session = online_session(
+                rpcs, contract, sources, charter_file, first_block=None, remembers=False, state=None
+            )
+        report = run_dispute(session.ground(), load_permit(permit_file), answers, sealing_secrets(sources))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:

@@ -55,6 +55,20 @@ CHARTER = click.option(
     type=FILE,
     help="charter.toml, with charter.sig/ beside it; without it, a home's.",
 )
+OFFLINE = click.option(
+    "--offline",
+    metavar="ZIP",
+    type=FILE,
+    help="Audit a bundle instead of a chain: no network is needed.",
+)
+RPCS = click.option(
+    "--rpc",
+    "rpcs",
+    metavar="URL",
+    multiple=True,
+    callback=_urls,
+    help="JSON-RPC end point of the chain; give several and they are compared.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -62,14 +76,7 @@ OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 def online(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of an audit that asks a chain."""
     options = (
-        click.option(
-            "--rpc",
-            "rpcs",
-            metavar="URL",
-            multiple=True,
-            callback=_urls,
-            help="JSON-RPC end point of the chain; give several and they are compared.  [required]",
-        ),
+        RPCS,
         CONTRACT,
         HOMES,
         ARCHIVES,

@@ -145,11 +145,11 @@ def audit(
     home's charter that cannot be read.
     """
     tallies = Tallies(PASSED)
-    views = _read_ledgers(ledgers, names, recall, tallies)
+    views = read_ledgers(ledgers, names, recall, tallies)
     # An RPC that lies would call itself a development node, of which less is asked; the chain id is in every signature.
     development = development and all(view.identity.chain_id in DEVELOPMENT_CHAINS for view in views)
     charters = gather_charters(charter, sources, views)
-    _check_ledger(views, charters.founding.charter if charters.founding else None, development, tallies)
+    check_ledger(views, charters.founding.charter if charters.founding else None, development, tallies)
     timeline = check_charters(charters, views, contract, tallies)
     if views:
         check_reports(views[0], names_of(charters), tallies["reports"])
@@ -176,7 +176,7 @@ def audit(
     return Audited(report, memory.compose(views, tallies), tuple(views))
 
 
-def _read_ledgers(
+def read_ledgers(
     ledgers: Sequence[PublicRecord], names: Sequence[str], recall: Recall | None, tallies: Tallies
 ) -> list[LedgerView]:
     """(1) What each RPC shows; only of those that answered."""
@@ -189,7 +189,7 @@ def _read_ledgers(
     return views
 
 
-def _check_ledger(
+def check_ledger(
     views: Sequence[LedgerView],
     charter: Charter | None,
     development: bool,

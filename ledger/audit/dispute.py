@@ -7,26 +7,27 @@
  4. `shards`        the named members' masked shards are there, and are those committed to
  5. `fingerprints`  the named members' signed fingerprints are those of these shards
  6. `encoding`      without its masks, each vector is one that an honest member could have sent
+ 7. `charter`       all members signed the founding charter; the round's own is the one in force by the ledger's
+                    amendments (all others rest on this; what came later stands at the end)
 
-No ledger is asked: that the round is recorded there, `folkmoot audit` checks.
+A ledger need be named for rounds under an amended charter only: that rounds are recorded, `folkmoot audit` checks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from folkmoot.ledger.audit import round_checks, secure_checks
+from folkmoot.ledger.audit.in_force import Ground, federation_at
 from folkmoot.ledger.audit.report import Check, Status, Tallies, Tally, exit_code_of, worst_of
 from folkmoot.ledger.audit.round_checks import Case, Frame
-from folkmoot.ledger.audit.sources import Convicted, Lacking, Source, load_signed_charter
+from folkmoot.ledger.audit.sources import Convicted, Lacking, Source
 from folkmoot.ledger.permit_files import SignedPermit
 from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.protocol.aggregate import Open
-from folkmoot.protocol.certificates import Federation, compute_statement, verify_final
-from folkmoot.protocol.charter import federation_id, verify_charter
-from folkmoot.protocol.errors import CharterError, LocalProtocolError, RemoteProtocolError
+from folkmoot.protocol.certificates import compute_statement, verify_final
+from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.messages import Final
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.secure import permit as rules
@@ -48,8 +49,11 @@ PASSED = {
     "shards": "{} members",
     "fingerprints": "{} members",
     "encoding": "{} members",
+    "charter": "that of the round",
 }
 """Every check in its order, and what it says when all is well (`{}`: how many)."""
+
+_OF_MEMBERS = ("answers", "shards", "fingerprints", "encoding")
 
 
 class TensorSize(msgspec.Struct, frozen=True):
@@ -88,46 +92,24 @@ class DisputeReport(msgspec.Struct, frozen=True, kw_only=True):
         return {check.id: check for check in self.checks}[id_]
 
 
-def load_federation(charter_file: Path | None, sources: Sequence[Source], contract: bytes) -> Federation:
-    """The federation that a verified charter, from a file or else the first home, founds with this contract.
-
-    Raises `CharterError` or `ConfigError`.
-    """
-    charters = (source.charter() for source in sources)
-    found = load_signed_charter(charter_file) if charter_file else next(filter(None, charters), None)
-    if found is None:
-        raise CharterError("no charter: give --charter, or a --home that has one")
-    verify_charter(found.charter, found.signatures)
-    return Federation(
-        federation_id(found.charter.digest, found.charter.ledger.chain_id, contract), found.charter
-    )
-
-
 def run_dispute(
-    federation: Federation,
-    contract: bytes,
-    signed: SignedPermit,
-    answers: Mapping[str, bytes],
-    sources: Sequence[Source],
-    secrets: Mapping[str, bytes],
+    ground: Ground, signed: SignedPermit, answers: Mapping[str, bytes], secrets: Mapping[str, bytes]
 ) -> DisputeReport:
     """Open the updates that a permit names, as far as answers and archives go; never raises for what those hold.
 
-    `answers`: sealed answers by what they are called in messages. `secrets`: the auditor's X25519 secret by the hex of
-    its public half (`replay.sealing_secrets`). The charter must have been verified.
+    `answers`: sealed answers by what they are called in messages. `secrets`: the auditor's X25519 secrets by the hex of
+    their public halves (`replay.sealing_secrets`). Raises `CharterError` or `ConfigError` if there is no charter that
+    can be read.
     """
-    verifier = KeyVerifier(federation, Domain(federation.charter.ledger.chain_id, contract))
-    frame, permit, tallies = Frame(federation, verifier, sources, {}), signed.permit, Tallies(PASSED)
+    permit, tallies = signed.permit, Tallies(PASSED)
+    federation = federation_at(permit.round, ground, tallies["charter"])
     updates: list[OpenedUpdate] = []
-    case = _find_case(frame, permit, tallies["record"])
-    if case is None:
-        tallies.skip("rests on `record`", list(PASSED)[1:])
-    elif _judge(tallies["permit"], _check_permit, case, frame, signed) is None:
-        tallies.skip("rests on `permit`", list(PASSED)[2:])
+    if federation is None:
+        tallies.skip("rests on `charter`", [id_ for id_ in PASSED if id_ != "charter"])
     else:
-        dispute = _Dispute(case, frame, permit, tallies)
-        seeds = dispute.read(answers, secrets.get(permit.auditor))
-        updates = list(dispute.open(seeds))
+        verifier = KeyVerifier(federation, Domain(federation.charter.ledger.chain_id, ground.contract))
+        frame = Frame(federation, verifier, ground.sources, {})
+        updates = list(_run_checks(frame, signed, answers, secrets, tallies))
     checks = tallies.close()
     return DisputeReport(
         status=worst_of(checks),
@@ -136,6 +118,25 @@ def run_dispute(
         checks=tuple(checks),
         updates=tuple(updates),
     )
+
+
+def _run_checks(
+    frame: Frame,
+    signed: SignedPermit,
+    answers: Mapping[str, bytes],
+    secrets: Mapping[str, bytes],
+    tallies: Tallies,
+) -> Iterator[OpenedUpdate]:
+    """(1) to (6)"""
+    permit = signed.permit
+    case = _find_case(frame, permit, tallies["record"])
+    if case is None:
+        tallies.skip("rests on `record`", ("permit", *_OF_MEMBERS))
+    elif _judge(tallies["permit"], _check_permit, case, frame, signed) is None:
+        tallies.skip("rests on `permit`", _OF_MEMBERS)
+    else:
+        dispute = _Dispute(case, frame, permit, tallies)
+        yield from dispute.open(dispute.read(answers, secrets.get(permit.auditor)))
 
 
 def _judge(tally: Tally, check: Callable[..., T], *arguments: object) -> T | None:

@@ -159,9 +159,9 @@ class OpenedPayloads:
 
 
 def sealing_secrets(sources: Iterable[Source]) -> dict[str, bytes]:
-    """The sealing keys of the homes among `sources`, by the hex of their public halves; raises `Lacking`."""
-    secrets = (source.sealing_secret() for source in sources)
-    return {bytes(PrivateKey(secret).public_key).hex(): secret for secret in secrets if secret is not None}
+    """All sealing keys of the homes among `sources`, by the hex of their public halves; raises `Lacking`."""
+    secrets = (secret for source in sources for secret in source.sealing_secrets())
+    return {bytes(PrivateKey(secret).public_key).hex(): secret for secret in secrets}
 
 
 def _ready_of(roster: Roster, member: MemberId) -> Ready:

@@ -15,6 +15,7 @@ from folkmoot.ledger.audit.bundle import open_bundle, write_bundle
 from folkmoot.ledger.audit.charters import gather_charters
 from folkmoot.ledger.audit.checks import Audited, audit
 from folkmoot.ledger.audit.html import render
+from folkmoot.ledger.audit.in_force import Ground
 from folkmoot.ledger.audit.ledger_checks import PublicRecord
 from folkmoot.ledger.audit.memory import Remembered
 from folkmoot.ledger.audit.rpc_record import RpcRecord
@@ -78,6 +79,12 @@ class Session:
         if self.remembers and audited.memory is not None:
             memory.save(self._state_file(audited.memory.federation), audited.memory)
         return audited
+
+    def ground(self) -> Ground:
+        """The same, for who looks at one round alone."""
+        return Ground(
+            self.contract, self.sources, self.charter, self.ledgers, self.names, development=self.development
+        )
 
     def export(self, audited: Audited, outputs: Outputs) -> None:
         """Write the page and the bundle that were asked for; raises `OutputError`."""

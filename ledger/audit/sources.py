@@ -4,7 +4,7 @@ The layout is the node's (`folkmoot.node.archive`, `folkmoot.node.config`; a tes
 
     archive/blobs/ab/<hex root>   archive/rounds/<8 digits>.record   archive/masked/<epoch>/<hex root>
     HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig   HOME/charters/<hex digest>.toml
-    HOME/keys/sealing.key   HOME/store.sqlite (table `secrets`)
+    HOME/keys/sealing.key   HOME/keys/<number>/sealing.key   HOME/store.sqlite (table `secrets`)
     HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
 
 Nothing is written, nothing is followed but these names, and sizes are looked at before contents.
@@ -144,19 +144,15 @@ class Source:
                     return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
         return self._initial_vector(root, tensors)
 
-    def sealing_secret(self) -> bytes | None:
-        """The X25519 secret of the home's keys, to which payloads are sealed; None if there is none."""
-        path = _existing(self._home / "keys" / "sealing.key") if self._home else None
-        if path is None:
-            return None
-        try:
-            secret = bytes.fromhex(_read(path, 1024).decode("ascii"))
-        except ValueError:
-            secret = b""
-        if len(secret) != _KEY_SIZE:
-            # No "from": the chained error would quote the key's text.
-            raise Lacking(f"{path} is not 32 bytes in hex: the key is damaged")
-        return secret
+    def sealing_secrets(self) -> Iterator[bytes]:
+        """The X25519 secrets of the home's keys, to which payloads and answers are sealed: those in use and older ones.
+
+        Raises `Lacking` for a file that holds none.
+        """
+        keys = self._home / "keys" if self._home else None
+        folders = [keys, *sorted(keys.glob("[0-9]*"))] if keys else []
+        for path in filter(None, (_existing(folder / "sealing.key") for folder in folders)):
+            yield _read_secret(path)
 
     def content_key(self, number: Round, roster: Digest, member: MemberId) -> bytes | None:
         """The key of one payload that the home's node kept, unchecked; None if there is none to be read."""
@@ -264,6 +260,17 @@ def _existing(path: Path) -> Path | None:
         return path if path.is_file() else None
     except OSError:
         return None
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        secret = bytes.fromhex(_read(path, 1024).decode("ascii"))
+    except ValueError:
+        secret = b""
+    if len(secret) != _KEY_SIZE:
+        # No "from": the chained error would quote the key's text.
+        raise Lacking(f"{path} is not 32 bytes in hex: the key is damaged")
+    return secret
 
 
 def _begins_with(path: Path, start: bytes, limit: int) -> bool:

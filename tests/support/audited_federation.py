@@ -363,12 +363,17 @@ class AuditedFederation:
 
 def removal(federation: AuditedFederation, name: str, effective: int) -> tuple[Amend, Charter]:
     """The federation's first amendment: a member leaves. Signed by all attesters."""
+    after = remove_members(federation.charter, [name])
+    return signed_amendment(federation, after, effective), after
+
+
+def signed_amendment(federation: AuditedFederation, after: Charter, effective: int) -> Amend:
+    """The federation's first amendment, signed by all attesters."""
     before, id_ = federation.charter, federation.federation.id
-    after = remove_members(before, [name])
     body = make_amendment(id_, 1, id_, effective, after, compute_changes(before, after))
     keys = sorted((keys.audit for keys in federation.keys), key=lambda key: key.address)
     signatures = tuple(key.sign(signing_digest(federation.domain, body)) for key in keys)
-    return Amend(body, signatures), after
+    return Amend(body, signatures)
 
 
 def record(ledger: Ledger, call: Call) -> None:

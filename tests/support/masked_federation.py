@@ -12,13 +12,13 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from audited_federation import NAMES, AuditedFederation, MadeRound
+from audited_federation import NAMES, SCHEDULE, AuditedFederation, MadeRound
 
 from folkmoot.node.config import Home
 from folkmoot.node.keys import IDENTITY, write_secret_file
 from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import Averaging, Secrecy, Tensor
+from folkmoot.protocol.charter import Averaging, Charter, Schedule, Secrecy, Tensor
 from folkmoot.protocol.events import Value
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import (
@@ -100,10 +100,20 @@ class MaskedRoundMade(MadeRound):
 class MaskedFederation(AuditedFederation):
     """Four members in secure mode (f = 1, Q = 3, k_min = 3, two shares open a self-mask), or five (Q = 4)."""
 
-    def __init__(self, ring: Literal[8, 16, 32] = 16, names: tuple[str, ...] = NAMES) -> None:
-        super().__init__(tensors=TENSORS, averaging=SECURE, secrecy=Secrecy(ring=ring), names=names)
+    def __init__(
+        self,
+        ring: Literal[8, 16, 32] = 16,
+        names: tuple[str, ...] = NAMES,
+        schedule: Schedule = SCHEDULE,
+    ) -> None:
+        secrecy = Secrecy(ring=ring)
+        super().__init__(tensors=TENSORS, averaging=SECURE, secrecy=secrecy, names=names, schedule=schedule)
         self.layout = shard_layout(self.charter)
         self.masked_rounds: list[MaskedRoundMade] = []
+
+    def change_charter(self, after: Charter) -> None:
+        super().change_charter(after)
+        self.layout = shard_layout(after)
 
     def epoch_secret(self, member: MemberId, epoch: int = 0) -> bytes:
         """The X25519 secret of a member's mask key."""

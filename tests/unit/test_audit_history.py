@@ -4,7 +4,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from audited_federation import CONTRACT, AuditedFederation, record, removal
+from audited_federation import CONTRACT, AuditedFederation, record, removal, signed_amendment
+from nacl.public import PrivateKey
 
 from folkmoot.ledger.audit import Audited, AuditReport, Source, audit, memory
 from folkmoot.ledger.audit.memory import MemoryUnusable, Remembered
@@ -14,7 +15,7 @@ from folkmoot.ledger.port import Record
 from folkmoot.node.archive import Archive
 from folkmoot.node.config import Home
 from folkmoot.node.store import Journal
-from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.charter import Auditor, Schedule
 from folkmoot.protocol.journal import Entry, Proposed, Said, encode_entry, entry_kind
 from folkmoot.protocol.messages import (
     Commitment,
@@ -90,6 +91,30 @@ def test_an_amended_charter_may_lie_in_an_archive(
         path.unlink()
     Archive(home / "archive").add_bytes(made.charter.encoded)
     assert not_passed(run(ledger, home).report) == {}
+
+
+def test_an_auditor_with_another_key_later_opens_what_was_sealed_to_either(tmp_path: Path) -> None:
+    old, new = PrivateKey(b"\x05" * 32), PrivateKey(b"\x06" * 32)
+    made = AuditedFederation(schedule=Schedule(rounds=9, max_ahead=1), auditors=(_notary(old),))
+    ledger = MemoryLedger(MemoryChain(made.identity), bytes(20))
+    record(ledger, made.add_round().finalize)
+    after = msgspec.structs.replace(made.charter, auditors=(_notary(new),))
+    record(ledger, signed_amendment(made, after, effective=3))
+    record(ledger, made.add_round().finalize)
+    made.change_charter(after)
+    record(ledger, made.add_round().finalize)
+    member = made.write_home(tmp_path / "alice", with_keys=False).path
+    own = tmp_path / "notary" / "keys"
+    (own / "2").mkdir(parents=True)
+    (own / "2" / "sealing.key").write_text(bytes(new).hex())
+    assert run(ledger, member, own.parent).report.check("replay").status == "INCONCLUSIVE"
+    (own / "sealing.key").write_text(bytes(old).hex())
+    report = run(ledger, member, own.parent).report
+    assert (not_passed(report), report.check("replay").detail) == ({}, "3 records")
+
+
+def _notary(key: PrivateKey) -> Auditor:
+    return Auditor(name="notary", sealing_key=bytes(key.public_key).hex())
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -143,12 +143,12 @@ def test_safetensors_of_another_layout_is_not_taken(federation: AuditedFederatio
 
 def test_sealing_key_is_read_or_told_to_be_damaged(home: Path, federation: AuditedFederation) -> None:
     source = Source.of_home(home)
-    assert source.sealing_secret() == bytes(federation.keys[0].sealing)
+    assert list(source.sealing_secrets()) == [bytes(federation.keys[0].sealing)]
     (home / "keys" / "sealing.key").write_text("00ff")
     with pytest.raises(Lacking, match="damaged") as caught:
-        source.sealing_secret()
+        list(source.sealing_secrets())
     assert "00ff" not in str(caught.value)
-    assert Source(home / "archive").sealing_secret() is None
+    assert list(Source(home / "archive").sealing_secrets()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database"])

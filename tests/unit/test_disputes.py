@@ -1,27 +1,33 @@
 """A dispute from draft to report: three homes answer, an auditor opens one update; then something is wrong."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from audited_federation import CONTRACT, NAMES
+from audited_federation import CONTRACT, NAMES, record, removal
 from click.testing import CliRunner
 from masked_federation import Dealt, MaskedFederation, Tamper, keep_shard
 from nacl.public import PrivateKey
 
-from folkmoot.ledger.audit.dispute import DisputeReport, load_federation, run_dispute
+from folkmoot.ledger.audit.dispute import DisputeReport, run_dispute
+from folkmoot.ledger.audit.in_force import Ground
 from folkmoot.ledger.audit.sources import Source
+from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.permit_files import load_permit, write_permit, write_signature
 from folkmoot.node import disputes
+from folkmoot.node.charters import keep_amendments
 from folkmoot.node.cli import cli
 from folkmoot.node.config import Home
 from folkmoot.node.disputes import DisputeError, Party
 from folkmoot.node.keys import KeysError
 from folkmoot.node.store import PERMITTED, Journal, StoreError
 from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.charter import Schedule
 from folkmoot.protocol.errors import CharterError, Reject
+from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.messages import Commitment
 from folkmoot.protocol.secure.dealing import shards_root
 from folkmoot.protocol.secure.permit import Permit
@@ -35,21 +41,27 @@ SECRETS = {KEY: bytes(AUDITOR)}
 class Case:
     """Homes of all four, and a permit for bob's update of round 1 that three members signed."""
 
-    def __init__(self, path: Path, federation: MaskedFederation) -> None:
-        self.federation = federation
+    def __init__(
+        self, path: Path, federation: MaskedFederation, amendments: Sequence[Amendment] = ()
+    ) -> None:
+        """The permit is for the last round. `amendments`: those that the homes know of."""
+        self.federation, self.number = federation, len(federation.rounds)
         self.homes = [
             federation.write_node(path / name, place) for place, name in enumerate(federation.names)
         ]
+        for home in self.homes:
+            with Journal.open(home.store) as journal:
+                keep_amendments(journal, amendments)
         self.file = path / "permit.toml"
         self.permit = self.draft("bob")
         write_permit(self.file, self.permit)
         self.sign(self.file, self.permit)
 
     def party(self, member: int) -> Party:
-        return Party.at(self.homes[member], 1)
+        return Party.at(self.homes[member], self.number)
 
-    def draft(self, *members: str, round_: int = 1, reason: str = "to see") -> Permit:
-        return self.party(0).draft(round_, KEY, members, reason)
+    def draft(self, *members: str, round_: int = 0, reason: str = "to see") -> Permit:
+        return self.party(0).draft(round_ or self.number, KEY, members, reason)
 
     def sign(self, file: Path, permit: Permit) -> None:
         for member in range(self.federation.charter.quorum):
@@ -64,12 +76,15 @@ class Case:
 
     def answers(self, *members: int) -> dict[str, bytes]:
         signed = load_permit(self.file)
-        return {NAMES[member]: self.party(member).answer(signed) for member in members}
+        return {self.federation.names[member]: self.party(member).answer(signed) for member in members}
 
-    def report(self, answers: dict[str, bytes], *homes: int) -> DisputeReport:
+    def report(
+        self, answers: dict[str, bytes], *homes: int, ledger: MemoryLedger | None = None
+    ) -> DisputeReport:
         sources = [Source.of_home(self.homes[member].path) for member in homes or (1,)]
-        federation = load_federation(None, sources, CONTRACT)
-        return run_dispute(federation, CONTRACT, load_permit(self.file), answers, sources, SECRETS)
+        ledgers = [ledger] if ledger else []
+        ground = Ground(CONTRACT, sources, ledgers=ledgers, names=["RPC 1"], development=True)
+        return run_dispute(ground, load_permit(self.file), answers, SECRETS)
 
 
 @pytest.fixture
@@ -223,8 +238,7 @@ def test_without_all_answers_the_update_stays_hidden(case: Case) -> None:
 
 def test_without_the_auditors_key_nothing_opens(case: Case) -> None:
     sources = [Source.of_home(case.homes[1].path)]
-    federation = load_federation(None, sources, CONTRACT)
-    report = run_dispute(federation, CONTRACT, load_permit(case.file), case.answers(0), sources, {})
+    report = run_dispute(Ground(CONTRACT, sources), load_permit(case.file), case.answers(0), {})
     assert not_passed(report) == {"answers": "INCONCLUSIVE", "encoding": "SKIPPED"}
 
 
@@ -241,7 +255,7 @@ def test_permit_without_a_quorum_opens_nothing(case: Case) -> None:
     report = case.report(answers)
     assert statuses(report) == {
         "record": "PASS", "permit": "FAIL", "answers": "SKIPPED", "shards": "SKIPPED", "fingerprints": "SKIPPED",
-        "encoding": "SKIPPED",
+        "encoding": "SKIPPED", "charter": "PASS",
     }  # fmt: skip
     assert report.updates == ()
 
@@ -353,9 +367,80 @@ def test_home_that_is_not_a_members_cannot_take_part(case: Case) -> None:
         Party.at(other, 1)
 
 
-def test_auditor_without_a_charter_is_told(tmp_path: Path) -> None:
+def test_auditor_without_a_charter_is_told(case: Case, tmp_path: Path) -> None:
     with pytest.raises(CharterError, match="no charter"):
-        load_federation(None, [Source(tmp_path)], CONTRACT)
+        run_dispute(Ground(CONTRACT, [Source(tmp_path)]), load_permit(case.file), {}, SECRETS)
+
+
+def test_charter_that_a_member_did_not_sign_opens_nothing(case: Case) -> None:
+    answers = case.answers(0, 2, 3)
+    (case.homes[1].path / "charter.sig" / "dave.sig").unlink()
+    report = case.report(answers)
+    assert (statuses(report).pop("charter"), report.updates) == ("FAIL", ())
+    assert {status for id_, status in statuses(report).items() if id_ != "charter"} == {"SKIPPED"}
+
+
+# --- under an amended charter -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def amended(tmp_path: Path) -> tuple[Case, MemoryLedger]:
+    """Two rounds of five members, then one of the four that remain: the permit is for that one."""
+    federation = MaskedFederation(names=(*NAMES, "erin"), schedule=Schedule(rounds=9, max_ahead=1))
+    ledger = MemoryLedger(MemoryChain(federation.identity), bytes(20))
+    record(ledger, federation.add_masked_round().finalize)
+    amendment, after = removal(federation, "erin", effective=3)
+    record(ledger, amendment)
+    record(ledger, federation.add_masked_round().finalize)
+    federation.change_charter(after)
+    record(ledger, federation.add_masked_round().finalize)
+    return Case(tmp_path, federation, [amendment.amendment]), ledger
+
+
+def test_round_under_an_amended_charter_is_opened(amended: tuple[Case, MemoryLedger]) -> None:
+    case, ledger = amended
+    report = case.report(case.answers(0, 2, 3), ledger=ledger)
+    assert (report.exit_code, not_passed(report)) == (0, {}), report
+    assert [update.member for update in report.updates] == ["bob"]
+
+
+def test_only_the_ledger_says_which_charter_was_in_force(amended: tuple[Case, MemoryLedger]) -> None:
+    case, _ = amended
+    report = case.report(case.answers(0, 2, 3))
+    assert (report.check("charter").status, report.updates, report.exit_code) == ("INCONCLUSIVE", (), 3)
+    assert "name its ledger too" in report.check("charter").detail
+
+
+def test_amended_charter_that_was_not_given(amended: tuple[Case, MemoryLedger]) -> None:
+    case, ledger = amended
+    answers = case.answers(0, 2, 3)
+    for path in case.homes[1].charters.iterdir():
+        path.unlink()
+    report = case.report(answers, ledger=ledger)
+    assert (report.check("charter").status, report.updates) == ("INCONCLUSIVE", ())
+    assert "was not given" in report.check("charter").detail
+
+
+def test_ledger_that_does_not_answer_is_not_taken_for_one_without_amendments(
+    amended: tuple[Case, MemoryLedger],
+) -> None:
+    case, ledger = amended
+    answers = case.answers(0, 2, 3)
+    ledger.down = True
+    report = case.report(answers, ledger=ledger)
+    assert (report.exit_code, report.updates) == (5, ())
+
+
+def test_round_before_the_amendment_is_under_the_founding_charter(tmp_path: Path) -> None:
+    federation = MaskedFederation(names=(*NAMES, "erin"), schedule=Schedule(rounds=9, max_ahead=1))
+    ledger = MemoryLedger(MemoryChain(federation.identity), bytes(20))
+    record(ledger, federation.add_masked_round().finalize)
+    amendment, _ = removal(federation, "erin", effective=3)
+    record(ledger, amendment)
+    case = Case(tmp_path, federation, [amendment.amendment])
+    answers = case.answers(0, 2, 3)
+    assert not_passed(case.report(answers, ledger=ledger)) == {}
+    assert not_passed(case.report(answers)) == {}
 
 
 def test_masked_shard_may_come_from_any_archive(case: Case) -> None:
