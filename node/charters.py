@@ -68,8 +68,8 @@ def _read_amended(home: Home, digest: Digest) -> Charter | None:
     check_charter(charter, str(path))
     if charter.digest != digest:
         raise CharterError(
-            f"{path}: is not the charter that it is called after (digest {charter.digest.hex()}): remove it; a running "
-            "node fetches it from its peers"
+            f"{path}: is not the charter that it is called after (digest {charter.digest.hex()}): remove it, and "
+            "start the node, which looks for the right one in its archive and at the other members"
         )
     return charter
 

@@ -202,6 +202,14 @@ def load_config(home: Home) -> NodeConfig:
     return load(home.config, NodeConfig)
 
 
+def bootstrap_entries(config: NetworkConfig, home: Home) -> list[str]:
+    """The entries of `bootstrap` for whoever dials: multiaddrs, and the full paths of files that hold them."""
+    return [
+        entry if entry.startswith(_MULTIADDR_STARTS) else str(home.resolve(entry))
+        for entry in config.bootstrap
+    ]
+
+
 def bootstrap_addresses(config: NetworkConfig, home: Home) -> list[str]:
     """The multiaddrs to call first, address files read now; a file that is not there yet gives none.
 

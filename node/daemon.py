@@ -26,6 +26,7 @@ from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.backlog import unrecorded
 from folkmoot.node.charters import enter_term
+from folkmoot.node.config import bootstrap_entries
 from folkmoot.node.disk import LEAST_ROOM, DiskFull, await_room, raise_if_full, run_unless_full
 from folkmoot.node.engine import Engine
 from folkmoot.node.governance import Governance
@@ -265,7 +266,7 @@ class _Daemon:
             peer_ids={index: member.peer_id for index, member in enumerate(node.charter.members)},
             listen=self._listen,
             announce=node.config.network.announce,
-            bootstrap=tuple(self._bootstrap()),
+            bootstrap=tuple(bootstrap_entries(node.config.network, node.home)),
         )
         async with open_libp2p(settings, self._locate, self._served, self._rng) as network:
             _write_addresses(node.home.address, network.addresses)
@@ -276,11 +277,6 @@ class _Daemon:
                 yield network
             finally:
                 node.home.address.unlink(missing_ok=True)
-
-    def _bootstrap(self) -> list[str]:
-        home = self._node.home
-        entries = self._node.config.network.bootstrap
-        return [entry if entry.startswith(("/ip", "/dns")) else str(home.resolve(entry)) for entry in entries]
 
     def _locate(self, root: Digest) -> Path | None:
         path = self._archive.path(root) or self._models.path(root)

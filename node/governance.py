@@ -13,21 +13,19 @@ from structlog.stdlib import BoundLogger
 from folkmoot.ledger.errors import LedgerUnavailable
 from folkmoot.ledger.port import AmendmentRecord, Ledger, LedgerHead
 from folkmoot.ledger.signing import KeyVerifier
-from folkmoot.node.archive import Archive, ArchiveError
-from folkmoot.node.charters import keep_amendments, keep_charter, load_timeline
+from folkmoot.node.archive import Archive
+from folkmoot.node.charters import keep_amendments, load_timeline
 from folkmoot.node.engine import Engine
-from folkmoot.node.network.port import FetchError, Network
+from folkmoot.node.lost_charters import LostCharters, ref_of
+from folkmoot.node.network.port import Network
 from folkmoot.node.opening import Node
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.store import Journal
 from folkmoot.node.submitting import drop_order, read_orders
 from folkmoot.node.transactions import LedgerCalls
 from folkmoot.node.watch import Watch
-from folkmoot.protocol.amending import MAX_CHARTER
-from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter_rules import decode_charter
-from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import TermsKnown
 from folkmoot.protocol.governance import Amendment, Role, decode_changes
 from folkmoot.protocol.terms import Rule, Term, Terms
@@ -52,6 +50,7 @@ class Governance:
         self._archive = archive
         self._watch = watch
         self._log = log
+        self._lost = LostCharters(node.home, node.config, archive, log, node.charter.members[node.me].peer_id)
         self._call = LedgerCalls()
         self._head: LedgerHead | None = None
         self._final_block = 0
@@ -103,9 +102,9 @@ class Governance:
         return await self._following(engine.machine.current.round)
 
     async def left(self) -> Round:
-        """Once the record has come to rounds in which this node is no member: as `next_term`.
+        """Once the record has come to rounds in which this node is no member, or has another identity: as `next_term`.
 
-        Nobody may have told it how the round before them ended: others no longer speak with it.
+        Nobody may have told it how the round before them ended: others no longer speak with it as it is.
         """
         await self._left.wait()
         assert self._left_at is not None
@@ -123,6 +122,14 @@ class Governance:
                 return span.first
             self._log.error("no charter to go on with", round=span.first, problem=span.problem or "not here")
             await self._learnt.wait()
+
+    def _is_stranger(self, charter: Charter) -> bool:
+        """Whether members under that charter do not know this node by the identity that it has now."""
+        index = charter.find_member(self._node.config.name)
+        return (
+            index is None
+            or charter.members[index].peer_id != self._node.charter.members[self._node.me].peer_id
+        )
 
     def _is_member(self, span: Span) -> bool:
         """Of a charter that is not here only the ledger's roles can tell."""
@@ -156,7 +163,7 @@ class Governance:
             await self._learn(records, engine)
         await engine.head_advanced(head.finalized_height)
         span = self.timeline.span_at(head.finalized_height + 1)
-        if span.first > self._node.first and span.charter is not None and not self._is_member(span):
+        if span.first > self._node.first and span.charter is not None and self._is_stranger(span.charter):
             self._left_at = span.first
             self._left.set()
         self._looked.set()
@@ -205,42 +212,12 @@ class Governance:
         """Amended charters lie in the archive too: peers fetch them there, and so do auditors."""
         for span in self.timeline.spans:
             if span.charter is not None and span.amendment is not None:
-                self._archive.add_bytes(span.charter.encoded, _ref(span.amendment))
+                self._archive.add_bytes(span.charter.encoded, ref_of(span.amendment))
 
     async def _complete(self, engine: Engine, network: Network) -> None:
         """Charters that are not here: one may be put into the home by hand, or a peer has it."""
         while True:
             for amendment in self.timeline.missing:
-                if await self._bring(amendment, network):
+                if await self._lost.find(amendment, network, self.timeline.newest_here):
                     await self._reload(self.timeline.amendments, engine)
             await trio.sleep(RETRY_SECONDS)
-
-    async def _bring(self, amendment: Amendment, network: Network) -> bool:
-        kept = await trio.to_thread.run_sync(load_timeline, self._node.home, self.timeline.amendments)
-        if amendment not in kept.missing:
-            return True
-        ref = _ref(amendment)
-        if ref.size > MAX_CHARTER:
-            return False
-        for member in sorted(network.peers()):
-            try:
-                await network.fetch(ref, member, self._archive.prepare(ref.root))
-                await trio.to_thread.run_sync(self._keep, amendment)
-            except FetchError as error:
-                self._log.debug("charter not fetched", number=amendment.number, error=str(error))
-            except (ArchiveError, CharterError) as error:
-                self._log.error("charter not usable", number=amendment.number, error=str(error))
-            else:
-                return True
-        return False
-
-    def _keep(self, amendment: Amendment) -> None:
-        source = f"the charter of amendment {amendment.number}"
-        charter = decode_charter(self._archive.read(_ref(amendment)), source)
-        if charter.digest != amendment.charter:
-            raise CharterError(f"{source}: its bytes are those of another charter")
-        keep_charter(self._node.home, charter)
-
-
-def _ref(amendment: Amendment) -> BlobRef:
-    return BlobRef(amendment.blob, amendment.size)

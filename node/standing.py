@@ -1,6 +1,6 @@
 """How the federation's charters stand on the ledger now: what proposals are drafted from and checked against."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from folkmoot.ledger.identity import check_identity
@@ -97,21 +97,30 @@ class Standing:
                 f"the proposal would be amendment {amendment.number}, but the ledger has "
                 f"{len(self.timeline.amendments)} by now: draft it again, on the charter as it is"
             )
-        if amendment.effective < self.earliest:
+        self.check_round(amendment.effective)
+        verify_amendment(amendment, self.timeline.newest, proposal.charter)
+        self.check_pending(change.address for change in proposal.changes)
+
+    def check_round(self, effective: Round) -> None:
+        """Raise `ProposalError` unless what is recorded now may be in force from that round on."""
+        if effective < self.earliest:
             raise ProposalError(
-                f"the proposal is for round {amendment.effective}, but what is recorded now can be in force from round "
+                f"the proposal is for round {effective}, but what is recorded now can be in force from round "
                 f"{self.earliest} on: draft it again with a later --effective, and leave time for the signatures"
             )
-        verify_amendment(amendment, self.timeline.newest, proposal.charter)
-        self._check_pending(proposal)
+        last = self.timeline.newest.schedule.rounds
+        if effective > last + 1:
+            raise ProposalError(
+                f"the proposal is for round {effective}, but the charter ends with round {last}"
+            )
 
-    def _check_pending(self, proposal: Proposal) -> None:
-        """The ledger keeps one role to come for each address."""
+    def check_pending(self, addresses: Iterable[bytes]) -> None:
+        """Raise `ProposalError` for an address whose role changes already: the ledger keeps one change to come."""
         coming = [one for one in self.timeline.amendments if one.effective > self.head.height + 1]
         pending = {change.address: one for one in coming for change in decode_changes(one.changes)}
-        for change in proposal.changes:
-            if change.address in pending:
+        for address in addresses:
+            if address in pending:
                 raise ProposalError(
-                    f"the role of 0x{change.address.hex()} changes already with amendment "
-                    f"{pending[change.address].number}: wait until round {pending[change.address].effective}"
+                    f"the role of 0x{address.hex()} changes already with amendment {pending[address].number}: wait "
+                    f"until round {pending[address].effective}"
                 )

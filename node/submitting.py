@@ -74,15 +74,32 @@ def submit_amendment(
             if Standing.read(home).is_recorded(proposal):
                 break
             if was_dropped:
-                raise ProposalError(
-                    f"the node could not submit it: {home.logs / 'node.log'} says why"
-                ) from None
+                raise _why_not(home, proposal) from None
             if time.monotonic() >= deadline:
                 raise ProposalError(
                     f"not recorded after {timeout:g} s; the node goes on trying: {home.logs / 'node.log'}"
                 ) from None
             time.sleep(POLL_SECONDS)
         drop_order(home, order)
+    if not (standing := Standing.read(home)).is_recorded(proposal):
+        raise _why_not(home, proposal)
+
+
+def _why_not(home: Home, proposal: Proposal) -> ProposalError:
+    """What became of a proposal that was given up."""
+    number, standing = proposal.amendment.number, Standing.read(home)
+    others = [one for one in standing.timeline.amendments if one.number == number]
+    if others:
+        first = standing.timeline.span_at(others[0].effective).first
+        return ProposalError(
+            f"another amendment {number} was recorded first, in force from round {first} on: look at it with 'folkmoot "
+            "member list', and draft this one again"
+        )
+    try:
+        standing.check(proposal)
+    except ProposalError as error:
+        return ProposalError(f"not recorded: {error}")
+    return ProposalError(f"not recorded: the ledger refused it; {home.logs / 'node.log'} has its word")
 
 
 def _leave(home: Home, order: Amend) -> None:

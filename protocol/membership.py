@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Auditor, Charter, Member
 from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.hashing import digest
 
 
 def add_member(charter: Charter, member: Member) -> Charter:
@@ -37,3 +38,24 @@ def replace_member(charter: Charter, member: Member) -> Charter:
     members = list(charter.members)
     members[charter.member_named(member.name)] = member
     return replace(charter, members=tuple(members))
+
+
+# --- what people compare --------------------------------------------------------------------------------------------
+
+
+def key_fingerprint(entry: Member | Auditor) -> str:
+    """All public keys of an entry in 96 bits of hex, short enough to be read out over the phone: `8e0c 11f2 ...`."""
+    keys = [entry.sealing_key]
+    if isinstance(entry, Member):
+        keys = [entry.identity_key, entry.sealing_key, entry.audit_key]
+    text = digest("folkmoot/v1/keys", "\n".join(keys).encode()).hex()[:24]
+    return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
+def admitted_keys(before: Charter, after: Charter) -> dict[str, str]:
+    """The fingerprints of keys that `after` has and `before` has not, by whose they are."""
+    people: tuple[Member | Auditor, ...] = (*before.members, *before.auditors)
+    known = {key_fingerprint(one) for one in people}
+    found = {one.name: key_fingerprint(one) for one in after.members}
+    found |= {f"auditor {one.name}": key_fingerprint(one) for one in after.auditors}
+    return {name: fingerprint for name, fingerprint in found.items() if fingerprint not in known}

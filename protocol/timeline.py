@@ -71,6 +71,11 @@ class Timeline:
         return self._charter(self._spans[-1])
 
     @property
+    def newest_here(self) -> Charter:
+        """The newest charter that is here, whatever was put in force after it."""
+        return next(span.charter for span in reversed(self._spans) if span.charter is not None)
+
+    @property
     def missing(self) -> tuple[Amendment, ...]:
         """Amendments whose charters are not here."""
         gaps = (span for span in self._spans if span.charter is None and not span.problem)
@@ -107,7 +112,11 @@ class Timeline:
             return span.charter
         raise CharterMissing(
             f"no charter for the rounds from {span.first} on: "
-            + (span.problem or f"{span.digest.hex()} is not here: put another member's file into charters/")
+            + (
+                span.problem
+                or f"charters/{span.digest.hex()}.toml is lost: start the node, which looks for it in its archive and "
+                "at the other members, or copy the file from one of them"
+            )
         )
 
 

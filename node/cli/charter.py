@@ -365,30 +365,45 @@ def _check_all_signed(home: "Home", terms: "Charter") -> None:
 
 @charter.command()
 @click.option("--home", type=_HOME, help="A home; its charter is shown, amended as its node knows.")
+@click.option("--now", is_flag=True, help="The charter that the node works under, not the newest one.")
 @click.option("--toml", "as_toml", is_flag=True, help="Print the charter itself, to be edited.")
 @click.argument("file", type=_FILE, required=False)
-def show(home: Path | None, as_toml: bool, file: Path | None) -> None:
-    """Show the terms of a charter (of HOME, or FILE) and what they mean."""
+def show(home: Path | None, now: bool, as_toml: bool, file: Path | None) -> None:
+    """Show the terms of a charter (of HOME, or FILE) and what they mean.
+
+    Of a home that is the newest charter, which the next amendment changes, even if it is not in force yet; with --now
+    the one that the node works under.
+    """
     from folkmoot.node.charter_files import render_charter
     from folkmoot.protocol.charter_rules import parse_charter
 
-    if (home is None) == (file is None):
+    if (home is None) == (file is None) or (file is not None and now):
         raise click.UsageError("give --home or a charter's FILE")
-    terms = _newest(home) if home else parse_charter(_read(file), str(file))
+    terms = _of_home(home, now) if home else parse_charter(_read(file), str(file))
     if as_toml:
         click.echo(render_charter(terms), nl=False)
     else:
         _print(describe(terms))
 
 
-def _newest(home: Path) -> "Charter":
-    """The charter that an amendment would change: the newest one that the home's node knows of."""
+def _of_home(home: Path, now: bool) -> "Charter":
+    """The charter that its node works under, or the newest that it knows of; says so where these are two."""
     from folkmoot.node.charter_files import read_charter
-    from folkmoot.node.charters import load_timeline, read_amendments
+    from folkmoot.node.charters import load_charter_in_work, load_timeline, read_amendments
     from folkmoot.node.config import Home
 
     place = Home(home)
-    return load_timeline(place).newest if read_amendments(place) else read_charter(place)
+    if not read_amendments(place):
+        return read_charter(place)
+    in_work, timeline = load_charter_in_work(place), load_timeline(place)
+    if in_work == timeline.newest:
+        return in_work
+    first = timeline.spans[-1].first
+    if now:
+        click.echo(f"in force now; another charter is known, in force from round {first} on", err=True)
+        return in_work
+    click.echo(f"the newest charter: in force from round {first} on; --now shows the one before it", err=True)
+    return timeline.newest
 
 
 def _read(file: Path | None) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -12,6 +13,9 @@ from folkmoot.node.keys import PublicKeys, create_keys
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.toml import ConfigError
+
+if TYPE_CHECKING:
+    from folkmoot.protocol.charter import Member
 
 _UNSET = "0x" + 40 * "0"
 """Stands for the contract until the ledger is known; commented out in the file."""
@@ -86,7 +90,7 @@ def init(
     )
     write_member(place, member)
     Journal.create(place.store)
-    _tell(place, publics)
+    _tell(place, member, publics)
 
 
 def _config(name: str, listen: str, bootstrap: tuple[str, ...], query: str | None) -> NodeConfig:
@@ -120,7 +124,10 @@ def _render(config: NodeConfig) -> str:
     return "\n".join([*lines[:start], advice, *ledger, *lines[end:]]) + "\n"
 
 
-def _tell(home: Home, publics: PublicKeys) -> None:
+def _tell(home: Home, member: "Member", publics: PublicKeys) -> None:
+    from folkmoot.protocol.membership import key_fingerprint
+
     click.echo(f"peer id   {publics.peer_id}")
+    click.echo(f"keys      {key_fingerprint(member)}  (others compare this with you before they sign)")
     click.echo(f"gas key   {publics.gas_key}  (this account pays for transactions: fund it)")
     click.echo(f"give {home.member} to whoever drafts the charter; keep {home.keys} secret and in a backup")

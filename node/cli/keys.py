@@ -40,6 +40,8 @@ def rotate(home: Path, names: tuple[str, ...], effective: tuple[bool, int], out:
     standing = Standing.read(Home(home.resolve()))
     charter, place = standing.timeline.newest, standing.home.keys
     mine = charter.members[charter.member_named(standing.config.name)]
+    standing.check_round(proposing.round_of(standing, effective))  # before keys are made for nothing
+    standing.check_pending([bytes.fromhex(mine.audit_key[2:])])
     in_use, newest = folder_of(place, mine), key_folders(place)[-1]
     if newest == in_use:
         chosen = [files[name] for name in names] or list(files.values())

@@ -94,10 +94,13 @@ def list_(home: Path) -> None:
 
 
 def _rows(charter: "Charter") -> Iterator[str]:
+    from folkmoot.protocol.membership import key_fingerprint
+
     width = max(len(one.name) for one in charter.members)
     for one in charter.members:
         role = "attester" if one.attester else "member"
         yield f"  {one.name:<{width}}  {role:<8}  {one.audit_key}  {one.peer_id}"
+        yield f"  {'':<{width}}  keys      {key_fingerprint(one)}"
 
 
 member.add_command(proposing.sign)

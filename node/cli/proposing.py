@@ -56,6 +56,12 @@ def takes_terms(function: F) -> F:
     return HOME(effective(out(function)))
 
 
+def round_of(standing: "Standing", effective: tuple[bool, int]) -> int:
+    """The round that `--effective` means."""
+    is_relative, number = effective
+    return standing.head.height + number if is_relative else number
+
+
 def draft(
     standing: "Standing",
     after: "Charter",
@@ -68,9 +74,7 @@ def draft(
     from folkmoot.node.config import bootstrap_addresses
     from folkmoot.node.proposals import enclose_federation, write_proposal
 
-    is_relative, number = effective
-    round_ = standing.head.height + number if is_relative else number
-    proposal = standing.draft(after, round_, suspended)
+    proposal = standing.draft(after, round_of(standing, effective), suspended)
     folder = out or Path(f"proposal-{proposal.amendment.number}")
     if folder.exists() and not folder.is_dir():
         raise click.BadParameter(f"{folder} is there already and is no folder", param_hint="--out")
@@ -88,10 +92,14 @@ def draft(
 
 
 def say(standing: "Standing", proposal: "Proposal") -> None:
-    """What a proposal changes, in words, and what exactly is signed."""
+    """What a proposal changes, in words, whose keys it admits, and what exactly is signed."""
+    from folkmoot.protocol.membership import admitted_keys
+
     click.echo(f"amendment {proposal.amendment.number}, from round {proposal.amendment.effective} on:")
     for line in proposal.words(standing.timeline.newest):
         click.echo(f"  {line}")
+    for name, fingerprint in admitted_keys(standing.timeline.newest, proposal.charter).items():
+        click.echo(f"  keys of {name}: {fingerprint}  (compare them with {name} by voice)")
     click.echo(f"charter   {proposal.amendment.charter.hex()}")
     click.echo(f"amendment {proposal.digest.hex()}")
 

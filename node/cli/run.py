@@ -30,10 +30,15 @@ def run(home: Path) -> None:
     import trio
 
     from folkmoot.node import daemon
-    from folkmoot.node.config import Home
+    from folkmoot.node.config import Home, load_config
     from folkmoot.node.logs import logging_to
+    from folkmoot.node.lost_charters import lacks_charter, search_lost
     from folkmoot.node.opening import open_home
 
-    node = open_home(Home(home.resolve()))
+    place = Home(home.resolve())
+    if lacks_charter(place):
+        with logging_to(place.logs, load_config(place).log.level):
+            trio.run(search_lost, place)
+    node = open_home(place)
     with logging_to(node.home.logs, node.config.log.level):
         trio.run(daemon.run, node)

@@ -94,6 +94,29 @@ async def open_libp2p(
             nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def open_to_fetch(settings: Libp2pSettings, rng: random.Random) -> AsyncIterator[PeerNetwork]:
+    """A network for `fetch` only, while the block runs: it links itself with nobody and has nothing to serve.
+
+    Raises as `open_libp2p`.
+    """
+    stats = Stats()
+    refusals = Refusals(stats)
+    transport = Libp2pTransport(settings, stats, refusals)
+    network = PeerNetwork(
+        settings.me,
+        settings.peer_ids,
+        transport,
+        stats,
+        refusals,
+        lambda root: None,
+        lambda root, member: None,
+        rng,
+    )
+    async with transport.running(network, _listen_address(settings.listen)):
+        yield network
+
+
 @dataclass(slots=True)
 class _Dial:
     """A member is being dialled; over when nothing is left to try, or a connection stands."""

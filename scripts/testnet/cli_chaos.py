@@ -86,6 +86,7 @@ def restart(home: TestnetHome, node: str) -> None:
     from folkmoot.testnet import control
 
     process = control.restart(home, node)
+    control.await_life(home, process)
     click.echo(f"started {node} (process {process.pid})")
 
 

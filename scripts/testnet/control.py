@@ -8,15 +8,19 @@ import fcntl
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 
+from folkmoot.node.status_file import StatusError, read_status
 from folkmoot.testnet.home import Testnet, TestnetHome, read_testnet, write_testnet
 from folkmoot.testnet.nodes import start_node
-from folkmoot.testnet.processes import ProcessRef, TestnetError, stop_processes, wait_until
+from folkmoot.testnet.processes import ProcessRef, TestnetError, last_lines, stop_processes, wait_until
 
 SIGNAL_SECONDS = 5.0
 """How long the system may take to carry out a signal that no process can refuse."""
+LIFE_SECONDS = 20.0
+"""How long a started node may take to its first word, before nobody waits for it any more."""
 
 
 def check_node(testnet: Testnet, name: str) -> None:
@@ -78,6 +82,25 @@ def restart(home: TestnetHome, name: str) -> ProcessRef:
         write_testnet(home, msgspec.structs.replace(testnet, processes=(*others, child.ref)))
         child.release()
     return child.ref
+
+
+def await_life(home: TestnetHome, process: ProcessRef) -> None:
+    """Wait until a started node has said something about itself.
+
+    Raises `TestnetError` with its last line if it ends before. One that takes longer than `LIFE_SECONDS` is left alone.
+    """
+
+    def has_spoken() -> bool:
+        try:
+            status = read_status(home.node(process.name).status)
+        except StatusError:  # of an earlier life
+            return False
+        return status is not None and status.pid == process.pid
+
+    wait_until(lambda: has_spoken() or not process.is_running, LIFE_SECONDS)
+    if not process.is_running:
+        last = last_lines(Path(process.log), 1)
+        raise TestnetError(f"{process.name} ended at once: {last[0] if last else 'without a word'}")
 
 
 def _running_node(home: TestnetHome, name: str) -> ProcessRef:

@@ -12,10 +12,12 @@ from daemons import LIMIT, Daemons
 from folkmoot.ledger.audit import Source, Status, run_audit
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.node import cli
+from folkmoot.node.archive import Archive
 from folkmoot.node.charter_files import render_charter, write_member
 from folkmoot.node.charters import load_charter_in_work
 from folkmoot.node.config import (
     DataConfig,
+    Home,
     LedgerConfig,
     NetworkConfig,
     NodeConfig,
@@ -25,11 +27,12 @@ from folkmoot.node.config import (
 from folkmoot.node.keys import chartered, public_keys
 from folkmoot.node.passphrase import FILE_VARIABLE
 from folkmoot.node.store import KILL_AFTER_ENTRY, Journal
+from folkmoot.node.toml import load
 from folkmoot.node.watch import LEFT
-from folkmoot.protocol.charter import Member
-from folkmoot.testnet import learning
+from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.charter import Charter, Member
+from folkmoot.testnet import examples, learning
 from folkmoot.testnet.chains import await_url, start_embedded
-from folkmoot.testnet.examples import load
 from folkmoot.testnet.found import found, make_homes
 from folkmoot.testnet.home import Plan, Testnet, TestnetHome, open_home
 from folkmoot.testnet.learning import trainer_command
@@ -109,7 +112,7 @@ def federation(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Growi
     open_home(home, founders, fresh=False)
     children = [server := learning.start_server(home)]
     try:
-        example = load(everybody.example)
+        example = examples.load(everybody.example)
         drawing = learning.begin_founding(server, home, example, founders)
         publics = make_homes(home, everybody, example)
         children.append(chain := start_embedded(home, [keys.gas_key for keys in publics]))
@@ -177,14 +180,27 @@ def test_members_join_leave_and_change_keys_while_rounds_go_on(federation: Growi
     assert federation.run("dave").returncode == 0  # started again, it finds out at once
     federation.wait(lambda: federation.round_of("alice") > leaves + 2)
 
-    # One changes all its keys.
+    # One changes all its keys, is away when they come into force, and has lost all charters.
     rotates = federation.amend(
         tmp_path / "rotate", "carol", "keys", "rotate", signers=["alice", "bob", "carol", "erin"]
     )
-    federation.wait(lambda: federation.takes_part("carol", rotates))
-    federation.wait(lambda: federation.round_of("alice") > rotates + 3)
     assert (federation.node("carol").keys / "2").is_dir()
+    stop_children([federation._nodes["carol"]])
+    lose_charters(federation.node("carol"))
+    federation.wait(lambda: federation.round_of("alice") > rotates)
+    federation.start("carol")
+    federation.wait(lambda: federation.takes_part("carol", rotates + 1))
+    assert "under another identity" in (federation.node("carol").logs / "node.log").read_text()
     federation.check_audit()
+
+
+def lose_charters(home: Home) -> None:
+    """All amended ones, also as they are offered to others."""
+    for path in home.charters.iterdir():
+        archived = Archive(home.archive).path(ref_of(load(path, Charter).encoded).root)
+        assert archived is not None
+        archived.unlink()
+        path.unlink()
 
 
 @pytest.mark.parametrize("federation", ["secure"], indirect=True)

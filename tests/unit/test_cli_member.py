@@ -10,13 +10,16 @@ from nacl.signing import SigningKey
 from folkmoot.ledger.port import FinalBlock, LedgerHead
 from folkmoot.node import cli
 from folkmoot.node.charter_files import render_charter, write_charter
-from folkmoot.node.charters import amended_path, load_timeline
+from folkmoot.node.charters import amended_path, keep_amendments, load_timeline
 from folkmoot.node.config import Home, LedgerConfig, NodeConfig, load_config, render_config
 from folkmoot.node.keys import chartered, load_identity
 from folkmoot.node.proposals import read_proposal
 from folkmoot.node.standing import Standing
+from folkmoot.node.store import Journal
+from folkmoot.node.submitting import _why_not
 from folkmoot.protocol.charter import Charter, Member, sign_charter
 from folkmoot.protocol.governance import Amendment
+from folkmoot.protocol.membership import key_fingerprint
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.testnet.simulation.node import simulated_charter
 
@@ -196,6 +199,56 @@ def test_rotated_keys_are_made_once(place: Place, capsys: pytest.CaptureFixture[
     assert "are in no charter yet: proposing these" in capsys.readouterr().out
     assert not (place.home("bob").keys / "3").exists()
     assert read_proposal(place.path / "again") == read_proposal(place.path / "proposal-1")
+
+
+def test_no_keys_are_made_for_a_round_that_cannot_be(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for effective, word in (("15", "can be in force from round 16 on"), ("+92", "ends with round 100")):
+        assert folkmoot("keys", "rotate", "--home", place.path / "bob", "--effective", effective) == 2
+        assert word in capsys.readouterr().err
+    assert not (place.home("bob").keys / "2").exists()
+
+
+def test_people_can_compare_the_keys_that_they_admit(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    erin, bob = key_fingerprint(place.entry("erin")), key_fingerprint(place.entry("bob"))
+    assert len(erin.split()) == 6 and erin != bob
+    assert propose(place, "--add", "erin/member.toml") == 0
+    assert folkmoot("member", "sign", "proposal-1", "--yes", "--home", place.path / "bob") == 0
+    said = capsys.readouterr().out
+    assert said.count(f"keys of erin: {erin}") == 2 and bob not in said
+    assert folkmoot("member", "list", "--home", place.path / "bob") == 0
+    assert f"keys      {bob}" in capsys.readouterr().out
+    rotate = ("keys", "rotate", "--effective", "+20", "--only", "sealing", "--out", "rotated")
+    assert folkmoot(*rotate, "--home", place.path / "bob") == 0
+    said = capsys.readouterr().out
+    assert "keys of bob: " in said and bob not in said  # other keys, another fingerprint
+
+
+def test_a_submission_that_lost_says_to_what(place: Place) -> None:
+    for name, out in (("--suspend", "proposal-1"), ("--remove", "proposal-other")):
+        assert propose(place, name, "dave", out=out) == 0
+    place.recorded = (read_proposal(place.path / "proposal-1").amendment,)
+    lost = _why_not(place.home("alice"), read_proposal(place.path / "proposal-other"))
+    assert "another amendment 1 was recorded first, in force from round 30 on" in str(lost)
+
+
+def test_the_shown_charter_is_said_to_be_a_coming_one(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert propose(place, "--suspend", "dave") == 0
+    with Journal.open(place.home("alice").store) as journal:
+        keep_amendments(journal, [read_proposal(place.path / "proposal-1").amendment])
+    capsys.readouterr()
+    show = ("charter", "show", "--toml", "--home", place.path / "alice")
+    assert folkmoot(*show) == 0
+    said = capsys.readouterr()
+    assert "in force from round 30 on; --now shows the one before it" in said.err and "dave" not in said.out
+    assert folkmoot(*show, "--now") == 0
+    said = capsys.readouterr()
+    assert "another charter is known, in force from round 30 on" in said.err and "dave" in said.out
 
 
 def test_who_is_not_added_cannot_join(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

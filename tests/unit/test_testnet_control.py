@@ -99,6 +99,19 @@ def test_a_restarted_node_is_a_new_process_that_down_will_find(
     assert read_testnet(stage.home).process("bob") == after
 
 
+def test_a_node_that_dies_at_once_is_reported_with_its_last_word(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_dying(home: TestnetHome, name: str) -> Child:
+        words = "import sys; print('first'); sys.exit('Error: the journal is missing')"
+        return Child.start(name, [sys.executable, "-c", words], home.logs / "dying.out")
+
+    monkeypatch.setattr(control, "start_node", start_dying)
+    result = CliRunner().invoke(commands, ["restart", "--home", str(stage.home.path), "bob"])
+    assert isinstance(result.exception, TestnetError) and "started" not in result.output
+    assert str(result.exception) == "bob ended at once: Error: the journal is missing"
+
+
 def test_restart_needs_a_testnet_that_is_up_and_nobodys_else(stage: Stage) -> None:
     stage.children["supervisor"] = stage.start("supervisor")
     stage.write()
