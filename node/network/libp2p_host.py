@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 from libp2p import new_host
-from libp2p.abc import INetStream, IRawConnection, ISecureConn, ISecureTransport
+from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn, ISecureTransport
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -36,8 +36,11 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
 
+from folkmoot.node.network.gate import CrowdedOutError, Gate
+from folkmoot.node.network.libp2p_muxer import bound_windows, hold_to_window
 from folkmoot.node.network.port import MAX_ANNOUNCEMENT, NetworkError, Stats
 from folkmoot.node.network.refusals import Refusals
 
@@ -47,7 +50,7 @@ TOPIC = "folkmoot/v1/announce"
 MESH = TProtocol("/meshsub/1.1.0")
 
 MAX_CONNECTIONS = 512
-"""Sockets at once, most of them strangers before their handshake; below the usual limit of 1024 open files."""
+"""Connections at once, of which those in their handshake are few (`gate.py`); below the usual limit of 1024 files."""
 UPGRADE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 MAX_STREAMS_PER_PEER = 32
@@ -65,6 +68,7 @@ def make_host(
     # Below this level py-libp2p logs each failed dial and each connection that a peer resets as an error.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
     keys = create_new_key_pair(identity)
+    bound_windows()
     noise = Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)
     host = new_host(
         key_pair=keys,
@@ -87,6 +91,8 @@ def make_host(
         )
     _strip(host, swarm)
     _release_ended_connections(swarm)
+    _keep_gate(swarm, refusals)
+    _hold_to_windows(swarm, refusals)
     swarm.set_stream_handler(guard(swarm.common_stream_handler, refusals))
     return host
 
@@ -124,6 +130,40 @@ def _release_ended_connections(swarm: Swarm) -> None:
         return muxed
 
     setattr(swarm, "upgrade_inbound_raw_conn", upgrade_and_wait)  # noqa: B010 - mypy forbids the assignment
+
+
+def _keep_gate(swarm: Swarm, refusals: Refusals) -> None:
+    """Let few connections stand in their handshake, where libp2p knows only one limit for all: `gate.py`."""
+    gate, secure = Gate(), swarm.upgrader.upgrade_security
+
+    async def upgrade(raw_conn: IRawConnection, is_initiator: bool, peer_id: ID | None = None) -> ISecureConn:
+        if is_initiator:
+            return await secure(raw_conn, is_initiator, peer_id)
+        address = (raw_conn.get_remote_address() or ("unknown", 0))[0]
+        try:
+            with gate.handshake(address):
+                return await secure(raw_conn, is_initiator)
+        except CrowdedOutError as error:
+            refusals.count("connection without a handshake", address)
+            raise SecurityUpgradeFailure("others needed the place") from error
+
+    setattr(swarm.upgrader, "upgrade_security", upgrade)  # noqa: B010 - as above
+
+
+def _hold_to_windows(swarm: Swarm, refusals: Refusals) -> None:
+    """libp2p makes a plain Yamux of every connection, whatever class it is given: `libp2p_muxer.py` changes it."""
+    upgrade = swarm.upgrader.upgrade_connection
+
+    def blame(peer: ID, detail: str) -> None:
+        refusals.count("bytes beyond the window", peer, detail)
+
+    async def upgrade_strictly(conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        muxer = await upgrade(conn, peer_id)
+        assert isinstance(muxer, Yamux)  # it offers nothing else
+        hold_to_window(muxer, blame)
+        return muxer
+
+    setattr(swarm.upgrader, "upgrade_connection", upgrade_strictly)  # noqa: B010 - as above
 
 
 def guard(
