@@ -10,7 +10,15 @@ from folkmoot.protocol.sealing import PayloadContext, open_frames, seal_frames, 
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.layout import ShardLayout
 
-CODECS = {b"f": "f32", b"8": "int8", b"4": "int4"}
+CODECS = {
+    b"f": "f32",
+    b"h": "bf16",
+    b"8": "int8",
+    b"4": "int4",
+    b"2": "int2",
+    b"3": "top3",
+    b"1": "top1",
+}
 SIZES = [3, 64, 130, 1]
 LAYOUT = Layout([1, 2])
 CONTEXT = PayloadContext(bytes(32), 1, bytes(32), 0)
