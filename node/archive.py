@@ -8,8 +8,9 @@ leaves nothing behind. Reading creates nothing: an archive on read-only media ca
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -18,6 +19,7 @@ from folkmoot.node.disk import raise_if_full
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, chunk_count, chunk_size, ref_of
 from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.outer import Piece
 from folkmoot.protocol.types import Digest, Round
 
 TEMPORARY = "tmp"
@@ -281,10 +283,41 @@ class Archive(BlobStore):
 
 
 class Models(BlobStore):
-    """Model vectors: flat little-endian float32 in charter order, each `<hex root>.f32`."""
+    """Snapshots: flat little-endian float32, the parameters in charter order first, each `<hex root>.f32`."""
 
     def place(self, root: Digest) -> Path:
         return self.root / f"{root.hex()}.f32"
+
+    def add_snapshot(self, pieces: Iterable[Piece]) -> BlobRef:
+        """Store a snapshot that comes in pieces of its sections; durable on return. Raises `ArchiveError`.
+
+        The parameters go to their place at once, the sections behind them by way of temporary files.
+        """
+        with ExitStack() as stack, self.writer() as blob:
+            later: dict[int, BinaryIO] = {}
+            for section, values in pieces:
+                if section == 0:
+                    blob.write(values.data)
+                    continue
+                with _explained(self.root):
+                    if section not in later:
+                        (self.root / TEMPORARY).mkdir(parents=True, exist_ok=True)
+                        later[section] = stack.enter_context(
+                            tempfile.TemporaryFile(dir=self.root / TEMPORARY, buffering=0)
+                        )
+                    _write_all(later[section], values.data.cast("B"))
+            for _, file in sorted(later.items()):
+                file.seek(0)
+                while chunk := file.read(CHUNK):
+                    blob.write(chunk)
+        assert blob.ref is not None
+        return blob.ref
+
+    def read_from(self, ref: BlobRef, start: int) -> Iterator[bytes]:
+        """A snapshot's bytes from `start` on, unchecked; raises `ArchiveError`."""
+        with self.open(ref) as file:
+            file.seek(start)
+            yield from iter(partial(file.read, CHUNK), b"")
 
     def digests(self) -> set[Digest]:
         """The models that are here."""

@@ -19,11 +19,11 @@ import safetensors.numpy
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
-from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.charter import Charter, Member, Tensor, default_mode
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.schema import Schema
 from folkmoot.protocol.sealing import payload_size
 from folkmoot.protocol.toml import ConfigError
@@ -41,6 +41,17 @@ SLOW_LINK = 2e6
 SECURE_WEIGHT_CAP = 1_024
 """Examples for full weight where a secure draft says nothing else. Weights have 255 steps, and a light update has fewer
 bits in the ring: with a cap far above everybody's examples all updates would be coarse."""
+
+DEFAULT_RULE = "fedavg"
+"""The outer rule of a draft that says nothing else."""
+
+USUAL_RATES = {
+    "fedavgm": {"rate": "1", "momentum": "0.9"},
+    "nesterov": {"rate": "0.7", "momentum": "0.9"},
+    "fedadam": {"rate": "0.01", "momentum": "0.9", "second_momentum": "0.99", "epsilon": "0.001"},
+    "fedyogi": {"rate": "0.01", "momentum": "0.9", "second_momentum": "0.99", "epsilon": "0.001"},
+}
+"""What a draft with that outer rule proposes."""
 
 Table: TypeAlias = dict[str, Any]
 """A TOML table, before msgspec makes a `Charter` of it."""
@@ -100,10 +111,10 @@ def model_table(model: str, layers: tuple[int, ...], folder: Path) -> Table:
     return {"kind": "custom", "layers": layers, "source": model, "source_digest": digest}
 
 
-def draw_model(table: Table, seed: int, folder: Path, out: Path) -> tuple[BlobRef, tuple[Tensor, ...]]:
+def draw_model(table: Table, seed: int, folder: Path, out: Path) -> tuple[Float32s, tuple[Tensor, ...]]:
     """Draw starting weights in a child process (torch is heavy) and write them to `out` as safetensors.
 
-    `table` and `folder` are those of `model_table`. Returns the digest of the flat vector and its layout; raises
+    `table` and `folder` are those of `model_table`. Returns the flat vector and its layout; raises
     `CharterError` with the child's own words.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -126,7 +137,7 @@ def draw_model(table: Table, seed: int, folder: Path, out: Path) -> tuple[BlobRe
         safetensors.numpy.save_file(named, out)
     except (OSError, safetensors.SafetensorError) as error:
         raise CharterError(f"{out}: cannot be written: {error}") from error
-    return ref_of(vector.data), tensors
+    return vector, tensors
 
 
 def run_model(charter: Charter, folder: Path) -> None:
@@ -154,14 +165,18 @@ def run_child(module: str, *arguments: str, given: bytes = b"") -> bytes:
 
 
 def averaging_table(mode: str | None, members: int, chosen: Table) -> Table:
-    """What a draft says of averaging before what was `chosen` by --set: secure if the federation's size allows it."""
+    """What a draft says of averaging before what was `chosen` by --set: secure if the federation's size allows it, and
+    an outer rule with the rates that suit it.
+    """
     averaging = chosen.get("averaging")
     if isinstance(averaging, dict) and "mode" in averaging:
         if mode not in (None, averaging["mode"]):
             raise ConfigError(f"--mode {mode} and --set averaging.mode={averaging['mode']}: give one of them")
         mode = averaging["mode"]
     mode = mode or default_mode(members)
-    return {"mode": mode, "weight_cap": SECURE_WEIGHT_CAP} if mode == "secure" else {"mode": mode}
+    rule = averaging.get("rule", DEFAULT_RULE) if isinstance(averaging, dict) else DEFAULT_RULE
+    table = {"mode": mode, **USUAL_RATES.get(rule, {}), "rule": rule}
+    return {**table, "weight_cap": SECURE_WEIGHT_CAP} if mode == "secure" else table
 
 
 def build_charter(members: Sequence[Member], chain_id: int, tables: Table) -> Charter:
@@ -193,7 +208,7 @@ def build_charter(members: Sequence[Member], chain_id: int, tables: Table) -> Ch
 def _with_time_for_updates(charter: Charter) -> Charter:
     """A shortest attempt in which even a slow link brings all updates: before the first round, nothing else says."""
     schedule = charter.schedule
-    values = charter.model.parameters
+    values = charter.update_values
     if charter.is_secure:
         received = 2 * values * charter.secrecy.ring // 8  # my shards of the others, then the other sums
     else:

@@ -88,10 +88,10 @@ class Learning:
 
     def _describe(self, round_: Round, base: BlobRef, result: FitResult) -> Trained:
         averaging = self.charter.averaging
-        vector = read_vector(result.update, self.charter.model.parameters)
+        vector = read_vector(result.update, self.charter.update_values)
         _sync(result.update)
         mask_key = self.mask_key(round_) if self.mask_key is not None else b""
-        layout = Layout(self.charter.model.sizes)
+        layout = Layout(self.charter.update_sizes)
         exponents = compute_exponents(vector, layout, averaging.exponent_min, averaging.exponent_max)
         report = msgspec.json.encode({"train_loss": result.train_loss, **result.metrics}, order="sorted")
         salts = (secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(32))

@@ -17,13 +17,13 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Check, Measure, SumParts, Unmask
 from folkmoot.protocol.events import Aggregated, Checked, Measured, PartsSummed, Value
 from folkmoot.protocol.messages import Commitment, Signed
-from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.dealing import shard_layout
 from folkmoot.protocol.secure.encoding import RingDecoder
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.reader import Reader
 from folkmoot.protocol.secure.stream import open_sum, sum_shard
 from folkmoot.protocol.types import Digest, Round
 
@@ -100,31 +100,25 @@ class MaskedSums:
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def unmask(self, effect: Unmask) -> Aggregated:
-        """Take the masks off and add the mean to the base; the new model lies in the models when this returns.
+        """Take the masks off and make the outer step from the base; the new model lies in the models on return.
 
         Raises `RemoteProtocolError` if a sum is none, which the fingerprints exclude.
         """
         self._models.leaves(effect.base)
-        decoder = RingDecoder(self._layout, self._charter.model.sizes, effect.roster.exponents)
+        decoder = RingDecoder(self._layout, self._charter.update_sizes, effect.roster.exponents)
         opened = open_sum(
             self._layout,
             [partial(_pieces, self._archive, ref) for ref in effect.sums],
             effect.masks,
-            partial(_pieces, self._models, effect.base),
+            partial(self._models.read_from, effect.base),
             decoder,
             len(effect.survivors.survivors),
-            self._store,
+            self._models.add_snapshot,
             unchanged=effect.base,
+            outer=Outer.of(self._charter),
         )
         survivors = effect.survivors
         return Aggregated(survivors.round, survivors.digest, effect.sums_digest, opened.model)
-
-    def _store(self, chunks: Iterator[Float32s]) -> BlobRef:
-        with self._models.writer() as blob:
-            for chunk in chunks:
-                blob.write(chunk.data)
-        assert blob.ref is not None
-        return blob.ref
 
     def _open_part(self, signed: Signed, shard: int) -> Open:
         assert isinstance(signed.body, Commitment)

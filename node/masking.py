@@ -68,7 +68,7 @@ class Masking:
         self._me = me
         self._journal = journal
         self._archive = archive
-        self._residuals = Residuals(updates, federation.charter.model.parameters)
+        self._residuals = Residuals(updates, federation.charter.update_values)
 
     # --- the epoch's key --------------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Masking:
         residuals = self._residuals.stage(round_, roster) if layout.bits == FEEDBACK_BITS else None
         try:
             weight = member_weight(disclosure.num_examples, self._charter.averaging.weight_cap)
-            encoder = RingEncoder(layout, self._charter.model.sizes, terms.exponents, weight)
+            encoder = RingEncoder(layout, self._charter.update_sizes, terms.exponents, weight)
             pieces = masked_shards(layout, encoder, self._checked(update, disclosure), masks, residuals)
             refs = {
                 shard: _write(store, (data for _, data in group))
@@ -199,7 +199,7 @@ class Masking:
         By then its shards are on this disk, but nobody learns what they are called.
         """
         state = sha256()
-        for piece in read_pieces(update, self._charter.model.parameters, CHUNK_VALUES):
+        for piece in read_pieces(update, self._charter.update_values, CHUNK_VALUES):
             state.update(piece.data)
             yield piece
         if state.digest() != disclosure.update:

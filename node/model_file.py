@@ -12,9 +12,10 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Model, Tensor
+from folkmoot.protocol.blob import Rest, ref_of, rest_of, root_with
+from folkmoot.protocol.charter import Charter, Model, Tensor
 from folkmoot.protocol.errors import CharterError, FolkmootError
+from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.schema import Schema
 
@@ -38,13 +39,19 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     statement: str
     architecture: Model
     data: Schema | None = None
+    rest: Rest = Rest()
+    """What the outer rule remembers beside the weights, as far as the digest `model` needs it."""
 
 
-def write_model(path: Path, card: ModelCard, vector: Float32s) -> None:
-    """Replace the file at `path`, whole, by the model in the flat `vector`; raises `ModelFileError`."""
+def write_model(path: Path, card: ModelCard, snapshot: Float32s) -> None:
+    """Replace the file at `path`, whole, by the model in the flat `snapshot`; raises `ModelFileError`."""
+    flat, parameters = snapshot.astype("<f4", copy=False), card.architecture.parameters
+    card = msgspec.structs.replace(card, rest=rest_of(flat.data, 4 * parameters))
     partial = path.with_name(path.name + ".part")
     try:
-        partial.write_bytes(safetensors.numpy.save(name_tensors(vector, card.architecture), _metadata(card)))
+        partial.write_bytes(
+            safetensors.numpy.save(name_tensors(flat[:parameters], card.architecture), _metadata(card))
+        )
         partial.replace(path)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from error
@@ -60,7 +67,7 @@ def read_model(path: Path) -> tuple[ModelCard, Float32s]:
         raise ModelFileError(f"{path}: cannot be read as a model: {error}") from error
     card = _card(path, metadata)
     vector = _flatten(path, tensors, card.architecture.tensors)
-    found = ref_of(vector.astype("<f4", copy=False).data).root.hex()
+    found = root_with(vector.astype("<f4", copy=False).data, card.rest).hex()
     if found != card.model:
         raise ModelFileError(
             f"{path}: its weights are {found}, its metadata says {card.model}: the file was changed; export it again"
@@ -68,8 +75,12 @@ def read_model(path: Path) -> tuple[ModelCard, Float32s]:
     return card, vector
 
 
-def read_starting_weights(path: Path, model: Model) -> Float32s:
-    """The flat vector in `path`, model0.safetensors; raises `CharterError` unless it is what the charter names."""
+def read_starting_snapshot(path: Path, charter: Charter) -> Float32s:
+    """The weights in `path`, model0.safetensors, as the charter's rule begins with them.
+
+    Raises `CharterError` unless that is what the charter names.
+    """
+    model = charter.model
     if not path.is_file():
         raise CharterError(f"{path}: the starting weights are missing: copy them from another member")
     try:
@@ -77,13 +88,15 @@ def read_starting_weights(path: Path, model: Model) -> Float32s:
         pieces = [np.asarray(tensors[one.name], dtype="<f4").reshape(one.size) for one in model.tensors]
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CharterError(f"{path}: not the charter's model ({error}): copy another member's") from error
-    vector = np.concatenate(pieces)
-    found = ref_of(vector.data).root.hex()
+    snapshot = Outer.of(charter).start(np.concatenate(pieces))
+    found = ref_of(snapshot.data).root.hex()
     if found != model.initial:
         raise CharterError(
-            f"{path}: holds the weights {found[:16]}, the charter names {model.initial[:16]}: copy another member's"
+            f"{path}: holds weights that start as {found[:16]} under averaging.rule = {charter.averaging.rule!r}, the "
+            f"charter names {model.initial[:16]}: copy another member's or, if the rule of a draft was changed by "
+            f"hand, set model.initial = '{found}'"
         )
-    return vector
+    return snapshot
 
 
 def name_tensors(vector: Float32s, model: Model) -> dict[str, npt.NDArray[np.float32]]:
@@ -108,6 +121,8 @@ def _metadata(card: ModelCard) -> dict[str, str]:
     }
     if card.architecture.source_digest:
         texts["source_digest"] = card.architecture.source_digest
+    if card.rest != Rest():
+        texts["rest"] = _json(card.rest)
     if card.data is not None:
         numbers = {column.name: column for column in card.data.columns if column.kind == "number"}
         scaling = {name: {"center": one.center, "scale": one.scale} for name, one in numbers.items()}
@@ -129,6 +144,7 @@ def _card(path: Path, metadata: dict[str, str]) -> ModelCard:
     table: dict[str, object] = {key: metadata.get(key) for key in ModelCard.__struct_fields__}
     try:
         table["architecture"] = msgspec.json.decode(metadata.get("architecture", ""))
+        table["rest"] = msgspec.json.decode(metadata.get("rest", "{}"))
         table["data"] = msgspec.json.decode(metadata["schema"]) if "schema" in metadata else None
         return msgspec.convert(table, ModelCard, strict=False)
     except msgspec.MsgspecError as error:

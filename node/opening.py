@@ -11,7 +11,7 @@ from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.data.child import prepare_data
 from folkmoot.node.keys import NodeKeys, folder_of, load_keys, public_keys
 from folkmoot.node.learning import check_data
-from folkmoot.node.model_file import read_starting_weights
+from folkmoot.node.model_file import read_starting_snapshot
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.store import Journal
 from folkmoot.node.train.source import locate_source
@@ -113,12 +113,12 @@ def _own_keys(home: Home, config: NodeConfig, charter: Charter) -> Path:
 
 
 def _initial_model(home: Home, charter: Charter, first: Round) -> BlobRef:
-    """The starting weights, flat, in the models; made from model0.safetensors if need be.
+    """The starting snapshot in the models; made from model0.safetensors if need be.
 
     Who joins later gets the newest model from its peers, and may not have them.
     """
-    ref = BlobRef(bytes.fromhex(charter.model.initial), 4 * charter.model.parameters)
+    ref = BlobRef(bytes.fromhex(charter.model.initial), 4 * charter.snapshot_values)
     models = Models(home.models)
     if models.has(ref) or (first > 1 and not home.initial_model.is_file()):
         return ref
-    return models.add_bytes(read_starting_weights(home.initial_model, charter.model).data.cast("B"))
+    return models.add_bytes(read_starting_snapshot(home.initial_model, charter).data.cast("B"))

@@ -13,13 +13,14 @@ from folkmoot.node.archive import Archive, Models
 from folkmoot.node.store import Journal, Secret
 from folkmoot.node.train.vectors import read_pieces
 from folkmoot.protocol.aggregate import Payload, aggregate_stream
-from folkmoot.protocol.blob import CHUNK, BlobRef
+from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.codec import Codec, codec_named
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.events import Aggregated, Encoded
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, SurvivorSet
-from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, weight_of
+from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.ring import CHUNK_VALUES, weight_of
 from folkmoot.protocol.sealing import (
     FRAME,
     KEY_SIZE,
@@ -67,9 +68,9 @@ class Payloads:
         """
         context = self._context(round_, roster, self._me)
         key = self._journal.secret(round_, roster, self._me) or self._new_key(context)
-        codec, parameters = self._codec(), self._charter.model.parameters
-        pieces = map(codec.encode, read_pieces(update, parameters, CHUNK_VALUES))
-        size = codec.encoded_size(parameters)
+        codec, values = self._codec(), self._charter.update_values
+        pieces = map(codec.encode, read_pieces(update, values, CHUNK_VALUES))
+        size = codec.encoded_size(values)
         with self._archive.writer() as blob:
             for piece in seal_payload(context, key, self._public_keys(recipients), pieces, size):
                 blob.write(piece)
@@ -119,27 +120,17 @@ class Payloads:
             if isinstance(one.body, Commitment)
         ]
         result = aggregate_stream(
-            partial(self._base, base),
+            partial(self._models.read_from, base),
             payloads,
             self._codec(),
-            self._charter.model.sizes,
+            self._charter.update_sizes,
             roster.exponents,
-            self._store,
+            self._models.add_snapshot,
             unchanged=base,
+            outer=Outer.of(self._charter),
         )
         done = Aggregated(survivors.round, survivors.digest, result.sums_digest, result.model)
         return done, result.ill_formed
-
-    def _base(self, base: BlobRef) -> Iterator[bytes]:
-        with self._models.open(base) as file:
-            yield from iter(partial(file.read, CHUNK), b"")
-
-    def _store(self, chunks: Iterator[Float32s]) -> BlobRef:
-        with self._models.writer() as blob:
-            for chunk in chunks:
-                blob.write(chunk.data)
-        assert blob.ref is not None
-        return blob.ref
 
     def _codec(self) -> Codec:
         # A new one for each thread that works: codecs hold scratch memory.
@@ -156,7 +147,7 @@ class Payloads:
 
     def _plaintext(self, commitment: Commitment, key: bytes, recipients: int) -> Iterator[bytearray]:
         context = self._context(commitment.round, commitment.roster, commitment.member)
-        size = self._codec().encoded_size(self._charter.model.parameters)
+        size = self._codec().encoded_size(self._charter.update_values)
         skip = frames_offset(recipients + len(self._charter.auditors))
         with self._archive.open(_ref(commitment), for_the_last_time=True) as file:
             file.seek(skip)

@@ -20,6 +20,7 @@ from folkmoot.protocol.certificates import verify_final
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.journal import Adopted, decode_entry
 from folkmoot.protocol.messages import Final, round_of
+from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.typed_data import Domain, struct_hash
@@ -89,7 +90,7 @@ class RecordedModels:
         )
 
     def vector(self, number: Round, say: Callable[[str], None]) -> Float32s:
-        """The model of a finished round, flat; `say` is told when it has to be computed again.
+        """The snapshot of a finished round, flat; `say` is told when it has to be computed again.
 
         Raises `RecordedError` where neither it nor what it was made of is there.
         """
@@ -136,7 +137,8 @@ class RecordedModels:
         return self._frames[first]
 
     def _kept(self, model: Digest) -> Float32s | None:
-        return self._source.vector(model, self._timeline.founding.model.tensors)
+        charter = self._timeline.founding  # no amendment changes the snapshot's form
+        return self._source.vector(model, charter.model.tensors, Outer.of(charter).sections)
 
     def _final(self, number: Round) -> Final:
         """The statement of a finished round, with its attestations, unchecked."""

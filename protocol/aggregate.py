@@ -7,6 +7,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from folkmoot.protocol import ring
 from folkmoot.protocol.codec import Codec, VectorDecoder
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.pieces import Buffer, recut
+from folkmoot.protocol.outer import OpenAt, Outer, OuterStep, Piece, collect
+from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Float64s, Layout
 from folkmoot.protocol.types import Digest, MemberId
 
@@ -38,9 +40,9 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate(Generic[Stored]):
-    """What came out: digest of weight and sums (LOCK names it), the new model, and whose payload did not count.
+    """What came out: digest of weight and sums (LOCK names it), the new snapshot, and whose payload did not count.
 
-    `changed` is False if the model is the base: total weight zero, or a result that is not finite.
+    `changed` is False if the snapshot is the base: total weight zero, or a result that is not finite.
     """
 
     sums_digest: Digest
@@ -51,26 +53,29 @@ class Aggregate(Generic[Stored]):
 
 
 def aggregate_stream(
-    base: Open,
+    base: OpenAt,
     payloads: Sequence[Payload],
     codec: Codec,
     sizes: Sequence[int],
     exponents: bytes | Sequence[int] | ring.Int8s,
-    store: Callable[[Iterator[Float32s]], Stored],
+    store: Callable[[Iterator[Piece]], Stored],
     unchanged: Stored,
+    outer: Outer | None = None,
 ) -> Aggregate[Stored]:
-    """Weighted mean of the payloads as exact integers, then FedAvg on `base` (flat little-endian float32).
+    """Weighted mean of the payloads as exact integers, then the outer rule on the snapshot `base`; FedAvg without one.
 
-    `store` is handed the new model as chunks, each to be used before the next, and returns what `Aggregate.model`
-    shall be; `unchanged` is that for the base. If the iteration raises, `store` must keep nothing and let the exception
-    pass: the chunks were not the model, and it may be called again.
+    `sizes`: values of each piece of an update that has an exponent. `store` is handed the new snapshot in pieces, those
+    of each section in order, and returns what `Aggregate.model` shall be; `unchanged` is that for the base. If the
+    iteration raises, `store` must keep nothing and let the exception pass: the pieces were no snapshot, and it may be
+    called again.
 
     Does not depend on the order of `payloads`. An ill-formed payload counts as zero with weight zero (PROTOCOL
     section 3): its bytes were agreed on, so every honest node finds the same fault. Memory: a few chunks, and one for
     each payload. Raises LocalProtocolError for arguments that cannot be right.
     """
     _check_payloads(payloads)
-    work = _Work(base, FixedPoint(Layout(sizes), exponents), codec)
+    outer = outer or Outer(sum(sizes))
+    work = _Work(base, FixedPoint(Layout(sizes), exponents), codec, outer)
     ill_formed: set[MemberId] = set()
     try:
         outcome = work.sum(payloads, store)
@@ -101,20 +106,17 @@ def aggregate(
     codec: Codec,
     sizes: Sequence[int],
     exponents: bytes | Sequence[int] | ring.Int8s,
+    outer: Outer | None = None,
 ) -> Aggregate[Float32s]:
-    """`aggregate_stream` with base and model as whole vectors (float32, `sum(sizes)` values)."""
-    if base.dtype != np.float32 or base.shape != (sum(sizes),):
-        raise LocalProtocolError(f"base is {base.dtype}{base.shape}, expected float32({sum(sizes)},)")
-
-    def collect(chunks: Iterator[Float32s]) -> Float32s:
-        model, start = np.empty_like(base), 0
-        for chunk in chunks:
-            model[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        return model
-
-    flat = base.astype("<f4", copy=False).data
-    return aggregate_stream(lambda: [flat], payloads, codec, sizes, exponents, collect, unchanged=base)
+    """`aggregate_stream` with base and model as whole snapshots (float32)."""
+    outer = outer or Outer(sum(sizes))
+    length = outer.parameters * outer.sections
+    if base.dtype != np.float32 or base.shape != (length,):
+        raise LocalProtocolError(f"base is {base.dtype}{base.shape}, expected float32({length},)")
+    flat = base.astype("<f4", copy=False).data.cast("B")
+    return aggregate_stream(
+        lambda start: [flat[start:]], payloads, codec, sizes, exponents, partial(collect, outer), base, outer
+    )
 
 
 def _check_payloads(payloads: Sequence[Payload]) -> None:
@@ -159,17 +161,18 @@ class _Source:
 
 
 class _Work:
-    """One aggregation: where the base is, scales and codec, and scratch memory for one chunk."""
+    """One aggregation: where the base is, scales, codec and outer rule, and scratch memory for one chunk."""
 
-    def __init__(self, base: Open, fixed: FixedPoint, codec: Codec) -> None:
+    def __init__(self, base: OpenAt, fixed: FixedPoint, codec: Codec, outer: Outer) -> None:
         self._base = base
+        self._outer = outer
         self._fixed = fixed
         self._codec = codec
         length = min(CHUNK_VALUES, fixed.layout.size)
         self._values = np.empty(length, dtype=np.float64)
         self._sums = np.empty(length, dtype=np.float64)
         self._integers = np.empty(length, dtype="<i8")
-        self._model = np.empty(length, dtype="<f4")
+        self._mean = np.empty(length, dtype="<f4")
 
     def is_readable(self, payload: Payload) -> bool:
         """Read a payload from beginning to end."""
@@ -183,9 +186,9 @@ class _Work:
         return True
 
     def sum(
-        self, payloads: Sequence[Payload], store: Callable[[Iterator[Float32s]], Stored]
+        self, payloads: Sequence[Payload], store: Callable[[Iterator[Piece]], Stored]
     ) -> tuple[Digest, int, Stored | None]:
-        """One pass over all: digest of weight and sums, total weight, and the model unless it is the base.
+        """One pass over all: digest of weight and sums, total weight, and the snapshot unless it is the base.
 
         Raises `_IllFormedError` at the first payload that cannot be read.
         """
@@ -194,30 +197,28 @@ class _Work:
         state = hashlib.sha256(b"folkmoot/v1/sums\n" + struct.pack(">Q", total))
         model: Stored | None
         try:
-            model = store(self._model_chunks(payloads, total, state.update))
+            model = store(self._snapshot(payloads, total, state.update))
         except _UnchangedError:
             model = None
         return state.digest(), total, model
 
-    def _model_chunks(
+    def _snapshot(
         self, payloads: Sequence[Payload], total_weight: int, digest: Callable[[Buffer], None]
-    ) -> Iterator[Float32s]:
-        """The new model; ends in `_UnchangedError` if there is none. `digest` is fed the sums in any case."""
+    ) -> Iterator[Piece]:
+        """The new one; ends in `_UnchangedError` if there is none. `digest` is fed the sums in any case."""
         sources = [_Source(payload, self._codec) for payload in payloads]
-        base = recut(self._base(), 4 * CHUNK_VALUES)
-        is_model = total_weight > 0
+        step = OuterStep(self._outer, self._base, len(payloads))
         for start, stop in self._fixed.layout.chunks():
-            sums, model = self._sum_chunk(sources, start, stop), self._model[: stop - start]
+            sums, mean = self._sum_chunk(sources, start, stop), self._mean[: stop - start]
             digest(self._as_integers(sums))
-            if is_model:
-                self._fixed.mean(sums, total_weight, start, model)
-                is_model = ring.apply_fedavg(_next_values(base, stop - start), model, model)
-            if is_model:
-                yield model
+            if total_weight:
+                self._fixed.mean(sums, total_weight, start, mean)
+                yield from step.take(mean)
         for source in sources:
             source.finish()
-        if not is_model:
+        if not (total_weight and step.is_finite):
             raise _UnchangedError
+        step.finish()
 
     def _sum_chunk(self, sources: Sequence[_Source], start: int, stop: int) -> Float64s:
         sums, values = self._sums[: stop - start], self._values[: stop - start]
@@ -232,10 +233,3 @@ class _Work:
         integers = self._integers[: len(sums)]
         np.copyto(integers, sums, casting="unsafe")
         return integers.data.cast("B")
-
-
-def _next_values(base: Iterator[memoryview], count: int) -> Float32s:
-    data = next(base, memoryview(b""))
-    if len(data) != 4 * count:
-        raise LocalProtocolError(f"base model has {len(data)} bytes where {4 * count} were expected")
-    return np.frombuffer(data, dtype="<f4")

@@ -26,6 +26,12 @@ _FIXED = (
 )
 _FIXED_TERMS = (
     ("averaging", "mode", "no quorum may decide that others' updates are seen"),
+    ("averaging", "rule", "what one rule remembers of the rounds so far means nothing to another"),
+    (
+        "training",
+        "correction",
+        "members' own vectors, and the model's with SCAFFOLD, would mean something else",
+    ),
     ("schedule", "max_ahead", "the contract was deployed with it"),
     ("secrecy", "epoch", "members' mask keys are counted in epochs of this length"),
 )

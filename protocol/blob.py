@@ -43,6 +43,33 @@ def ref_of(data: bytes | memoryview) -> BlobRef:
     return BlobRef(merkle.root(leaves), len(view))
 
 
+class Rest(msgspec.Struct, frozen=True):
+    """What follows some bytes in a blob that begins with them, as far as the blob's root needs it.
+
+    `tail` ends the chunk that they end in; `leaves` are the hashes of the chunks after that.
+    """
+
+    tail: bytes = b""
+    leaves: tuple[Digest, ...] = ()
+
+
+def rest_of(data: bytes | memoryview, size: int) -> Rest:
+    """What follows the first `size` bytes."""
+    view = memoryview(data).cast("B")
+    edge = min(CHUNK * chunk_count(size), len(view))
+    leaves = tuple(merkle.leaf_hash(view[at : at + CHUNK]) for at in range(edge, len(view), CHUNK))
+    return Rest(bytes(view[size:edge]), leaves)
+
+
+def root_with(data: bytes | memoryview, rest: Rest) -> Digest:
+    """The root of the blob that begins with `data` and goes on with `rest`."""
+    view = memoryview(data).cast("B")
+    whole = len(view) - len(view) % CHUNK
+    leaves = [merkle.leaf_hash(view[at : at + CHUNK]) for at in range(0, whole, CHUNK)]
+    last = bytes(view[whole:]) + rest.tail
+    return merkle.root([*leaves, *([merkle.leaf_hash(last)] if last else []), *rest.leaves])
+
+
 def check_leaves(ref: BlobRef, leaves: Sequence[Digest]) -> None:
     """Raise `RemoteProtocolError` unless `leaves` are the chunk hashes that `ref` commits to."""
     if len(leaves) != chunk_count(ref.size):

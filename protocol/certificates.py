@@ -86,10 +86,10 @@ def verify_ready(signed: Signed, federation: Federation, verifier: Verifier) -> 
     # [REJECT] It is a READY
     if not isinstance(ready, Ready):
         raise Reject(f"expected a READY, got {type(ready).__name__}")
-    # [REJECT] One exponent per tensor, within the charter's bounds
-    if len(ready.exponents) != len(charter.model.tensors):
+    # [REJECT] One exponent per tensor (and one per tensor's control variates), within the charter's bounds
+    if len(ready.exponents) != len(charter.update_sizes):
         raise Reject(
-            f"READY with {len(ready.exponents)} exponents, the model has {len(charter.model.tensors)} tensors"
+            f"READY with {len(ready.exponents)} exponents, an update has {len(charter.update_sizes)}"
         )
     low, high = charter.averaging.exponent_min, charter.averaging.exponent_max
     if any(
@@ -229,7 +229,7 @@ def verify_final(final: Final, federation: Federation, verifier: Verifier) -> St
     if (statement.federation, statement.config) != (federation.id, federation.config):
         raise Reject("statement of another federation or configuration")
     # [REJECT] The model shown is the model named, and has the charter's length
-    if final.model.root != statement.model or final.model.size != 4 * charter.model.parameters:
+    if final.model.root != statement.model or final.model.size != 4 * charter.snapshot_values:
         raise Reject("final shows another model than its statement names")
     return statement
 

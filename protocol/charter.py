@@ -38,6 +38,9 @@ MIN_GROUP = 3
 MAX_ON_8_BITS = 16
 """Members whose sums leave room for values on the 8-bit ring: 3 bits each."""
 
+STATES: Mapping[str, int] = {"fedavg": 0, "fedavgm": 1, "nesterov": 1, "fedadam": 2, "fedyogi": 2}
+"""Vectors as long as the model that an outer rule keeps from round to round."""
+
 READY_SIZE = 680
 """Bytes that a signed READY takes at most, besides one per tensor."""
 
@@ -74,11 +77,15 @@ class Auditor(_Terms, frozen=True, kw_only=True):
     sealing_key: Hex32
 
 
-class Tensor(_Terms, frozen=True, kw_only=True):
-    """A float tensor of the model, in `state_dict` order; a scalar has shape ()."""
+class Tensor(_Terms, frozen=True, kw_only=True, omit_defaults=True):
+    """A float tensor of the model, in `state_dict` order; a scalar has shape ().
+
+    A `statistic` is none that training steps change, such as a running variance: members' plain mean replaces it.
+    """
 
     name: str
     shape: tuple[Positive, ...]
+    statistic: bool = False
 
     @property
     def size(self) -> int:
@@ -90,7 +97,7 @@ class Tensor(_Terms, frozen=True, kw_only=True):
 
 
 class Model(_Terms, frozen=True, kw_only=True):
-    """The architecture, the layout of its flat vector and the digest of the starting weights.
+    """The architecture, the layout of its flat vector and the digest of the starting snapshot (`outer.start`).
 
     `layers` are widths from inputs to outputs; of a custom model the two ends only. `source` names the function
     that makes a custom model, as module:function; `source_digest` is the SHA-256 of the file that holds it.
@@ -129,6 +136,10 @@ class Training(_Terms, frozen=True, kw_only=True):
 
     It goes `epochs` times over its rows or, where `steps` is not 0, takes that many batches. `momentum` is SGD's alone;
     weight decay is added to SGD's gradient, and AdamW (beta 0.9 and 0.999, epsilon 1e-8) takes it from the weights.
+
+    A gradient longer than `clip` is scaled to it. `prox` pulls every step back to the round's model (FedProx's mu).
+    `correction` is what a member does about rows unlike the others': FedDyn with its `alpha`, or SCAFFOLD. An update is
+    scaled from the steps that were taken to `normalize_to` of them (FedNova). 0 is without, of each.
     """
 
     epochs: Positive = 1
@@ -138,15 +149,28 @@ class Training(_Terms, frozen=True, kw_only=True):
     lr: Rate = "0.1"
     momentum: Rate = "0.9"
     weight_decay: Rate = "0"
+    clip: Rate = "0"
+    prox: Rate = "0"
+    correction: Literal["none", "feddyn", "scaffold"] = "none"
+    alpha: Rate = "0.1"
+    normalize_to: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
 class Averaging(_Terms, frozen=True, kw_only=True):
-    """How updates become one: mode, wire codec, outer rule, weights and the bounds of the scale exponents."""
+    """How updates become one: mode, wire codec, outer rule, weights and the bounds of the scale exponents.
+
+    `rule` is what is done with the mean of the updates (`outer.py`): `rate` scales its step, `momentum` is the part of
+    the rounds before, `second_momentum` and `epsilon` are the adaptive rules'.
+    """
 
     mode: Literal["open", "secure"] = "open"
     codec: Literal["f32", "int8", "int4"] = "int4"
-    rule: Literal["fedavg"] = "fedavg"
+    rule: Literal["fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi"] = "fedavg"
+    rate: Rate = "1"
+    momentum: Rate = "0.9"
+    second_momentum: Rate = "0.99"
+    epsilon: Rate = "0.001"
     weight_cap: Positive = 65_535
     exponent_min: Annotated[int, Meta(ge=-126, le=127)] = 0
     exponent_max: Annotated[int, Meta(ge=-126, le=127)] = 16
@@ -230,6 +254,26 @@ class Charter(_Terms, frozen=True, kw_only=True):
     def is_secure(self) -> bool:
         """Whether updates are masked, so that nobody sees a single one."""
         return self.averaging.mode == "secure"
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether control variates (SCAFFOLD) travel behind an update's values, and the mean of all is kept."""
+        return self.training.correction == "scaffold"
+
+    @property
+    def update_sizes(self) -> tuple[int, ...]:
+        """Length of each piece of what a member sends that has a scale exponent of its own."""
+        return self.model.sizes * (2 if self.has_controls else 1)
+
+    @property
+    def update_values(self) -> int:
+        """Length of what a member sends."""
+        return sum(self.update_sizes)
+
+    @property
+    def snapshot_values(self) -> int:
+        """Length of what a model's digest is over: parameters, then the outer rule's state (`outer.py`)."""
+        return self.model.parameters * (1 + STATES[self.averaging.rule] + self.has_controls)
 
     @property
     def group_sizes(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from folkmoot.protocol.charter import (
     quorum,
     shares_to_open,
 )
+from folkmoot.protocol.charter_options import check_options
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.messages import MAX_FRAME
 from folkmoot.protocol.schema import Schema, check_schema
@@ -72,6 +73,7 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
             f"{source}: ledger.cadence = {charter.ledger.cadence}, but rounds wait when more than schedule.max_ahead = "
             f"{charter.schedule.max_ahead} of them are not on the ledger; it must be at least the cadence"
         )
+    check_options(charter, source)
     _check_sizes(charter, source)
     if charter.is_secure:
         _check_secrecy(charter, source)
@@ -115,7 +117,7 @@ def _check_group(size: int, secrecy: Secrecy, source: str) -> None:
 
 def _check_sizes(charter: Charter, source: str) -> None:
     """Sums must fit the ring, and a roster with everybody's READY one frame."""
-    members, tensors = len(charter.members), len(charter.model.tensors)
+    members, tensors = len(charter.members), len(charter.update_sizes)
     if members > MAX_SUMMED and not charter.is_secure:
         raise CharterError(
             f"{source}: {members} members are too many for exact sums in open mode, which has room for {MAX_SUMMED}"

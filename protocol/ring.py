@@ -148,16 +148,6 @@ def accumulate_weighted(sums: Float64s, integers: Float64s, weight: int) -> None
     np.add(sums, integers, out=sums)
 
 
-def apply_fedavg(base: Float32s, mean: Float32s, out: Float32s) -> bool:
-    """out = base + mean, elementwise in float32.
-
-    Returns whether every result is finite (else the round changes nothing).
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.add(base, mean, out=out)
-    return bool(np.isfinite(out).all())
-
-
 def weight_of(num_examples: int, cap: int) -> int:
     """A member's integer weight, at most MAX_WEIGHT: examples count up to `cap`, scaled down if `cap` is
     above 65535.

@@ -83,7 +83,7 @@ def validate_roster(signed: Signed, view: View, known: Exchange | None) -> None:
 def expected_payload_size(view: View, recipients: int) -> int:
     """Bytes of an open-mode payload: sealed keys for roster and auditors, then the frames of the coded update."""
     charter = view.federation.charter
-    plaintext = codec_named(charter.averaging.codec).encoded_size(charter.model.parameters)
+    plaintext = codec_named(charter.averaging.codec).encoded_size(charter.update_values)
     return payload_size(recipients + len(charter.auditors), plaintext)
 
 

@@ -27,6 +27,7 @@ from folkmoot.ledger.audit.shown import ShownLedger, decode_shown, encode_shown
 from folkmoot.ledger.audit.sources import SignedCharter, Source, load_signed_charter, ref_of_file
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import FolkmootError, RemoteProtocolError
+from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.record import RoundRecord, decode_record
 from folkmoot.protocol.types import Digest
 
@@ -129,7 +130,7 @@ def _add_weights(
     root = bytes.fromhex(charter.model.initial)
     name = f"archive/1/blobs/{root.hex()[:2]}/{root.hex()}"
     for source in sources:
-        vector = source.vector(root, charter.model.tensors)
+        vector = source.vector(root, charter.model.tensors, Outer.of(charter).sections)
         if vector is not None and name not in known:
             return _add_bytes(archive, name, vector.astype("<f4", copy=False).tobytes())
     return {}

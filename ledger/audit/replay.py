@@ -20,6 +20,7 @@ from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Commitment, Lock, Ready, Roster
+from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import Float32s, weight_of
 from folkmoot.protocol.sealing import (
@@ -89,8 +90,9 @@ class Replay:
         if self._last is not None and self._last[0] == root:
             return self._last[1]
         # The round before was not replayed. A stored model will do: its digest is what the ledger names.
+        charter = self._frame.federation.charter
         for source in self._frame.sources:
-            vector = source.vector(root, self._frame.federation.charter.model.tensors)
+            vector = source.vector(root, charter.model.tensors, Outer.of(charter).sections)
             if vector is not None:
                 return vector
         if case.round > 1:
@@ -113,7 +115,8 @@ class OpenedPayloads:
         charter = self._frame.federation.charter
         codec = codec_named(charter.averaging.codec)
         payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]
-        return aggregate(base, payloads, codec, charter.model.sizes, case.roster.exponents)
+        exponents = case.roster.exponents
+        return aggregate(base, payloads, codec, charter.update_sizes, exponents, Outer.of(charter))
 
     def _payload(self, case: Case, commitment: Commitment) -> Payload:
         charter, roster = self._frame.federation.charter, case.roster
@@ -121,7 +124,7 @@ class OpenedPayloads:
         context = PayloadContext(self._frame.federation.id, case.round, commitment.roster, commitment.member)
         path = self._path(commitment.root)
         key = self._content_key(case, commitment, context, path)
-        plaintext = codec_named(charter.averaging.codec).encoded_size(charter.model.parameters)
+        plaintext = codec_named(charter.averaging.codec).encoded_size(charter.update_values)
         start = frames_offset(len(recipients_of(roster, self._frame.federation)))
         return Payload(commitment.member, weight, partial(_plaintext, context, key, path, start, plaintext))
 

@@ -210,5 +210,5 @@ def _recorded(case: Case, frame: Frame) -> Statement:
 
 def _payload_size(roster: Roster, federation: Federation) -> int:
     charter = federation.charter
-    plaintext = codec_named(charter.averaging.codec).encoded_size(charter.model.parameters)
+    plaintext = codec_named(charter.averaging.codec).encoded_size(charter.update_values)
     return payload_size(len(recipients_of(roster, federation)), plaintext)

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from folkmoot.ledger.audit.round_checks import Case, Frame, commitments_of, verify_named_commitments
 from folkmoot.ledger.audit.sources import Convicted, Lacking, NotJudged, read_pieces
 from folkmoot.protocol.aggregate import Aggregate, Open
@@ -18,6 +16,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.events import Value
 from folkmoot.protocol.messages import Commitment, Fingerprint, Lock, Signed, Unmasking
+from folkmoot.protocol.outer import Outer, collect
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure import verify
@@ -81,7 +80,7 @@ def check_releases(case: Case, frame: Frame) -> None:
 
 
 class UnmaskedSums:
-    """(22) Takes the masks off the sums and adds their mean to the base, as every node did."""
+    """(22) Takes the masks off the sums and makes the outer step with their mean, as every node did."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
@@ -90,16 +89,18 @@ class UnmaskedSums:
         """The round's model. Raises `RemoteProtocolError` or `Lacking`."""
         frame, round_ = self._frame, masked_round(case, self._frame)
         verify.verify_commitments(round_)
-        sizes, layout = frame.federation.charter.model.sizes, round_.layout
+        charter, layout = frame.federation.charter, round_.layout
+        outer, flat = Outer.of(charter), base.astype("<f4", copy=False).data.cast("B")
         opened = open_sum(
             layout,
             [_open_sum(frame, ref) for ref in sums_of(case, frame)],
             verify.masks_of(round_, releases_of(case, frame)),
-            lambda: [base.astype("<f4", copy=False).data],
-            RingDecoder(layout, sizes, round_.roster.exponents),
+            lambda start: [flat[start:]],
+            RingDecoder(layout, charter.update_sizes, round_.roster.exponents),
             len(round_.members),
-            partial(_collect, len(base)),
+            partial(collect, outer),
             unchanged=base,
+            outer=outer,
         )
         return Aggregate(round_.lock.sums, opened.model, opened.changed, opened.total_weight, ())
 
@@ -164,14 +165,6 @@ def _open_sum(frame: Frame, ref: BlobRef) -> Open:
     if path is None:
         raise Lacking(f"no archive given has the sum {ref.root.hex()}")
     return partial(read_pieces, path)
-
-
-def _collect(length: int, chunks: Iterator[Float32s]) -> Float32s:
-    model, start = np.empty(length, dtype=np.float32), 0
-    for chunk in chunks:
-        model[start : start + len(chunk)] = chunk
-        start += len(chunk)
-    return model
 
 
 # --- fingerprints ---------------------------------------------------------------------------------------------------

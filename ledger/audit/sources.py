@@ -134,15 +134,18 @@ class Source:
         """Where a masked shard of that epoch lies; None if it is not here (any more). Its contents are unchecked."""
         return _existing(self._archive / "masked" / str(epoch) / root.hex())
 
-    def vector(self, root: Digest, tensors: Sequence[Tensor]) -> Float32s | None:
-        """The flat model called `root`, checked against it; None if it is not here whole."""
-        size = 4 * sum(tensor.size for tensor in tensors)
+    def vector(self, root: Digest, tensors: Sequence[Tensor], sections: int = 1) -> Float32s | None:
+        """The snapshot called `root`, checked against it; None if it is not here whole.
+
+        It has `sections` vectors, each as long as the `tensors` together.
+        """
+        size = 4 * sections * sum(tensor.size for tensor in tensors)
         for path in filter(None, (self.blob(root), self._model(f"{root.hex()}.f32"))):
             if path.stat().st_size == size:
                 data = path.read_bytes()
                 if ref_of(data).root == root:
                     return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
-        return self._initial_vector(root, tensors)
+        return self._initial_vector(root, tensors, sections)
 
     def sealing_secrets(self) -> Iterator[bytes]:
         """The X25519 secrets of the home's keys, to which payloads and answers are sealed: those in use and older ones.
@@ -196,7 +199,7 @@ class Source:
     def _model(self, name: str) -> Path | None:
         return _existing(self._home / "models" / name) if self._home else None
 
-    def _initial_vector(self, root: Digest, tensors: Sequence[Tensor]) -> Float32s | None:
+    def _initial_vector(self, root: Digest, tensors: Sequence[Tensor], sections: int) -> Float32s | None:
         path = self._model("model0.safetensors")
         if path is None:
             return None
@@ -207,7 +210,8 @@ class Source:
         pieces = [named.get(tensor.name) for tensor in tensors]
         if any(piece is None or piece.dtype != np.float32 for piece in pieces):
             return None
-        vector = np.concatenate([np.ravel(piece) for piece in pieces if piece is not None])
+        weights = np.concatenate([np.ravel(piece) for piece in pieces if piece is not None])
+        vector = np.concatenate([weights, np.zeros((sections - 1) * len(weights), dtype=np.float32)])
         return vector if ref_of(vector.astype("<f4", copy=False).data).root == root else None
 
 

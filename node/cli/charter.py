@@ -127,6 +127,7 @@ def new(
     from folkmoot.node.charter_files import render_charter
     from folkmoot.node.toml import load
     from folkmoot.protocol.charter import Member
+    from folkmoot.protocol.outer import with_start
 
     for path in (out, out.with_name(charter_draft.MODEL_FILE)):
         if path.exists():
@@ -138,18 +139,19 @@ def new(
     widths = charter_draft.layers_of(layers or _default_layers(model, schema), schema)
     table = charter_draft.model_table(model, widths, Path.cwd())
     weights = out.with_name(charter_draft.MODEL_FILE)
-    initial, tensors = charter_draft.draw_model(table, seed, Path.cwd(), weights)
-    layout = [{"name": tensor.name, "shape": tensor.shape} for tensor in tensors]
+    start, tensors = charter_draft.draw_model(table, seed, Path.cwd(), weights)
     tables: Table = {
         "name": name,
-        "model": {**table, "initial": initial.root.hex(), "tensors": layout},
+        "model": {**table, "initial": "0" * 64, "tensors": msgspec.to_builtins(tensors)},
         "schedule": {"rounds": rounds},
         "training": {"seed": seed},
         "averaging": charter_draft.averaging_table(mode, len(known), chosen),
     }
     if schema is not None:
         tables["data"] = msgspec.to_builtins(schema)
-    drafted = charter_draft.build_charter(known, chain, charter_draft.merge(tables, chosen))
+    drafted = with_start(
+        charter_draft.build_charter(known, chain, charter_draft.merge(tables, chosen)), start
+    )
     out.write_text(_HEADER + render_charter(drafted), encoding="utf-8")
     click.echo(f"wrote {out} and {weights}: send both to all members to sign")
     _print(describe(drafted))
@@ -304,11 +306,11 @@ def check(home: Path, check_model: bool) -> None:
 def _problems(home: "Home", terms: "Charter", check_model: bool) -> Iterator[str]:
     """What is wrong, one line each; all is looked at, so that all can be mended at once."""
     from folkmoot.node import charter_draft, charter_files
-    from folkmoot.node.model_file import read_starting_weights
+    from folkmoot.node.model_file import read_starting_snapshot
 
     checks: list[Callable[[], object]] = [
         lambda: _my_name(home, terms),
-        lambda: read_starting_weights(home.initial_model, terms.model),
+        lambda: read_starting_snapshot(home.initial_model, terms),
         lambda: _check_all_signed(home, terms),
         lambda: charter_files.load_charter(home),
     ]

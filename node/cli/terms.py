@@ -48,17 +48,15 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
 
 
 def _describe_averaging(terms: "Charter") -> Iterator[tuple[str, str]]:
+    from folkmoot.protocol.charter_options import describe_learning
+
     averaging = terms.averaging
+    for at, line in enumerate(describe_learning(terms)):
+        yield "" if at else "learning", line
     if not terms.is_secure:
-        yield (
-            "averaging",
-            f"{averaging.rule}, open mode: members see each other's updates; codec {averaging.codec}",
-        )
+        yield "averaging", f"open mode: members see each other's updates; codec {averaging.codec}"
         return
-    yield (
-        "averaging",
-        f"{averaging.rule}, secure mode: only the sum of all updates is ever seen (the codec is not used)",
-    )
+    yield "averaging", "secure mode: only the sum of all updates is ever seen (the codec is not used)"
     yield "", f"members with {averaging.weight_cap:,} rows or more weigh the same, fewer rows in proportion"
     yield from _describe_groups(terms)
 

@@ -96,8 +96,12 @@ def check_forward(module: nn.Module, features: int, objective: Objective) -> Non
 
 
 def layout(module: nn.Module) -> tuple[Tensor, ...]:
-    """Name and shape of each float tensor, in vector order."""
-    return tuple(Tensor(name=name, shape=tuple(tensor.shape)) for name, tensor in _float_tensors(module))
+    """Name and shape of each float tensor, in vector order; what is no parameter is a statistic."""
+    trained = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return tuple(
+        Tensor(name=name, shape=tuple(tensor.shape), statistic=name not in trained)
+        for name, tensor in _float_tensors(module)
+    )
 
 
 def to_vector(module: nn.Module) -> Vector:

@@ -5,7 +5,7 @@ from pathlib import Path
 from folkmoot.node.train import local, models
 from folkmoot.node.train.devices import choose_device
 from folkmoot.node.train.objectives import make_objective
-from folkmoot.node.train.vectors import check_finite, read_vector, write_vector
+from folkmoot.node.train.vectors import check_finite, read_section, write_vector
 from folkmoot.node.train.wire import Metrics, Task
 
 
@@ -40,7 +40,7 @@ class Session:
         writes nothing, where training ran off to infinity.
         """
         task = self._task
-        start = read_vector(base, task.model.parameters)
+        start = read_section(base, 0, task.model.parameters)
         models.load_vector(self._module, start)
         metrics = self._measure(on_step)
         loss = local.train(
@@ -53,7 +53,7 @@ class Session:
 
     def evaluate(self, model: Path, on_step: local.OnStep) -> Metrics:
         """Metrics of the vector in file `model`."""
-        models.load_vector(self._module, read_vector(model, self._task.model.parameters))
+        models.load_vector(self._module, read_section(model, 0, self._task.model.parameters))
         return self._measure(on_step)
 
     def _measure(self, on_step: local.OnStep) -> Metrics:

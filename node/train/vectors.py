@@ -49,6 +49,21 @@ def read_pieces(path: Path, parameters: int, length: int) -> Iterator[Vector]:
         raise TrainerError("model", f"cannot read the vector {path}: {error.strerror}") from error
 
 
+def read_section(path: Path, section: int, parameters: int) -> Vector:
+    """One of the vectors of `parameters` values that a snapshot consists of; 0 is the model's own.
+
+    Raises `TrainerError` where the file cannot be read, is shorter, or holds NaN or infinity there.
+    """
+    vector = np.empty(parameters, dtype=np.dtype("<f4"))
+    try:
+        with path.open("rb", buffering=0) as file:
+            _fill(file.fileno(), vector.view(np.uint8).data, BYTES * parameters * section, path)
+    except OSError as error:
+        raise TrainerError("model", f"cannot read the vector {path}: {error.strerror}") from error
+    check_finite(vector, str(path))
+    return vector
+
+
 def check_finite(vector: Vector, what: str) -> None:
     """Raise `TrainerError` where `vector` holds NaN or infinity; `what` names it."""
     for at in range(0, len(vector), _PIECE):

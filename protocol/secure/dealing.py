@@ -19,7 +19,7 @@ NO_KEY = bytes(DIGEST_SIZE)
 def shard_layout(charter: Charter) -> ShardLayout:
     """How this federation's masked vectors lie: one shard for each member."""
     members = len(charter.members)
-    return ShardLayout(charter.model.parameters, charter.secrecy.ring, members, members)
+    return ShardLayout(charter.update_values, charter.secrecy.ring, members, members)
 
 
 def shards_root(shards: Sequence[Digest]) -> Digest:

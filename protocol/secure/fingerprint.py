@@ -19,11 +19,11 @@ import numpy as np
 
 from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float64s
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.keystream import SEED_SIZE, Keystream
 from folkmoot.protocol.secure.layout import RingValues, ShardLayout
-from folkmoot.protocol.secure.reader import Reader
 from folkmoot.protocol.types import Digest
 
 Fingerprint: TypeAlias = tuple[int, int]

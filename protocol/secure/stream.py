@@ -12,12 +12,13 @@ import numpy as np
 
 from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.errors import LocalProtocolError
-from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, apply_fedavg
+from folkmoot.protocol.outer import OpenAt, Outer, OuterStep, Piece
+from folkmoot.protocol.reader import Reader
+from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.layout import BLOCK, MAX_WEIGHT, RingValues, ShardLayout
 from folkmoot.protocol.secure.masks import Expander, Mask
-from folkmoot.protocol.secure.reader import Reader
 
 Stored = TypeVar("Stored")
 
@@ -157,17 +158,18 @@ def open_sum(
     layout: ShardLayout,
     sums: Sequence[Open],
     masks: Sequence[Mask],
-    base: Open,
+    base: OpenAt,
     decoder: RingDecoder,
     members: int,
-    store: Callable[[Iterator[Float32s]], Stored],
+    store: Callable[[Iterator[Piece]], Stored],
     unchanged: Stored,
+    outer: Outer | None = None,
 ) -> Opened[Stored]:
-    """Strip the masks off the sums of all shards, and add the mean to `base` (flat little-endian float32).
+    """Strip the masks off the sums of all shards, then the outer rule on the snapshot `base`; FedAvg without one.
 
     `masks` are those that do not vanish in the sum, as they were added: the self masks of the `members` that were
     summed, and for each member that dropped out the pair mask of every summed member with it (`pair_mask(seed,
-    survivor, dropped)`). `store` is handed the new model as chunks, each to be used before the next, and returns what
+    survivor, dropped)`). `store` is handed the new snapshot in pieces, those of each section in order, and returns what
     `Opened.model` shall be; `unchanged` is that for the base. If the iteration raises, `store` must keep nothing and
     let the exception pass.
 
@@ -178,8 +180,9 @@ def open_sum(
     if len(sums) != layout.shards:
         raise LocalProtocolError(f"sums of {len(sums)} shards, the layout has {layout.shards}")
     opening = _Opening(layout, masks, decoder, members)
+    step = OuterStep(outer or Outer(layout.parameters), base, members)
     try:
-        model = store(opening.model_chunks(sums, base))
+        model = store(opening.snapshot(sums, step))
     except _UnchangedError:
         return Opened(unchanged, False, opening.total_weight)
     return Opened(model, True, opening.total_weight)
@@ -201,32 +204,27 @@ class _Opening:
         length = min(CHUNK_VALUES, layout.size)
         self._values = np.empty(length, dtype=layout.dtype)
         self._carries = np.empty(length, dtype=np.uint8)
-        self._model = np.empty(length, dtype="<f4")
+        self._mean = np.empty(length, dtype="<f4")
 
-    def model_chunks(self, sums: Sequence[Open], base: Open) -> Iterator[Float32s]:
-        """The new model; ends in `_UnchangedError` if there is none. All sums are read and checked in any case."""
-        base_reader, is_model = Reader(base(), "base model"), True
+    def snapshot(self, sums: Sequence[Open], step: OuterStep) -> Iterator[Piece]:
+        """The new one; ends in `_UnchangedError` if there is none. All sums are read and checked in any case."""
+        is_weighed = True
         for shard, source in enumerate(sums):
             reader = Reader(source(), f"sum of shard {shard}")
             for start, stop in self._layout.chunks(shard):
                 values = self._strip(reader, start, stop)
                 if start == 0:
                     self.total_weight = self._decoder.total_weight(values[:BLOCK])
-                    is_model = 1 <= self.total_weight <= MAX_WEIGHT * self._members
+                    is_weighed = 1 <= self.total_weight <= MAX_WEIGHT * self._members
                 first, end = self._layout.parameters_in(start, stop)
-                if is_model and first < end:
-                    model = self._model[: end - first]
-                    self._decoder.mean(
-                        _parameters(values, start, first, end), self.total_weight, first, model
-                    )
-                    before = np.frombuffer(base_reader.take(model.nbytes), dtype="<f4")
-                    is_model = apply_fedavg(before, model, model)
-                    if is_model:
-                        yield model
+                if is_weighed and first < end:
+                    mean = self._mean[: end - first]
+                    self._decoder.mean(_parameters(values, start, first, end), self.total_weight, first, mean)
+                    yield from step.take(mean)
             reader.finish()
-        if not is_model:
+        if not (is_weighed and step.is_finite):
             raise _UnchangedError
-        base_reader.finish()
+        step.finish()
 
     def _strip(self, reader: Reader, start: int, stop: int) -> RingValues:
         """The next chunk of sums, modulo 2^b and without masks."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from folkmoot.protocol.aggregate import Open
+from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, Layout
 from folkmoot.protocol.secure.dealing import recovered_mask
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.layout import BLOCK, MAX_WEIGHT, RingValues
 from folkmoot.protocol.secure.masks import Expander, Mask, pair_mask
-from folkmoot.protocol.secure.reader import Reader
 from folkmoot.protocol.secure.verify import MaskedRound, Releases
 from folkmoot.protocol.types import MemberId
 
@@ -66,7 +66,7 @@ class _Unveiling:
     def __init__(self, round_: MaskedRound, expander: Expander) -> None:
         self._layout = round_.layout
         self._expander = expander
-        self._sizes, self._exponents = round_.federation.charter.model.sizes, round_.roster.exponents
+        self._sizes, self._exponents = round_.federation.charter.update_sizes, round_.roster.exponents
         self._signed = np.dtype(f"<i{self._layout.value_bytes}")
         self._decoder = RingDecoder(self._layout, self._sizes, self._exponents)
         self._tensors = Layout(self._sizes)

@@ -129,7 +129,7 @@ def average(
 
     payloads = [Payload(member, 100 + member, partial(opened, ref)) for member, ref in enumerate(sealed)]
     return aggregate_stream(
-        partial(read, kept, base), payloads, codec, [parameters], [0], partial(store, kept), unchanged=base
+        partial(kept.read_from, base), payloads, codec, [parameters], [0], kept.add_snapshot, unchanged=base
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from folkmoot.protocol.aggregate import Open
+from folkmoot.protocol.outer import Piece
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure import masks, sharing
@@ -97,8 +98,17 @@ def stages(layout: ShardLayout) -> None:
 
     def open_() -> None:
         decoder = RingDecoder(layout, [layout.parameters], [0])
-        base = partial(list[Buffer], [update.data])
-        opened = open_sum(layout, opens, self_masks, base, decoder, layout.members, exhaust, unchanged=None)
+        flat = update.data.cast("B")
+        opened = open_sum(
+            layout,
+            opens,
+            self_masks,
+            lambda start: [flat[start:]],
+            decoder,
+            layout.members,
+            exhaust,
+            unchanged=None,
+        )
         assert opened.changed
 
     report("masked_shards: encode and mask", mask)
@@ -205,9 +215,9 @@ def check(layout: ShardLayout, shards: list[Open], sums: list[bytes]) -> None:
         challenge.of_shards_and_sum(shard, [shards[shard]], partial(list, [data]))
 
 
-def exhaust(chunks: Iterator[Float32s]) -> None:
-    """Take every chunk of a model and keep none."""
-    for _ in chunks:
+def exhaust(pieces: Iterator[Piece]) -> None:
+    """Take every piece of a snapshot and keep none."""
+    for _ in pieces:
         pass
 
 

@@ -22,9 +22,9 @@ from folkmoot.node.config import (
     render_config,
 )
 from folkmoot.node.keys import GAS, IDENTITY, PublicKeys, create_keys, public_keys, unlock
+from folkmoot.node.model_file import name_tensors
 from folkmoot.node.passphrase import create_passphrase_file
 from folkmoot.node.store import Journal
-from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import (
     Averaging,
     Charter,
@@ -38,6 +38,7 @@ from folkmoot.protocol.charter import (
     sign_charter,
 )
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.outer import Outer, with_start
 from folkmoot.testnet.chains import read_chain_id
 from folkmoot.testnet.examples import Floats, Learnable
 from folkmoot.testnet.home import HELD_OUT_ROWS, MAX_ATTESTERS, OWN_ROWS, Plan, Testnet, TestnetHome
@@ -81,8 +82,9 @@ def found(
 
     `publics` are the nodes' keys, whose gas accounts have ether; `tensors` lay out `home.initial_vector`.
     """
-    initial = _deal_model(home, plan, tensors)
-    charter = make_charter(plan, example, publics, tensors, initial, read_chain_id(rpc))
+    weights = np.frombuffer(home.initial_vector.read_bytes(), dtype="<f4")
+    charter = with_start(make_charter(plan, example, publics, tensors, read_chain_id(rpc)), weights)
+    _deal_model(home, plan, charter, weights)
     signatures = {name: sign_charter(charter, _identity(home.node(name))) for name in plan.names}
     contract = _deploy(home, plan, charter, rpc)
     for name, member in zip(plan.names, charter.members, strict=True):
@@ -105,10 +107,9 @@ def make_charter(
     example: Learnable,
     publics: Sequence[PublicKeys],
     tensors: Sequence[Tensor],
-    initial: BlobRef,
     chain_id: int,
 ) -> Charter:
-    """What the members of `plan` agree on; `initial` names the starting weights."""
+    """What the members of `plan` agree on, but for the starting weights."""
     members = [
         Member(
             name=name,
@@ -120,7 +121,7 @@ def make_charter(
         )
         for index, (name, keys) in enumerate(zip(plan.names, publics, strict=True))
     ]
-    table = {**architecture(plan, example), "initial": initial.root.hex()}
+    table = {**architecture(plan, example), "initial": "0" * 64}
     charter = Charter(
         name=example.name,
         model=msgspec.convert({**table, "tensors": msgspec.to_builtins(tensors)}, Model),
@@ -161,21 +162,14 @@ def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: b
     home.node(name).config.write_text(render_config(config), encoding="utf-8")
 
 
-def _deal_model(home: TestnetHome, plan: Plan, tensors: Sequence[Tensor]) -> BlobRef:
-    """Put the starting weights into every home, flat and named (safetensors); returns what they are called."""
-    flat = home.initial_vector.read_bytes()
-    named = safetensors.numpy.save(_name_tensors(np.frombuffer(flat, dtype="<f4"), tensors))
+def _deal_model(home: TestnetHome, plan: Plan, charter: Charter, weights: Floats) -> None:
+    """Put the starting weights into every home, as the rule begins with them and named (safetensors)."""
+    start = Outer.of(charter).start(weights)
+    named = safetensors.numpy.save(name_tensors(weights, charter.model))
     for name in plan.names:
         node = home.node(name)
-        ref = Models(node.models).add_bytes(flat)
+        Models(node.models).add_bytes(start.data.cast("B"))
         node.initial_model.write_bytes(named)
-    return ref
-
-
-def _name_tensors(vector: Floats, tensors: Sequence[Tensor]) -> dict[str, Floats]:
-    ends = np.cumsum([tensor.size for tensor in tensors])
-    pieces = np.split(vector, ends[:-1])
-    return {tensor.name: piece.reshape(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)}
 
 
 def _identity(node: Home) -> SigningKey:

@@ -201,10 +201,10 @@ def _opened(layout: ShardLayout, sums: list[bytes], base: Float32s) -> dict[str,
         layout,
         [_source(data) for data in sums],
         masks,
-        _source(base.tobytes()),
+        lambda start: [base.tobytes()[start:]],
         RingDecoder(layout, SIZES, EXPONENTS),
         len(SURVIVORS),
-        lambda chunks: b"".join(chunk.tobytes() for chunk in chunks),
+        lambda pieces: b"".join(values.tobytes() for _, values in pieces),
         b"",
     )
     return {

@@ -64,6 +64,7 @@ from folkmoot.protocol.messages import (
     body_digest,
     roster_digest,
 )
+from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.ring import Float32s, Layout
 from folkmoot.protocol.sealing import (
@@ -215,8 +216,9 @@ class AuditedFederation:
             base,
             [self._payload(number, name, roster.body, member, sealed[member]) for member in survivors],
             self._codec,
-            self.charter.model.sizes,
+            self.charter.update_sizes,
             roster.body.exponents,
+            Outer.of(self.charter),
         )
         sums = result.sums_digest if sums is None else sums
         model = result.model if model is None else model
@@ -280,7 +282,7 @@ class AuditedFederation:
         return self.say(proposer, Roster(number, 0, root, signed, scales))
 
     def _ready(self, number: int, base: Digest, member: MemberId, update: Float32s) -> Ready:
-        layout, terms = Layout(self.charter.model.sizes), self.charter.averaging
+        layout, terms = Layout(self.charter.update_sizes), self.charter.averaging
         exponents = ring.compute_exponents(update, layout, terms.exponent_min, terms.exponent_max)
         return Ready(
             round=number,
@@ -326,7 +328,7 @@ class AuditedFederation:
         context = PayloadContext(self.federation.id, number, name, member)
         frames = blob[frames_offset(len(roster_members(roster)) + len(self.charter.auditors)) :]
         weight = ring.weight_of(100 + member, self.charter.averaging.weight_cap)
-        size = self._codec.encoded_size(self.charter.model.parameters)
+        size = self._codec.encoded_size(self.charter.update_values)
         return Payload(member, weight, lambda: open_frames(context, key, [frames], size))
 
     def _agree(

@@ -36,6 +36,7 @@ from folkmoot.protocol.messages import (
     body_digest,
     roster_digest,
 )
+from folkmoot.protocol.outer import Outer, collect
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, compute_masks, shard_layout, shards_root
@@ -199,7 +200,7 @@ class MaskedFederation(AuditedFederation):
         masks = [self_mask(self_seed(context, member, polynomial[0]))]
         masks += [pair_mask(seed, member, peer) for peer, seed in seeds.items()]
         weight = member_weight(100 + member, self.charter.averaging.weight_cap)
-        encoder = RingEncoder(self.layout, self.charter.model.sizes, roster.exponents, weight)
+        encoder = RingEncoder(self.layout, self.charter.update_sizes, roster.exponents, weight)
         shards = [b""] * self.layout.shards
         for shard, piece in masked_shards(self.layout, encoder, [update], masks):
             shards[shard] += piece
@@ -294,19 +295,17 @@ class MaskedFederation(AuditedFederation):
             member: {one.member + 1: dict(one.shares)[member] for one in unmasking.shares}
             for member in survivors
         }
-
-        def collect(chunks: object) -> Float32s:
-            return np.concatenate([chunk.copy() for chunk in chunks])  # type: ignore[attr-defined]
-
+        outer, base = Outer.of(self.charter), self.base.astype("<f4").tobytes()
         opened = open_sum(
             self.layout,
             [partial(list, [data]) for data in totals],
             compute_masks(circles, shares, unmasking.seeds),
-            partial(list, [self.base.astype("<f4").tobytes()]),
-            RingDecoder(self.layout, self.charter.model.sizes, roster.exponents),
+            lambda start: [base[start:]],
+            RingDecoder(self.layout, self.charter.update_sizes, roster.exponents),
             len(survivors),
-            collect,
+            partial(collect, outer),
             self.base,
+            outer,
         )
         return np.asarray(opened.model)
 

@@ -14,6 +14,7 @@ from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate, aggregate
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from folkmoot.protocol.outer import Piece
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 
@@ -99,14 +100,20 @@ def test_payloads_that_break_off_late_leave_no_trace_and_cost_three_passes() -> 
 def stream(
     base: np.ndarray, payloads: list[Payload], codec: str, exponent: int, log: list[str]
 ) -> Aggregate[str]:
-    def store(chunks: Iterator[Float32s]) -> str:
+    def store(pieces: Iterator[Piece]) -> str:
         log.append("begun")
-        whole = b"".join(chunk.tobytes() for chunk in chunks)
+        whole = b"".join(values.tobytes() for _, values in pieces)
         log.append("kept")
         return ref_of(whole).root.hex()
 
     return aggregate_stream(
-        lambda: [base.tobytes()], payloads, codec_named(codec), [len(base)], [exponent], store, "base"
+        lambda start: [base.tobytes()[start:]],
+        payloads,
+        codec_named(codec),
+        [len(base)],
+        [exponent],
+        store,
+        "base",
     )
 
 
@@ -150,7 +157,7 @@ def test_a_base_of_another_length_is_refused() -> None:
     for length in (1, 3):
         with pytest.raises(LocalProtocolError, match="base model"):
             aggregate_stream(
-                lambda length=length: [bytes(4 * length)],
+                lambda _, length=length: [bytes(4 * length)],
                 [payload(0, 1, [1.0, 1.0])],
                 F32,
                 [2],
@@ -202,7 +209,7 @@ def test_memory_does_not_grow_with_the_vector() -> None:
     tracemalloc.start()
     try:
         aggregate_stream(
-            lambda: repeat(bytes(4 * CHUNK_VALUES), 16), payloads, codec, [size], [0], sum_lengths, 0
+            lambda _: repeat(bytes(4 * CHUNK_VALUES), 16), payloads, codec, [size], [0], sum_lengths, 0
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -210,8 +217,8 @@ def test_memory_does_not_grow_with_the_vector() -> None:
     assert peak < 16 << 20 < 8 * size
 
 
-def sum_lengths(chunks: Iterator[Float32s]) -> int:
-    return sum(len(chunk) for chunk in chunks)
+def sum_lengths(pieces: Iterator[Piece]) -> int:
+    return sum(len(values) for _, values in pieces)
 
 
 def test_with_no_weight_the_model_stays() -> None:

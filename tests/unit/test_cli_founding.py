@@ -9,7 +9,7 @@ import pytest
 from folkmoot.node import charter_draft, cli
 from folkmoot.node.cli.ledger import set_ledger
 from folkmoot.node.config import Home, load_config
-from folkmoot.node.model_file import read_starting_weights
+from folkmoot.node.model_file import read_starting_snapshot
 from folkmoot.protocol.charter_rules import parse_charter
 from folkmoot.protocol.toml import ConfigError
 
@@ -107,7 +107,7 @@ def test_a_draft_holds_what_was_asked_for(drafted: Path) -> None:
     charter = parse_charter(drafted.read_text())
     assert [member.name for member in charter.members] == list(NAMES)
     assert (charter.schedule.rounds, charter.training.lr, charter.model.layers) == (7, "0.05", (4, 2))
-    weights = read_starting_weights(drafted.with_name("model0.safetensors"), charter.model)
+    weights = read_starting_snapshot(drafted.with_name("model0.safetensors"), charter)
     assert weights.shape == (charter.model.parameters,)
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from folkmoot.protocol.outer import Piece
+from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.fingerprint import Challenge
 from folkmoot.protocol.secure.layout import ShardLayout
 from folkmoot.protocol.secure.masks import Mask
-from folkmoot.protocol.secure.reader import Reader
 from folkmoot.protocol.secure.stream import Opened, masked_shards, open_sum, sum_shard
 
 MASKS = [Mask(b"a" * 16, 1), Mask(b"b" * 16, -1)]
@@ -60,11 +61,18 @@ def opened(
 ) -> Opened[Float32s]:
     decoder = RingDecoder(layout, [layout.parameters], [exponent])
 
-    def collect(chunks: Iterator[Float32s]) -> Float32s:
-        return np.concatenate([chunk.copy() for chunk in chunks])
+    def collect(pieces: Iterator[Piece]) -> Float32s:
+        return np.concatenate([values.copy() for _, values in pieces])
 
     return open_sum(
-        layout, [of(data) for data in sums], masks, of(base.tobytes()), decoder, members, collect, UNCHANGED
+        layout,
+        [of(data) for data in sums],
+        masks,
+        lambda start: [base.tobytes()[start:]],
+        decoder,
+        members,
+        collect,
+        UNCHANGED,
     )
 
 
@@ -302,8 +310,8 @@ def peak_of_all_stages(parameters: int) -> int:
     def sum_of(shard: int) -> Iterator[memoryview]:
         return sum_shard(layout, shard, [partial(shard_of, member, shard) for member in range(members)])
 
-    def count_right(chunks: Iterator[Float32s]) -> int:
-        return sum(len(chunk) for chunk in chunks if (chunk == np.float32(1.5)).all())
+    def count_right(pieces: Iterator[Piece]) -> int:
+        return sum(len(values) for _, values in pieces if (values == np.float32(1.5)).all())
 
     sums = [partial(sum_of, shard) for shard in range(members)]
     masks = [Mask(bytes([member]) * 16, 1) for member in range(members)]
@@ -311,7 +319,7 @@ def peak_of_all_stages(parameters: int) -> int:
     tracemalloc.start()
     try:
         decoder = RingDecoder(layout, [parameters], [0])
-        result = open_sum(layout, sums, masks, lambda: bases, decoder, members, count_right, 0)
+        result = open_sum(layout, sums, masks, lambda _: bases, decoder, members, count_right, 0)
         Challenge(layout, b"c" * 16).of_shards_and_sum(0, [partial(shard_of, 0, 0)], sums[0])
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -62,7 +62,7 @@ def test_known_ready_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("signed", "why"),
     [
-        (town.ready(1, exponents=b""), "0 exponents, the model has 1"),
+        (town.ready(1, exponents=b""), "0 exponents, an update has 1"),
         (town.ready(1, exponents=b"\x00\x00"), "2 exponents"),
         (town.ready(1, exponents=bytes([17])), r"outside \[0, 16\]"),
         (town.ready(1, exponents=bytes([255])), r"outside \[0, 16\]"),

@@ -89,7 +89,7 @@ class Afterwards:
             node.member,
             self._all.signer(node.member),
             self._all.verifier,
-            BlobRef(bytes(32), 4 * self._charter.model.parameters),
+            BlobRef(bytes(32), 4 * self._charter.snapshot_values),
         )
         again.restore(node.read(), 0.0)
         here, there = node.machine.current, again.current

@@ -82,7 +82,7 @@ class Lives:
     def boot(self, node: Node) -> None:
         """Start a node, from its journal and archive, as `Engine.run` does."""
         around = self._around
-        model0 = BlobRef(bytes(32), 4 * around.federation.charter.model.parameters)
+        model0 = BlobRef(bytes(32), 4 * around.federation.charter.snapshot_values)
         signer = around.signer(node.member)
         node.machine = RoundMachine(around.federation, node.member, signer, around.verifier, model0)
         node.life += 1

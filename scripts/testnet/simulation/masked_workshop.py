@@ -22,8 +22,9 @@ from folkmoot.protocol.events import (
     Value,
 )
 from folkmoot.protocol.messages import Commitment, Lock, Ready, Roster, Signed, SurvivorSet, body_digest
+from folkmoot.protocol.outer import Outer, OuterStep, collect
 from folkmoot.protocol.record import RoundRecord
-from folkmoot.protocol.ring import Float32s, apply_fedavg
+from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
@@ -155,9 +156,9 @@ class MaskedWorkshop(Workshop):
         return tuple(one if place == own else name_of(one)[:31] + b"\0" for place, one in enumerate(dealt))
 
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:
-        update = simulated_update(node, effect.terms.base, self._charter.model.parameters)
+        update = simulated_update(node, effect.terms.base, self._charter.update_values)
         weight = member_weight(10 + node.member, self._charter.averaging.weight_cap)
-        sizes = self._charter.model.sizes
+        sizes = self._charter.update_sizes
         encoder = RingEncoder(self._layout, sizes, effect.terms.exponents, weight)
         plain = name_of(update.tobytes(), effect.terms.exponents, bytes([weight]))
         for mask in masks:
@@ -273,23 +274,24 @@ class MaskedWorkshop(Workshop):
     def _open(
         self, roster: Roster, survivors: SurvivorSet, sums: Sequence[BlobRef], masks: Sequence[Mask]
     ) -> bytes:
-        base = self._bytes[survivors.base]
+        base, outer = self._bytes[survivors.base], Outer.of(self._charter)
         opened = open_sum(
             self._layout,
             [self._opener(ref.root) for ref in sums],
             masks,
-            lambda: [base],
-            RingDecoder(self._layout, self._charter.model.sizes, roster.exponents),
+            lambda start: [base[start:]],
+            RingDecoder(self._layout, self._charter.update_sizes, roster.exponents),
             len(survivors.survivors),
-            lambda chunks: b"".join(chunk.tobytes() for chunk in chunks),
+            lambda pieces: collect(outer, pieces).tobytes(),
             base,
+            outer,
         )
         return opened.model
 
     def _compare(self, node: Node, effect: Unmask, model: bytes) -> None:
         """Exact: what came out is the plain integer sum of what went in, bit for bit."""
-        sizes, exponents = self._charter.model.sizes, effect.roster.exponents
-        length = self._charter.model.parameters
+        sizes, exponents = self._charter.update_sizes, effect.roster.exponents
+        length = self._charter.update_values
         total = np.zeros(length, dtype=self._layout.dtype)
         weights = 0
         for root in self._around.transcript.roots_of(effect.survivors):
@@ -300,9 +302,9 @@ class MaskedWorkshop(Workshop):
             weights += weight
         mean = np.empty(length, dtype=np.float32)
         RingDecoder(self._layout, sizes, exponents).mean(total, weights, 0, mean)
-        expected = np.empty_like(mean)
-        apply_fedavg(np.frombuffer(self._bytes[effect.base.root], dtype="<f4"), mean, expected)
-        if expected.tobytes() != model:
+        outer, base = Outer.of(self._charter), self._bytes[effect.base.root]
+        step = OuterStep(outer, lambda start: [base[start:]], len(effect.survivors.survivors))
+        if collect(outer, step.take(mean)).tobytes() != model:
             raise Broken(f"{node.name} opened another sum than that of the survivors' updates")
 
     def replay(self, record: RoundRecord) -> Digest:

@@ -29,6 +29,7 @@ from folkmoot.protocol.events import (
     SnapshotReady,
 )
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, body_digest
+from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import weight_of
 from folkmoot.protocol.signing import FakeVerifier, Verifier
@@ -75,7 +76,7 @@ class Workshop:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._charter = around.federation.charter
-        self._bytes: dict[Digest, bytes] = {bytes(32): bytes(4 * self._charter.model.parameters)}
+        self._bytes: dict[Digest, bytes] = {bytes(32): bytes(4 * self._charter.snapshot_values)}
         self._replayed: dict[Digest, Digest] = {}
         self._summed: dict[tuple[Digest, bytes, tuple[Digest, ...]], tuple[Digest, BlobRef]] = {}
 
@@ -108,7 +109,7 @@ class Workshop:
 
     def _encode(self, node: Node, effect: Encode) -> None:
         root = name_of(b"payload", payload_secret(node, effect.roster))
-        vector = simulated_update(node, effect.terms.base, self._charter.model.parameters)
+        vector = simulated_update(node, effect.terms.base, self._charter.update_values)
         data = b"".join(map(bytes, encode_vector(codec_named(self._charter.averaging.codec), vector)))
         garbage = node.member in self._around.faults.garbage
         self._bytes[root] = b"\xff" * len(data) if garbage else data
@@ -195,17 +196,18 @@ class Workshop:
             np.frombuffer(self._bytes[base], dtype="<f4"),
             payloads,
             codec_named(self._charter.averaging.codec),
-            self._charter.model.sizes,
+            self._charter.update_sizes,
             roster.exponents,
+            Outer.of(self._charter),
         )
         if not result.changed:
-            return result.sums_digest, BlobRef(base, 4 * self._charter.model.parameters)
+            return result.sums_digest, BlobRef(base, 4 * self._charter.snapshot_values)
         return result.sums_digest, self._keep_model(result.model.astype("<f4").tobytes())
 
     def _keep_model(self, data: bytes) -> BlobRef:
         root = ref_of(data).root
         self._bytes[root] = data
-        return BlobRef(root, 4 * self._charter.model.parameters)
+        return BlobRef(root, 4 * self._charter.snapshot_values)
 
     def replay(self, record: RoundRecord) -> Digest:
         """The model that an archived round leads to, computed anew from payloads and record."""

@@ -1,0 +1,104 @@
+"""How a federation learns: which options of a charter do not go together, and each in a sentence.
+
+An option that is built adds its line to `_OPTIONS`, and to `_CLASHES` what it does not combine with.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from folkmoot.protocol.charter import STATES, Charter
+from folkmoot.protocol.errors import CharterError
+
+_OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
+    "training.correction = 'feddyn'": lambda charter: charter.training.correction == "feddyn",
+    "training.correction = 'scaffold'": lambda charter: charter.training.correction == "scaffold",
+    "training.optimizer = 'adamw'": lambda charter: charter.training.optimizer == "adamw",
+    "training.prox": lambda charter: float(charter.training.prox) > 0,
+    "training.normalize_to": lambda charter: charter.training.normalize_to > 0,
+    "an averaging.rule with a state": lambda charter: STATES[charter.averaging.rule] > 0,
+    "secrecy.ring = 8": lambda charter: charter.is_secure and charter.secrecy.ring == 8,
+}
+"""What a charter may choose, and whether one does."""
+
+_CLASHES = (
+    (
+        "training.correction = 'feddyn'",
+        "an averaging.rule with a state",
+        "FedDyn's mean is a whole step to the members' consensus, which momentum would overshoot: take 'fedavg'",
+    ),
+    (
+        "training.correction = 'feddyn'",
+        "training.prox",
+        "FedDyn's alpha pulls to the round's model already",
+    ),
+    (
+        "training.correction = 'feddyn'",
+        "training.normalize_to",
+        "FedDyn's own vector already makes up for how far a member gets",
+    ),
+    (
+        "training.correction = 'scaffold'",
+        "training.optimizer = 'adamw'",
+        "SCAFFOLD's control variates are mean gradients, and AdamW's steps are not made of gradients alone",
+    ),
+    (
+        "training.correction = 'scaffold'",
+        "secrecy.ring = 8",
+        "of control variates, which are differences of gradients, 3 bits a value leave little: take 16",
+    ),
+)
+"""(option, option, why they do not go together)."""
+
+
+def check_options(charter: Charter, source: str) -> None:
+    """Raise `CharterError` where options do not combine, or a number makes no sense."""
+    for one, other, reason in _CLASHES:
+        if _OPTIONS[one](charter) and _OPTIONS[other](charter):
+            raise CharterError(f"{source}: {one} does not go with {other}: {reason}")
+    for what in _wrong_numbers(charter):
+        raise CharterError(f"{source}: {what}")
+
+
+def _wrong_numbers(charter: Charter) -> Iterator[str]:
+    averaging = charter.averaging
+    for name in ("momentum", "second_momentum"):
+        if not float(getattr(averaging, name)) < 1:
+            yield f"averaging.{name} = {getattr(averaging, name)}: it must be below 1, or nothing old is ever forgotten"
+    for table, name in (("averaging", "rate"), ("averaging", "epsilon"), ("training", "alpha")):
+        value = getattr(getattr(charter, table), name)
+        if not 1e-30 < float(value) < 1e30:
+            yield f"{table}.{name} = {value}: it must be above 0, and within float32's range"
+
+
+# --- in words -------------------------------------------------------------------------------------------------------
+
+_RULES = {
+    "fedavg": "the mean of the updates is added to the model",
+    "fedavgm": "the mean of the updates is added with momentum of the rounds before",
+    "nesterov": "the mean of the updates is added with Nesterov momentum of the rounds before",
+    "fedadam": "each value's step adapts to how much its mean has varied (Adam)",
+    "fedyogi": "each value's step adapts, slower to forget, to how much its mean has varied (Yogi)",
+}
+
+
+def describe_learning(charter: Charter) -> Iterator[str]:
+    """The options that are chosen, one sentence each."""
+    averaging, training = charter.averaging, charter.training
+    numbers = f"rate {averaging.rate}"
+    if STATES[averaging.rule]:
+        numbers += f", momentum {averaging.momentum}"
+    if STATES[averaging.rule] == 2:
+        numbers += f", second momentum {averaging.second_momentum}, epsilon {averaging.epsilon}"
+    yield f"{averaging.rule}: {_RULES[averaging.rule]} ({numbers})"
+    sections = charter.snapshot_values // charter.model.parameters
+    if sections > 1:
+        yield f"what is agreed on each round is {sections} times the model: the model and what the rule remembers"
+    if float(training.clip):
+        yield f"gradients longer than {training.clip} are cut to that length"
+    if float(training.prox):
+        yield f"every step is pulled back to the round's model (FedProx, mu {training.prox})"
+    if training.correction == "feddyn":
+        yield f"members correct for rows unlike the others' (FedDyn, alpha {training.alpha}); each keeps one vector"
+    if training.correction == "scaffold":
+        yield "members correct for rows unlike the others' (SCAFFOLD): twice the bytes; each keeps one vector"
+    if training.normalize_to:
+        yield f"who takes fewer or more steps counts as if it took {training.normalize_to} (FedNova)"

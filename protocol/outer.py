@@ -1,0 +1,282 @@
+"""The outer rule: from the mean of the members' updates to the next model, the same bits everywhere.
+
+Every member computes it for itself, so that there is no server whose optimiser it could be. Where x is the model, d the
+mean and the rest the rule's state, zeros at first:
+
+    fedavg    x += rate d                                                      (McMahan et al. 2017)
+    fedavgm   v = momentum v + d;  x += rate v                                 (Hsu et al. 2019)
+    nesterov  v = momentum v + d;  x += rate (d + momentum v)                  (DiLoCo, Douillard et al. 2023)
+    fedadam   m = momentum m + (1 - momentum) d;  s = second_momentum s + (1 - second_momentum) d^2;
+              x += rate m / (sqrt(s) + epsilon)                                (Reddi et al. 2021)
+    fedyogi   as fedadam, but s -= (1 - second_momentum) d^2 sign(s - d^2)     (Reddi et al. 2021)
+
+A tensor of statistics takes the plain mean, x += d, whatever the rule. With SCAFFOLD the mean of the members' control
+variates c is kept too: c += (summed members / all members) mean(change of c).
+
+What all agree on is the *snapshot*, one flat float32 vector: the parameters, then each state, then c. A model's digest
+is over that. One numpy call per operation, float32 in and out, no reductions (PROTOCOL section 5).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Self, TypeAlias
+
+import msgspec
+import numpy as np
+
+from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.charter import STATES, Averaging, Charter
+from folkmoot.protocol.errors import LocalProtocolError
+from folkmoot.protocol.pieces import Buffer
+from folkmoot.protocol.reader import Reader
+from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
+
+OpenAt: TypeAlias = Callable[[int], Iterable[Buffer]]
+"""Begins a pass over some bytes from a place on, in pieces of any size; every pass must give the same bytes."""
+
+Piece: TypeAlias = tuple[int, Float32s]
+"""The next values of one section of a snapshot (0: the parameters), to be used before the next is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """A rule's numbers, from decimal text (a Python float would not round alike in all versions of numpy)."""
+
+    rate: np.float32
+    momentum: np.float32
+    second_momentum: np.float32
+    epsilon: np.float32
+
+    @classmethod
+    def of(cls, averaging: Averaging) -> Self:
+        """Those of a charter."""
+        texts = (averaging.rate, averaging.momentum, averaging.second_momentum, averaging.epsilon)
+        return cls(*map(np.float32, texts))
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """An outer rule on a model of `parameters` values in a federation of so many `members`.
+
+    `statistics` are the ranges of the flat vector that take the plain mean; `has_controls`: SCAFFOLD's variates follow.
+    """
+
+    parameters: int
+    averaging: Averaging = field(default_factory=Averaging)
+    statistics: tuple[tuple[int, int], ...] = ()
+    has_controls: bool = False
+    members: int = 1
+
+    @classmethod
+    def of(cls, charter: Charter) -> Self:
+        """The charter's."""
+        ends = list(accumulate(charter.model.sizes))
+        ranges = zip(charter.model.tensors, ends, strict=True)
+        return cls(
+            parameters=charter.model.parameters,
+            averaging=charter.averaging,
+            statistics=tuple((end - tensor.size, end) for tensor, end in ranges if tensor.statistic),
+            has_controls=charter.has_controls,
+            members=len(charter.members),
+        )
+
+    @property
+    def states(self) -> int:
+        """Vectors of state behind the parameters."""
+        return STATES[self.averaging.rule]
+
+    @property
+    def sections(self) -> int:
+        """Vectors of a snapshot, each of `parameters` values."""
+        return 1 + self.states + self.has_controls
+
+    @property
+    def update_values(self) -> int:
+        """Length of a member's update: its change of the parameters and, with SCAFFOLD, of its control variates."""
+        return self.parameters * (1 + self.has_controls)
+
+    def start(self, weights: Float32s) -> Float32s:
+        """The snapshot before the first round: the starting weights, and nothing remembered."""
+        snapshot = np.zeros(self.parameters * self.sections, dtype="<f4")
+        snapshot[: self.parameters] = weights
+        return snapshot
+
+
+def with_start(charter: Charter, weights: Float32s) -> Charter:
+    """The charter that begins from these weights."""
+    start = ref_of(Outer.of(charter).start(weights).data).root.hex()
+    return msgspec.structs.replace(charter, model=msgspec.structs.replace(charter.model, initial=start))
+
+
+class OuterStep:
+    """One round's step, given the mean piece by piece. Holds scratch memory for a few chunks, so it is for one thread.
+
+    `is_finite` turns False at the first value that is not: then the round changes neither model nor state.
+    """
+
+    def __init__(self, outer: Outer, base: OpenAt, summed: int) -> None:
+        """`base` opens the snapshot before; `summed` is the number of members in the mean."""
+        self.is_finite = True
+        self._outer, self._rates = outer, Rates.of(outer.averaging)
+        self._rule = _RULES[outer.averaging.rule]
+        self._readers = [
+            Reader(base(4 * outer.parameters * section), "base model") for section in range(outer.sections)
+        ]
+        self._share = np.divide(np.float32(summed), np.float32(outer.members))
+        self._at = 0
+        length = min(CHUNK_VALUES, outer.parameters)
+        self._states = [np.empty(length, dtype="<f4") for _ in range(outer.states)]
+        self._scratch = np.empty(length, dtype="<f4")
+
+    def take(self, mean: Float32s) -> Iterator[Piece]:
+        """The next values of the new snapshot, for the next at most CHUNK_VALUES of the mean, which is overwritten."""
+        while len(mean) and self.is_finite:
+            piece = mean[: self._outer.parameters - self._at % self._outer.parameters]
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                pieces = (
+                    self._parameters(piece) if self._at < self._outer.parameters else self._controls(piece)
+                )
+            self.is_finite = all(bool(np.isfinite(values).all()) for _, values in pieces)
+            self._at += len(piece)
+            mean = mean[len(piece) :]
+            if self.is_finite:
+                yield from pieces
+
+    def finish(self) -> None:
+        """After the whole mean; raises LocalProtocolError if it was too short, or the base is of another length."""
+        if self.is_finite:
+            if self._at != self._outer.update_values:
+                raise LocalProtocolError(
+                    f"a mean of {self._at} values, an update has {self._outer.update_values}"
+                )
+            self._readers[-1].finish()
+
+    def _parameters(self, mean: Float32s) -> list[Piece]:
+        base = self._read(0, len(mean))
+        states = [state[: len(mean)] for state in self._states]
+        for section, state in enumerate(states, 1):
+            np.copyto(state, self._read(section, len(mean)))
+        plain = [(span, np.add(base[span], mean[span])) for span in self._plain(len(mean))]
+        model = self._rule(self._rates, base, mean, states, self._scratch[: len(mean)])
+        for span, values in plain:
+            model[span] = values
+            for state in states:
+                state[span] = 0
+        return [(0, model), *enumerate(states, 1)]
+
+    def _controls(self, mean: Float32s) -> list[Piece]:
+        section = self._outer.sections - 1
+        np.multiply(mean, self._share, out=mean)
+        np.add(self._read(section, len(mean)), mean, out=mean)
+        return [(section, mean)]
+
+    def _read(self, section: int, count: int) -> Float32s:
+        return np.frombuffer(self._readers[section].take(4 * count), dtype="<f4")
+
+    def _plain(self, count: int) -> Iterator[slice]:
+        """Where the next `count` parameters are statistics."""
+        for start, stop in self._outer.statistics:
+            low, high = max(start - self._at, 0), min(stop - self._at, count)
+            if low < high:
+                yield slice(low, high)
+
+
+def collect(outer: Outer, pieces: Iterable[Piece]) -> Float32s:
+    """A whole snapshot from its pieces."""
+    snapshot = np.empty(outer.parameters * outer.sections, dtype="<f4")
+    ends = [outer.parameters * section for section in range(outer.sections)]
+    for section, values in pieces:
+        snapshot[ends[section] : ends[section] + len(values)] = values
+        ends[section] += len(values)
+    return snapshot
+
+
+# --- the rules ------------------------------------------------------------------------------------------------------
+
+_Rule: TypeAlias = Callable[[Rates, Float32s, Float32s, list[Float32s], Float32s], Float32s]
+"""(rates, base, mean, states, scratch): changes the states in place and returns the new model, in mean or scratch."""
+
+
+def _fedavg(
+    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
+) -> Float32s:
+    return _move(base, mean, rates.rate)
+
+
+def _fedavgm(
+    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
+) -> Float32s:
+    (velocity,) = states
+    np.multiply(velocity, rates.momentum, out=velocity)
+    np.add(velocity, mean, out=velocity)
+    np.copyto(scratch, velocity)
+    return _move(base, scratch, rates.rate)
+
+
+def _nesterov(
+    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
+) -> Float32s:
+    (velocity,) = states
+    np.multiply(velocity, rates.momentum, out=velocity)
+    np.add(velocity, mean, out=velocity)
+    np.multiply(velocity, rates.momentum, out=scratch)
+    np.add(scratch, mean, out=scratch)
+    return _move(base, scratch, rates.rate)
+
+
+def _fedadam(
+    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
+) -> Float32s:
+    first, second = states
+    _blend(first, mean, rates.momentum, scratch)
+    np.multiply(mean, mean, out=mean)
+    _blend(second, mean, rates.second_momentum, scratch)
+    return _adapt(rates, base, first, second, scratch)
+
+
+def _fedyogi(
+    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
+) -> Float32s:
+    first, second = states
+    _blend(first, mean, rates.momentum, scratch)
+    np.multiply(mean, mean, out=mean)
+    np.subtract(second, mean, out=scratch)
+    np.sign(scratch, out=scratch)
+    np.multiply(mean, np.subtract(_ONE, rates.second_momentum), out=mean)
+    np.multiply(mean, scratch, out=mean)
+    np.subtract(second, mean, out=second)
+    return _adapt(rates, base, first, second, scratch)
+
+
+_RULES: dict[str, _Rule] = {
+    "fedavg": _fedavg,
+    "fedavgm": _fedavgm,
+    "nesterov": _nesterov,
+    "fedadam": _fedadam,
+    "fedyogi": _fedyogi,
+}
+
+_ONE = np.float32(1)
+
+
+def _move(base: Float32s, step: Float32s, rate: np.float32) -> Float32s:
+    """base + rate * step, in `step`. A factor of 1 changes no bit."""
+    if rate != _ONE:
+        np.multiply(step, rate, out=step)
+    return np.add(base, step, out=step)
+
+
+def _blend(state: Float32s, values: Float32s, keep: np.float32, scratch: Float32s) -> None:
+    """state = keep * state + (1 - keep) * values."""
+    np.multiply(state, keep, out=state)
+    np.multiply(values, np.subtract(_ONE, keep), out=scratch)
+    np.add(state, scratch, out=state)
+
+
+def _adapt(rates: Rates, base: Float32s, first: Float32s, second: Float32s, scratch: Float32s) -> Float32s:
+    """base + rate * first / (sqrt(second) + epsilon), in `scratch`."""
+    np.sqrt(second, out=scratch)
+    np.add(scratch, rates.epsilon, out=scratch)
+    np.divide(first, scratch, out=scratch)
+    return _move(base, scratch, rates.rate)
