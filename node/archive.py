@@ -157,7 +157,7 @@ class BlobStore:
             size = os.fstat(file.fileno()).st_size
             if size != ref.size:
                 raise ArchiveError(
-                    f"{path}: {size} bytes, expected {ref.size}: the file is damaged, remove it"
+                    f"{path}: {size} bytes, expected {ref.size}: the file is damaged: run 'folkmoot repair'"
                 )
             try:
                 yield file
@@ -171,7 +171,7 @@ class BlobStore:
             data = file.read()
         if verify and ref_of(data) != ref:
             raise ArchiveError(
-                f"{self.place(ref.root)}: the contents are not {ref}: the file is damaged, remove it"
+                f"{self.place(ref.root)}: the contents are not {ref}: the file is damaged: run 'folkmoot repair'"
             )
         return data
 
@@ -191,7 +191,7 @@ class BlobStore:
             leaves = [merkle.leaf_hash(chunk) for chunk in iter(lambda: file.read(CHUNK), b"")]
         if merkle.root(leaves) != ref.root:
             raise ArchiveError(
-                f"{self.place(ref.root)}: the contents are not {ref}: the file is damaged, remove it"
+                f"{self.place(ref.root)}: the contents are not {ref}: the file is damaged: run 'folkmoot repair'"
             )
         return leaves
 
@@ -257,7 +257,7 @@ class Archive(BlobStore):
 
     def add_record(self, number: Round, record: bytes) -> None:
         """Store the record of a round, durable on return; replaces an earlier one (a reorganised chain)."""
-        path = self._record_path(number)
+        path = self.record_path(number)
         temporary, file = _open_temporary(self.root)
         try:
             with _explained(path):
@@ -269,7 +269,7 @@ class Archive(BlobStore):
 
     def record(self, number: Round) -> bytes | None:
         """The record of a round, None if there is none; raises `ArchiveError` if it cannot be read."""
-        path = self._record_path(number)
+        path = self.record_path(number)
         with _explained(path):
             return path.read_bytes() if path.is_file() else None
 
@@ -278,7 +278,8 @@ class Archive(BlobStore):
         names = (path.stem for path in (self.root / "rounds").glob("*.record"))
         return sorted(int(name) for name in names if name.isdecimal())
 
-    def _record_path(self, number: Round) -> Path:
+    def record_path(self, number: Round) -> Path:
+        """Where the record of a round lies, whether it is there or not."""
         return self.root / "rounds" / f"{number:08d}.record"
 
 

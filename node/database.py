@@ -16,13 +16,25 @@ from typing import IO, Any
 from folkmoot.node.disk import DiskFull, has_room, raise_if_full
 from folkmoot.protocol.errors import FolkmootError
 
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# The last is about a statement; ours fit the schema, so that it is the schema which no longer is what it was.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _BUSY_SECONDS = 10.0
 _LEAST_WAL = 1 << 18  # bytes that SQLite needs beside the file for any write
 
 
 class StoreError(FolkmootError):
     """The journal is missing, damaged, in use or another federation's; the message names file and remedy."""
+
+
+class StoreDamaged(StoreError):
+    """The journal is missing or damaged; `problem` says how."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(
+            f"{path}: {problem}: restore the newest copy of it; if there is none, run "
+            f"'folkmoot repair --home {path.parent} --fix'"
+        )
+        self.problem = problem
 
 
 class StoreInUse(StoreError):
@@ -77,6 +89,12 @@ class Database:
                 unfinished.unlink(missing_ok=True)
             _sync_directory(path.parent)
 
+    def check(self) -> None:
+        """Read all of the file and all of its indexes; raises `StoreDamaged`."""
+        (verdict,) = self.query("PRAGMA integrity_check(1)")[0]
+        if verdict != "ok":
+            raise StoreDamaged(self.path, f"the journal is damaged ({verdict})")
+
     def close(self) -> None:
         """Close the file and let another process have it."""
         with self._lock, explained(self.path):
@@ -117,9 +135,11 @@ def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's and the system's errors into a `StoreError`, or into `DiskFull`."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise StoreDamaged(path, f"the journal is damaged ({error})") from error
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
-            raise StoreError(f"{path}: the journal is damaged ({error}): restore it from a copy") from error
+            raise StoreDamaged(path, f"the journal is damaged ({error})") from error
         if _is_full(error, path):
             raise DiskFull(path) from error
         raise StoreError(f"{path}: {error}: check the disk and permissions, then start again") from error
@@ -157,14 +177,21 @@ def _check(connection: sqlite3.Connection, path: Path, application: int, version
     (found_application,) = connection.execute("PRAGMA application_id").fetchone()
     (found_version,) = connection.execute("PRAGMA user_version").fetchone()
     if found_application != application:
-        raise StoreError(f"{path}: not a Folkmoot journal: give the right --home, or restore the file")
+        raise StoreDamaged(path, "this is not a Folkmoot journal")
     if found_version != version:
         raise StoreError(
             f"{path}: journal of version {found_version}, this program reads {version}: install its own"
         )
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise StoreError(f"{path}: the journal is damaged ({verdict}): restore it from a copy")
+        raise StoreDamaged(path, f"the journal is damaged ({verdict})")
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Within the block no other process writes the file `path`, which need not be there; raises `StoreInUse`."""
+    with _claim(path):
+        yield
 
 
 def _claim(path: Path) -> IO[bytes]:

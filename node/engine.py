@@ -6,7 +6,7 @@ takes long (training, transfers, sums) runs beside, in tasks of the engine's nur
 (`workshop`, `masked_work`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import assert_never
 
@@ -16,7 +16,7 @@ from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.masked_work import MaskedWork
 from folkmoot.node.network import port
 from folkmoot.node.rooms import Rooms
-from folkmoot.node.store import PERMITTED
+from folkmoot.node.store import PERMITTED, StoreDamaged
 from folkmoot.node.transfers import Transfers
 from folkmoot.node.workshop import Workshop
 from folkmoot.protocol.effects import (
@@ -47,7 +47,7 @@ from folkmoot.protocol.effects import (
     TermEnded,
     Unmask,
 )
-from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.events import (
     BlobWanted,
     Event,
@@ -141,6 +141,8 @@ class Engine:
     async def run(self) -> None:
         """Restore from the journal and go on, until cancelled."""
         entries = await trio.to_thread.run_sync(self._read_journal)
+        if await trio.to_thread.run_sync(lambda: self._rooms.journal.is_replacement):
+            self.machine.replace_journal()
         self.machine.restore(entries, trio.current_time())
         attestations = await trio.to_thread.run_sync(self._read_attestations)
         async with trio.open_nursery() as nursery:
@@ -156,13 +158,16 @@ class Engine:
 
         Of rounds under an earlier charter only how they ended: member ids meant something else in them.
         """
-        rows = self._rooms.journal.entries(first_round=self._first_reread())
-        first = self.machine.first
-        return [
-            decode_entry(body)
-            for _, round_, kind, body in rows
-            if kind in _OF_ANY_TERM or (round_ >= first and kind not in (DISCLOSURE, PERMITTED))
-        ]
+        journal, first = self._rooms.journal, self.machine.first
+        rows = journal.entries(first_round=self._first_reread())
+        try:
+            return [
+                decode_entry(body)
+                for _, round_, kind, body in rows
+                if kind in _OF_ANY_TERM or (round_ >= first and kind not in (DISCLOSURE, PERMITTED))
+            ]
+        except LocalProtocolError as error:
+            raise StoreDamaged(journal.path, str(error)) from error
 
     def _first_reread(self) -> Round:
         recorded = int(self._rooms.journal.meta(RECORDED) or 0)
@@ -218,8 +223,7 @@ class Engine:
         rooms = self._rooms
         match effect:
             case Persist(round=round_, entries=entries):
-                rows = [(round_, entry_kind(entry), encode_entry(entry)) for entry in entries]
-                await trio.to_thread.run_sync(rooms.journal.append, rows)
+                await trio.to_thread.run_sync(self._write_down, round_, entries)
             case Send(members=members, frame=frame):
                 await self._send_to(members, frame)
             case Gossip(frame=frame):
@@ -252,6 +256,12 @@ class Engine:
                 rooms.once.note(f"refused {kind}", self._rooms.name(member), reason=reason)
             case _:
                 assert_never(effect)
+
+    def _write_down(self, round_: Round, entries: Sequence[Entry]) -> None:
+        journal = self._rooms.journal
+        journal.append([(round_, entry_kind(entry), encode_entry(entry)) for entry in entries])
+        if any(isinstance(entry, SatOut) for entry in entries) and journal.is_replacement:
+            journal.end_replacement()
 
     async def _send_to(self, members: Iterable[MemberId], frame: Frame) -> None:
         data = encode(frame)

@@ -14,10 +14,11 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, TypeAlias
+from zlib import crc32
 
 import msgspec
 
-from folkmoot.node.database import Database, StoreError, StoreInUse
+from folkmoot.node.database import Database, StoreDamaged, StoreError, StoreInUse
 from folkmoot.protocol.journal import Said, decode_entry
 from folkmoot.protocol.types import Digest, MemberId, Round
 
@@ -28,6 +29,7 @@ __all__ = [
     "JournalEntry",
     "OutboxRow",
     "Secret",
+    "StoreDamaged",
     "StoreError",
     "StoreInUse",
     "kill_after_entry",
@@ -47,14 +49,15 @@ PERMITTED = "permitted"
 """Kind of the rows that hold permits which this node has answered (`disputes.py`)."""
 
 _APPLICATION = 0x464D4A4C  # "FMJL", tells our files from any other SQLite file
-_VERSION = 2
+_VERSION = 3
 _PAGE = 256
 _OUTBOX = "round, statement, nonce, raw, hash, state, first_seen"
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE journal (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
+    crc INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX journal_round ON journal (round);
 CREATE TABLE secrets (
@@ -138,12 +141,20 @@ class Journal:
         another process.
         """
         if not path.is_file():
-            raise StoreError(
-                f"{path}: the journal is missing: without it a node cannot know what it has signed. Restore "
-                "the file; if it is lost, the node must start a new journal and sit out until the next epoch"
+            raise StoreDamaged(
+                path, "the journal is missing, and without it a node cannot know what it has signed"
             )
         database = Database(path, _APPLICATION, _VERSION, read_only=read_only, on_write=on_write)
         return cls(database, on_append)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    def check(self) -> None:
+        """Raise `StoreDamaged` unless the whole file is in order; what stands in the rows is not looked at."""
+        self._database.check()
 
     def __enter__(self) -> Self:
         return self
@@ -157,8 +168,12 @@ class Journal:
 
     @property
     def is_replacement(self) -> bool:
-        """Whether an earlier journal was lost: the node must sit out until the next epoch (PROTOCOL 2.10)."""
+        """Whether an earlier journal was lost, and the node has yet to sit out for it (PROTOCOL 2.10)."""
         return self.meta("origin") == b"replacement"
+
+    def end_replacement(self) -> None:
+        """It stands here through which round the node sits out: from then on this is a journal like any other."""
+        self.set_meta("origin", b"replaced")
 
     def bind(self, federation: Digest, charter: Digest) -> None:
         """Tie the store to a federation at the first call; later raise `StoreError` unless it is the same."""
@@ -185,7 +200,10 @@ class Journal:
     def append(self, entries: Sequence[JournalEntry], secrets: Sequence[Secret] = ()) -> None:
         """Add `entries` in order, and `secrets`: all or nothing, durable on return; raises `StoreError`."""
         with self._database.transaction() as db:
-            db.executemany("INSERT INTO journal (round, kind, body) VALUES (?, ?, ?)", entries)
+            db.executemany(
+                "INSERT INTO journal (round, kind, body, crc) VALUES (?, ?, ?, ?)",
+                [(*entry, _crc(*entry)) for entry in entries],
+            )
             db.executemany(
                 "INSERT OR REPLACE INTO secrets VALUES (?, ?, ?, ?)",
                 [(secret.round, secret.roster, secret.member, secret.key) for secret in secrets],
@@ -195,13 +213,19 @@ class Journal:
                 self._on_append(entry)
 
     def entries(self, first_round: Round = 0) -> Iterator[tuple[int, Round, str, bytes]]:
-        """(seq, round, kind, body) of all entries from `first_round` on, in the order of writing."""
+        """(seq, round, kind, body) of all entries from `first_round` on, in the order of writing.
+
+        Raises `StoreDamaged` for a row that is not what was written.
+        """
         after = 0
         while rows := self._database.query(
-            "SELECT seq, round, kind, body FROM journal WHERE seq > ? AND round >= ? ORDER BY seq LIMIT ?",
+            "SELECT seq, round, kind, body, crc FROM journal WHERE seq > ? AND round >= ? ORDER BY seq LIMIT ?",
             (after, first_round, _PAGE),
         ):
-            yield from rows
+            for seq, round_, kind, body, crc in rows:
+                if crc != _crc(round_, kind, body):
+                    raise StoreDamaged(self.path, f"entry {seq} ({kind} of round {round_}) is damaged")
+                yield seq, round_, kind, body
             after = rows[-1][0]
 
     @property
@@ -326,6 +350,11 @@ def kill_after_entry(word: str) -> Callable[[JournalEntry], None]:
 def _tag_said(body: bytes) -> object:
     entry = decode_entry(body)
     return type(entry.signed.body).__struct_config__.tag if isinstance(entry, Said) else None
+
+
+def _crc(round_: Round, kind: str, body: bytes) -> int:
+    """SQLite finds damage in its own structure only."""
+    return crc32(body, crc32(f"{round_} {kind}".encode()))
 
 
 def _columns(row: OutboxRow) -> tuple[object, ...]:

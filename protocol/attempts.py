@@ -10,7 +10,10 @@ from folkmoot.protocol.types import Attempt, MemberId
 from folkmoot.protocol.validation import MAX_ATTEMPTS_AHEAD, omitted_digest, validate_enter
 
 STRETCH_AFTER = 4
-"""Rounds in a row without a slow (but connected) member until it is waited for as long as the charter allows."""
+"""Rounds in a row without a slow (but connected) member until it is waited for as long as the charter allows.
+
+Again after twice as many, and so on: one that is silent, or sits out, holds up ever fewer rounds.
+"""
 
 MAX_STRETCH = 4.0
 """Arriving payloads hold an attempt's time-out back, but only to this many times its length: a drip ends nothing."""
@@ -105,10 +108,16 @@ class Attempts:
         context, state = self._context, self._state
         self._timed, state.attempt_began = state.attempt, context.now
         elapsed = context.now - state.began if state.attempt == 0 else 0.0
-        stretched = any(context.missed[member] >= STRETCH_AFTER for member in context.up - set(state.readies))
-        grace = context.charter.schedule.grace_max if stretched else context.pace.grace(elapsed)
+        grace, timeout = context.pace.grace(elapsed), context.pace.attempt_timeout(state.attempt)
+        if state.attempt == 0 and any(map(self._deserves_a_long_wait, context.up - set(state.readies))):
+            grace = context.charter.schedule.grace_max
+            timeout += grace
         self.start_timer("grace", grace)
-        self.start_timer("attempt", context.pace.attempt_timeout(state.attempt))
+        self.start_timer("attempt", timeout)
+
+    def _deserves_a_long_wait(self, member: MemberId) -> bool:
+        missed = self._context.missed[member]
+        return missed >= STRETCH_AFTER and missed.bit_count() == 1  # 4, 8, 16, ...
 
     def _skip_dead_proposer(self) -> None:
         """A proposer that died before it proposed will not any more; no need to wait for the time-out."""

@@ -1,14 +1,20 @@
 """Before anything is signed after a start: ask Q-1 peers what they hold that I signed.
 
 PROTOCOL section 2, rule 10: a journal that was rolled back (a restored disk, a copied machine) would make an honest
-member sign two different things. If peers show a signature that the journal lacks, the node sits out.
+member sign two different things. If peers show a signature that the journal lacks, or if it is a new one in place of a
+lost one, the node sits out.
+
+How long depends on how far the others are, and what they say of that is not signed. So a claim counts only if it is
+shown, to within `max_ahead` rounds (nobody honest is further ahead of what is final): by an attested statement, by the
+ledger, or by a signature of my own. Who claims more is taken for silent until then.
 """
 
+from folkmoot.protocol.certificates import verify_final
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.errors import Ignore, Reject
 from folkmoot.protocol.journal import Began, Entry, own_signed
-from folkmoot.protocol.messages import MAX_FRAME, Body, Frame, Recalled, Signed, encode
+from folkmoot.protocol.messages import MAX_FRAME, Body, Final, Frame, Recalled, Signed, encode, round_of
 from folkmoot.protocol.types import MemberId, Round
 from folkmoot.protocol.waiting import Waiting
 
@@ -27,10 +33,13 @@ class RecallGate:
         self._context = context
         self._said: set[bytes] = set()
         self._journal_from: Round = 0  # what was signed before it may have been pruned
-        self._answered: set[MemberId] = set()
+        self._claims: dict[MemberId, Round] = {}
+        self._shown: Round = 0
         self._kept = Waiting()
+        self.is_journal_new = False
+        """Whether an earlier journal was lost: then nothing that is shown is needed to sit out."""
         self.unknown: Signed | None = None
-        self.highest: Round = 0
+        """Something that I signed, and that the journal lacks."""
 
     # --- what the journal knows -----------------------------------------------------------------------------
 
@@ -46,8 +55,30 @@ class RecallGate:
 
     @property
     def done(self) -> bool:
-        """Whether Q-1 peers have answered."""
-        return len(self._answered) >= self._context.charter.quorum - 1
+        """Whether Q-1 peers have answered, and have shown that they are as far as they say."""
+        return len(self._credible) >= self._context.charter.quorum - 1
+
+    @property
+    def highest(self) -> Round:
+        """The highest decided round, as far as it was shown or may be believed."""
+        return max([self._shown, *self._credible])
+
+    @property
+    def _credible(self) -> list[Round]:
+        bound = self._shown + self._context.charter.schedule.max_ahead
+        return [round_ for round_ in self._claims.values() if round_ <= bound]
+
+    def show(self, round_: Round) -> None:
+        """It is certain that this round was decided."""
+        self._shown = max(self._shown, round_)
+
+    def on_final(self, final: Final) -> None:
+        """A peer shows a decided round; raises `RemoteProtocolError` if it does not hold."""
+        round_ = round_of(final)
+        rule = self._context.terms.at(round_).rule
+        if round_ > self._shown and rule is not None:
+            verify_final(final, rule.federation, rule.verifier)
+            self.show(round_)
 
     def on_recalled(self, sender: MemberId, frame: Recalled) -> None:
         """A peer's answer; raises `Reject` if it shows signatures that are not mine."""
@@ -60,10 +91,10 @@ class RecallGate:
             if signed.member != rule.me:
                 raise Reject("recalled somebody else's signature")
             rule.verifier.verify(signed)
+            self.show(signed.body.round - 1)  # I had it behind me
             if self._is_unknown(signed.body):
                 self.unknown = signed
-        self.highest = max(self.highest, frame.round)
-        self._answered.add(sender)
+        self._claims[sender] = frame.round
 
     def _is_unknown(self, body: Body) -> bool:
         # Receipts and the like are not journalled: a member may say them again in other words.

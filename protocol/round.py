@@ -174,6 +174,11 @@ class RoundMachine:
         """Whether peers have confirmed that the journal holds all that I signed."""
         return self._gate is None
 
+    def replace_journal(self) -> None:
+        """The journal is new in place of a lost one: sit out, whatever peers hold. Before `restore`."""
+        assert self._gate is not None
+        self._gate.is_journal_new = True
+
     def skip_recall(self) -> None:
         """Sign without asking what was signed before: for who asked in the term before, in the same life."""
         self._gate = None
@@ -220,6 +225,7 @@ class RoundMachine:
                 self._rounds.on_snapshot_failed(model)
             case HeadAdvanced(height=height):
                 self._rounds.on_head(height)
+                self._pass_gate_if_done()
             case TermsKnown(terms=terms):
                 self._context.terms = terms
             case TimerFired(timer=timer):
@@ -305,6 +311,9 @@ class RoundMachine:
                 self._on_neighbour(sender, frame)
             elif self._gate is not None:
                 self._gate.keep(sender, frame)
+                if isinstance(frame, Final):
+                    self._gate.on_final(frame)
+                    self._pass_gate_if_done()
             else:
                 self._take_frame(sender, frame)
         except Forgotten:
@@ -335,9 +344,12 @@ class RoundMachine:
 
     def _pass_gate_if_done(self) -> None:
         gate = self._gate
-        if gate is None or not gate.done:
+        if gate is None:
             return
-        if gate.unknown is not None:
+        gate.show(self._rounds.known_final)
+        if not gate.done:
+            return
+        if gate.unknown is not None or gate.is_journal_new:
             self._rounds.sit_out(max(gate.highest, self.completed + 1) + SIT_OUT)
         self._gate = None
         for sender, frame in gate.release():

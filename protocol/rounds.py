@@ -63,6 +63,11 @@ class Rounds:
         return self.current.round > self._recorded + self._context.charter.schedule.max_ahead
 
     @property
+    def known_final(self) -> Round:
+        """The highest round that is known to be decided, from the ledger or from what I hold."""
+        return max(self._recorded, self.closed.latest_round, self.current.round - 1)
+
+    @property
     def sitting_out(self) -> bool:
         """Whether I may have signed things in this round that my journal lacks (rule 10)."""
         return self.current.round <= self._sit_out_through

@@ -49,6 +49,7 @@ COMMANDS = {
     ),
     "model": Entry("folkmoot.node.cli.model:model", "Look at a model.", "node"),
     "predict": Entry("folkmoot.node.cli.model:predict", "Predict the rows of a file.", "node"),
+    "repair": Entry("folkmoot.node.cli.repair:repair", "Check and mend what this node wrote.", "node"),
     "run": Entry("folkmoot.node.cli.run:run", "Run this node until it is stopped.", "node"),
     "simulate": Entry(
         "folkmoot.testnet.simulation.cli:simulate", "Try the rules on federations in virtual time.", "testnet"

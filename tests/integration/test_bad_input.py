@@ -361,13 +361,13 @@ def test_a_wrong_end_point_beside_the_right_one(case: Case) -> None:
 
 def test_a_missing_journal_is_not_made_anew(case: Case) -> None:
     case.home.store.unlink()
-    case.refused_locally(FAILED, str(case.home.store), "journal is missing", "Restore")
+    case.refused_locally(FAILED, str(case.home.store), "journal is missing", "folkmoot repair")
     assert not case.home.store.exists()
 
 
 def test_a_damaged_journal(case: Case) -> None:
     case.home.store.write_bytes(b"not a database" * 1000)
-    case.refused_locally(FAILED, str(case.home.store))
+    case.refused_locally(FAILED, str(case.home.store), "damaged", "folkmoot repair")
 
 
 def test_the_journal_of_another_federation(case: Case) -> None:

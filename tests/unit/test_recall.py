@@ -8,9 +8,9 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.effects import Blame, Persist
 from folkmoot.protocol.errors import Reject
-from folkmoot.protocol.events import PeerUp, Started
+from folkmoot.protocol.events import HeadAdvanced, PeerUp, Started
 from folkmoot.protocol.journal import Began, Said, SatOut, Voted
-from folkmoot.protocol.messages import MAX_FRAME, Frame, Hello, Ready, Recall, Recalled, Signed, encode
+from folkmoot.protocol.messages import MAX_FRAME, Final, Frame, Hello, Ready, Recall, Recalled, Signed, encode
 from folkmoot.protocol.recall import SHOWN, SIT_OUT, RecallGate, answer
 from folkmoot.protocol.signing import FakeSigner
 
@@ -230,3 +230,60 @@ def test_a_vote_on_a_set_that_is_unknown_bars_every_other_set() -> None:
     ballot = Ballot(ME, town.groups)
     ballot.add_vote(MY_VOTE)
     assert not ballot.may_vote(1, town.survivors(ROSTER, [0, 1, 2]))
+
+
+# --- how far the others are -----------------------------------------------------------------------------------------
+
+
+def test_who_claims_more_than_is_shown_is_taken_for_silent(gate: RecallGate, context: Context) -> None:
+    ahead = context.charter.schedule.max_ahead
+    gate.on_recalled(3, Recalled(2**60, (MY_VOTE,)))
+    gate.on_recalled(1, Recalled(ahead + 1, ()))
+    assert not gate.done and gate.unknown == MY_VOTE
+    gate.on_recalled(1, Recalled(ahead, ()))
+    gate.on_recalled(2, Recalled(0, ()))
+    assert gate.done and gate.highest == ahead
+
+
+def test_an_attested_round_supports_a_claim_and_a_forged_one_does_not(
+    gate: RecallGate, context: Context
+) -> None:
+    final = town.final(town.statement(ALL))
+    claim = 1 + context.charter.schedule.max_ahead
+    for member in (1, 2):
+        gate.on_recalled(member, Recalled(claim, ()))
+    forged = tuple(Signed(one.member, one.body, bytes(64)) for one in final.attestations)
+    with pytest.raises(Exception, match="bad signature"):
+        gate.on_final(Final(forged, final.model))
+    assert not gate.done
+    gate.on_final(final)
+    assert gate.done and gate.highest == claim
+
+
+def test_the_ledger_supports_a_claim_too() -> None:
+    node = Driver(town, ME)
+    node.handle(Started())
+    for member in (1, 2):
+        node.handle(PeerUp(member))
+        node.hear(Recalled(60, ()), member)
+    assert node.machine.phase == "recalling"
+    node.handle(HeadAdvanced(10))
+    assert node.machine.phase != "recalling"
+
+
+def test_a_liar_can_make_a_member_that_lost_its_journal_sit_out_for_max_ahead_rounds_at_most() -> None:
+    node = Driver(town, ME)
+    node.machine.replace_journal()
+    node.handle(Started())
+    for member, claim in ((3, 2**60), (3, 50), (1, 4)):
+        node.handle(PeerUp(member))
+        effects = node.hear(Recalled(claim, ()), member)
+    assert [one.entries for one in of_kind(effects, Persist)] == [(SatOut(50 + SIT_OUT),)]
+
+
+def test_who_has_a_new_journal_sits_out_even_if_nobody_shows_anything() -> None:
+    node = Driver(town, ME)
+    node.machine.replace_journal()
+    node.boot()
+    assert [entry for entry in node.journal if isinstance(entry, SatOut)] == [SatOut(1 + SIT_OUT)]
+    assert node.machine.phase == "sitting out"

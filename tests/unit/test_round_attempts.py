@@ -1,5 +1,6 @@
 """Rule 7 and the end of rule 6: when an attempt is given up, and what is proposed again."""
 
+import pytest
 from one_node import (
     ALL,
     LAST,
@@ -155,3 +156,19 @@ def test_the_highest_certificate_whose_payloads_are_here_is_proposed_again_with_
     assert sent[0].survivors == ALL
     assert sent[0].certificate is not None and sent[0].certificate.survivors == ALL
     assert not bodies(effects, Roster)
+
+
+# --- members that are connected and say nothing ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("missed", "is_long"), [(3, False), (4, True), (5, False), (7, False), (8, True)])
+def test_a_silent_member_holds_up_ever_fewer_rounds_and_then_ends_no_attempt(
+    missed: int, is_long: bool
+) -> None:
+    node = start()
+    schedule = node.town.charter.schedule
+    node.machine._context.missed[LAST] = missed
+    timers = {one.timer.kind: one.delay for one in of_kind(hear_ready(node, PROPOSER, OTHER), StartTimer)}
+    assert timers["grace"] == (schedule.grace_max if is_long else schedule.grace_min)
+    assert timers["attempt"] > timers["grace"]
+    assert timers["attempt"] == schedule.attempt_min + (schedule.grace_max if is_long else 0)

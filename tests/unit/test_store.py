@@ -173,7 +173,7 @@ def test_a_file_that_is_no_journal_or_damaged_is_refused_by_name(path: Path, dam
     else:
         data.clear()
     path.write_bytes(data)
-    with pytest.raises(StoreError, match=r"store\.sqlite: (the journal is damaged|not a Folkmoot journal)"):
+    with pytest.raises(StoreError, match=r"store\.sqlite: (the journal is damaged|this is not a Folkmoot)"):
         Journal.open(path)
 
 
