@@ -131,7 +131,7 @@ async def _live(
 async def _wait_for_room(full: DiskFull, node: Node, watch: Watch, stop: _Stop) -> None:
     logger().error("disk full", error=str(full), note="the node goes on once there is room")
     watch.disk_full()
-    models = 3 * 4 * node.charter.model.parameters  # an update, what is sent of it, and the next model
+    models = 3 * 4 * node.charter.snapshot_values  # an update, what is sent of it, and the next model
     await await_room(full, LEAST_ROOM + models, stop.asked)
     logger().info("going on: there is room again" if not stop.asked.is_set() else "stopped")
 
