@@ -196,6 +196,11 @@ class Home:
         """The multiaddrs on which the running node listens, one per line."""
         return self.path / "address"
 
+    @property
+    def known_addresses(self) -> Path:
+        """Where all members say they can be reached, signed (`network/directory.py`)."""
+        return self.path / "known-addresses"
+
 
 def load_config(home: Home) -> NodeConfig:
     """`node.toml` of `home`, checked; raises `ConfigError` naming file, key and remedy."""

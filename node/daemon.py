@@ -29,12 +29,13 @@ from folkmoot.node.charters import enter_term
 from folkmoot.node.config import bootstrap_entries
 from folkmoot.node.disk import LEAST_ROOM, DiskFull, await_room, raise_if_full, run_unless_full
 from folkmoot.node.engine import Engine
-from folkmoot.node.governance import Governance
+from folkmoot.node.governance import Governance, identities
 from folkmoot.node.learning import Learning, data_manifest
 from folkmoot.node.ledger_start import await_known_ledger, read_recorded
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
+from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.port import Network
 from folkmoot.node.opening import Node
@@ -198,7 +199,13 @@ class _Daemon:
         self._manifest = manifest
         self._recalled = recalled
         self._listen = listen
-        self._governance = Governance(node, journal, ledger, self._archive, watch, self._log)
+        self._directory = Directory(
+            node.timeline.federation,
+            node.keys.identity,
+            identities(node.timeline, node.first),
+            node.home.known_addresses,
+        )
+        self._governance = Governance(node, journal, ledger, self._archive, self._directory, watch, self._log)
         self._outbox = Outbox(
             ledger,
             journal,
@@ -267,6 +274,7 @@ class _Daemon:
             listen=self._listen,
             announce=node.config.network.announce,
             bootstrap=tuple(bootstrap_entries(node.config.network, node.home)),
+            directory=self._directory,
         )
         async with open_libp2p(settings, self._locate, self._served, self._rng) as network:
             _write_addresses(node.home.address, network.addresses)

@@ -17,6 +17,7 @@ from folkmoot.node.archive import Archive
 from folkmoot.node.charters import keep_amendments, load_timeline
 from folkmoot.node.engine import Engine
 from folkmoot.node.lost_charters import LostCharters, ref_of
+from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.port import Network
 from folkmoot.node.opening import Node
 from folkmoot.node.outbox import Outbox
@@ -29,7 +30,7 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import TermsKnown
 from folkmoot.protocol.governance import Amendment, Role, decode_changes
 from folkmoot.protocol.terms import Rule, Term, Terms
-from folkmoot.protocol.timeline import Span
+from folkmoot.protocol.timeline import Span, Timeline
 from folkmoot.protocol.types import Round
 
 ORDER_SECONDS = 0.5
@@ -42,12 +43,20 @@ class Governance:
     """For one term of a node; `run` it beside the engine."""
 
     def __init__(
-        self, node: Node, journal: Journal, ledger: Ledger, archive: Archive, watch: Watch, log: BoundLogger
+        self,
+        node: Node,
+        journal: Journal,
+        ledger: Ledger,
+        archive: Archive,
+        directory: Directory,
+        watch: Watch,
+        log: BoundLogger,
     ) -> None:
         self._node = node
         self._journal = journal
         self._ledger = ledger
         self._archive = archive
+        self._directory = directory
         self._watch = watch
         self._log = log
         self._lost = LostCharters(node.home, node.config, archive, log, node.charter.members[node.me].peer_id)
@@ -191,6 +200,7 @@ class Governance:
         if coming != self._watch.coming:
             self._log.info("amendments", coming=coming)
         self._watch.coming = coming
+        self._directory.admit(identities(self.timeline, self._node.first))
 
     async def _submit(self, outbox: Outbox) -> None:
         """The outbox gives up what the ledger refuses: then the order is dropped, and the command says so."""
@@ -221,3 +231,11 @@ class Governance:
                 if await self._lost.find(amendment, network, self.timeline.newest_here):
                     await self._reload(self.timeline.amendments, engine)
             await trio.sleep(RETRY_SECONDS)
+
+
+def identities(timeline: Timeline, round_: Round) -> dict[bytes, str]:
+    """Peer ids by identity key of the members from a round on, those of coming charters too."""
+    last = timeline.span_at(round_)
+    charters = (span.charter for span in timeline.spans if span.first >= last.first)
+    members = (member for charter in charters if charter is not None for member in charter.members)
+    return {bytes.fromhex(member.identity_key): member.peer_id for member in members}

@@ -70,6 +70,17 @@ class Misbehaviour(_Report):
     """The round in work when it came out."""
 
 
+class MissingPeer(_Report):
+    """A member that is not connected, since when (Unix seconds; of this run), and why."""
+
+    member: str
+    since: float
+    tried: float = 0.0
+    """When it was last tried to reach it; 0 if that was not this node's to do."""
+    error: str = ""
+    """What came of that."""
+
+
 class NodeStatus(_Report):
     """The whole file. Sizes in bytes unless they end in `_mb` (10^6 bytes); times are Unix seconds."""
 
@@ -88,6 +99,8 @@ class NodeStatus(_Report):
     attempt: int = 0
     peers: list[str] = []
     """Names of the members that answer."""
+    missing: list[MissingPeer] = []
+    """The other members."""
     model_digest: str = ""
     metrics: dict[str, float] = {}
     """Of that model, on this node's held-out data."""

@@ -10,11 +10,12 @@ import trio
 
 from folkmoot.node.config import Home
 from folkmoot.node.logs import Once, logger
-from folkmoot.node.network.port import Network, Stats
+from folkmoot.node.network.port import Network, Stats, Trouble
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.status_file import (
     LedgerStatus,
     Misbehaviour,
+    MissingPeer,
     NodeStatus,
     PeakRss,
     RoundStatus,
@@ -196,7 +197,7 @@ class Watch:
         status.phase = "done" if machine.finished and self._measured_last else machine.phase
         if machine.finished and not self._measured_last:
             status.phase = "measuring"
-        status.peers = [self._charter.members[member].name for member in sorted(network.peers())]
+        self._sample_peers(network)
         sent, received = self._moved_before
         status.bytes_sent = sent + network.stats.bytes_sent
         status.bytes_received = received + network.stats.bytes_received
@@ -210,6 +211,20 @@ class Watch:
         """The next one counts from zero."""
         (sent, received), (before_sent, before_received) = self._network_bytes(), self._moved_before
         self._moved_before, self._network = (before_sent + sent, before_received + received), None
+
+    def _sample_peers(self, network: Network) -> None:
+        status, up, troubles, now = self._status, network.peers(), network.troubles(), time.time()
+        since = {one.member: one.since for one in status.missing}
+        status.peers, status.missing = [], []
+        for index, member in enumerate(self._charter.members):
+            if index in up:
+                status.peers.append(member.name)
+            elif index != status.member:
+                trouble = troubles.get(index, Trouble(0.0, ""))
+                began = since.get(member.name, now)
+                status.missing.append(
+                    MissingPeer(member=member.name, since=began, tried=trouble.tried, error=trouble.error)
+                )
 
     def _bytes_moved(self) -> int:
         return sum(self._moved_before) + sum(self._network_bytes())

@@ -23,6 +23,7 @@ from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.build import contract_build
 from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.cli import cli
+from folkmoot.protocol import addresses as member_addresses
 from folkmoot.protocol import charter, messages, schema, typed_data
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import archive_digest
@@ -69,6 +70,9 @@ _LIMITS = (
     ("work.REFIT_DELAY", "seconds until a failed training is tried again"),
     ("recall.SIT_OUT", "rounds beyond the highest decided one that a node sits out"),
     ("recall.SHOWN", "most signatures in one answer to a recall"),
+    ("addresses.MAX_ADDRESSES", "addresses that one member may announce"),
+    ("addresses.MAX_ADDRESS", "characters of the longest"),
+    ("addresses.MAX_SIGNED", "bytes of the largest signed announcement of addresses"),
     ("charter.MAX_GROUP", "members of the largest group of secure mode"),
     ("charter.MAX_SUMMED", "members of the largest federation in open mode"),
 )
@@ -90,6 +94,7 @@ _NETWORK_LIMITS = (
     ("control.HEARTBEAT_SECONDS", "seconds of silence after which a heartbeat is sent"),
     ("control.LOST_AFTER_SECONDS", "seconds of silence after which a peer is lost"),
     ("control.QUEUE_BYTES", "bytes that may wait for one peer"),
+    ("libp2p_addresses.MAX_TOLD", "members of whose addresses a peer may tell at once"),
     ("bulk.MAX_RUN", "chunks in one answer"),
     ("bulk.MAX_BLOB", "bytes of the largest blob"),
     ("serving.MAX_STREAMS_PER_PEER", "bulk streams that one peer may have open"),
@@ -118,6 +123,18 @@ def layouts() -> str:
 def charter_layout() -> str:
     """Every table of the charter, with its defaults."""
     return _fenced("\n\n".join(_map(kind) for kind in _CHARTER))
+
+
+def addresses() -> str:
+    """What a member says of where it is: layout, and one example."""
+    key = SigningKey(b"\x01" * 32)
+    federation = federation_id(b"\x11" * 32, 31337, bytes(range(1, 21)))
+    body = member_addresses.Addresses(bytes(key.verify_key), 7, ("/ip4/192.0.2.7/tcp/4001",))
+    preimage = member_addresses.addresses_preimage(federation, body)
+    signed = messages.encode(member_addresses.sign_addresses(key, federation, body))
+    arrays = [_array(kind) for kind in (member_addresses.Addresses, member_addresses.SignedAddresses)]
+    example = ["preimage", *_folded(preimage), f"signed, {len(signed)} bytes", *_folded(signed)]
+    return _fenced("\n".join([*arrays, "", *example]))
 
 
 def permit_layout() -> str:
@@ -399,6 +416,7 @@ def secure_examples() -> str:
 MAKERS: dict[str, Callable[[], str]] = {
     "help": help_text,
     "layouts": layouts,
+    "addresses": addresses,
     "permit": permit_layout,
     "charter": charter_layout,
     "limits": limits,

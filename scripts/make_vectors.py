@@ -12,8 +12,10 @@ import coincurve
 import msgspec
 import numpy as np
 from nacl.public import PrivateKey
+from nacl.signing import SigningKey
 
 from folkmoot.protocol import merkle, ring, sealing, typed_data
+from folkmoot.protocol.addresses import Addresses, SignedAddresses, addresses_preimage, sign_addresses
 from folkmoot.protocol.aggregate import Payload, aggregate
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
@@ -266,6 +268,40 @@ def message_vectors() -> dict[str, object]:
     }
 
 
+def address_vectors() -> dict[str, object]:
+    """What a member says of where it is, and what is to be refused: bytes, and for those a word on why."""
+    federation, key = b"\xfe" * 32, SigningKey(b"\x01" * 32)
+    identity, circuit = (
+        bytes(key.verify_key),
+        "/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5/p2p-circuit",
+    )
+    plain = Addresses(identity, 7, ("/ip4/192.0.2.7/tcp/4001", "/dns4/node.example.org/tcp/4001", circuit))
+    signed = sign_addresses(key, federation, plain)
+
+    def case(word: SignedAddresses, problem: str = "") -> dict[str, object]:
+        return {"signed": _plain_struct(word), "bytes": encode(word).hex(), "problem": problem}
+
+    def resigned(*addresses: str) -> SignedAddresses:
+        return sign_addresses(key, federation, Addresses(identity, 1, addresses))
+
+    return {
+        "federation": federation.hex(),
+        "identity_seed": bytes(key).hex(),
+        "preimage": addresses_preimage(federation, plain).hex(),
+        "cases": [
+            case(signed),
+            case(resigned()),
+            case(msgspec.structs.replace(signed, signature=bytes(64)), "signature"),
+            case(sign_addresses(key, bytes(32), plain), "another federation's"),
+            case(resigned("/ip4/192.0.2.7/tcp/1", "/ip4/192.0.2.7/tcp/1"), "twice"),
+            case(resigned("/ip4/0.0.0.0/tcp/4001"), "unspecified address"),
+            case(resigned("/ip4/169.254.169.254/tcp/80"), "link-local address"),
+            case(resigned("/ip4/192.0.2.7/tcp/0"), "port"),
+            case(resigned(*(f"/ip4/192.0.2.7/tcp/{port}" for port in range(1, 10))), "nine addresses"),
+        ],
+    }
+
+
 MAKERS: dict[str, Callable[[], dict[str, object]]] = {
     "merkle": merkle_vectors,
     "typed_data": typed_data_vectors,
@@ -273,6 +309,7 @@ MAKERS: dict[str, Callable[[], dict[str, object]]] = {
     "codec": codec_vectors,
     "sealing": sealing_vectors,
     "messages": message_vectors,
+    "addresses": address_vectors,
     "secure_masks": mask_vectors,
     "secure_sums": sum_vectors,
 }

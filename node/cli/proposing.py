@@ -71,7 +71,6 @@ def draft(
 ) -> None:
     """Write a proposal that puts `after` in force, and say how it goes on."""
     from folkmoot.node.charters import keep_charter
-    from folkmoot.node.config import bootstrap_addresses
     from folkmoot.node.proposals import enclose_federation, write_proposal
 
     proposal = standing.draft(after, round_of(standing, effective), suspended)
@@ -80,15 +79,30 @@ def draft(
         raise click.BadParameter(f"{folder} is there already and is no folder", param_hint="--out")
     write_proposal(folder, proposal, standing.timeline.newest)
     keep_charter(standing.home, after)
-    own = standing.home.address
-    listening = own.read_text(encoding="ascii").split() if own.is_file() else []
-    addresses = [*listening, *bootstrap_addresses(standing.config.network, standing.home)]
-    enclose_federation(folder, standing.home, addresses)
+    enclose_federation(folder, standing.home, known_addresses(standing))
     say(standing, proposal)
     click.echo(
         f"wrote {folder}: {standing.quorum} of {len(standing.attesters)} attesters have to sign it "
         f"('folkmoot member sign {folder} --home HOME')"
     )
+
+
+def known_addresses(standing: "Standing") -> list[str]:
+    """Where nodes of members listen, as far as this home knows, with `/p2p/PEER`."""
+    from folkmoot.node.config import bootstrap_addresses
+    from folkmoot.node.network.directory import read_directory
+
+    home = standing.home
+    listening = home.address.read_text(encoding="ascii").split() if home.address.is_file() else []
+    known = read_directory(home.known_addresses, standing.timeline.federation)
+    peers = {bytes.fromhex(one.identity_key): one.peer_id for one in standing.timeline.newest.members}
+    announced = [
+        f"{address}/p2p/{peers[key]}"
+        for key, signed in known.items()
+        if key in peers
+        for address in signed.body.addresses
+    ]
+    return list(dict.fromkeys([*listening, *announced, *bootstrap_addresses(standing.config.network, home)]))
 
 
 def say(standing: "Standing", proposal: "Proposal") -> None:

@@ -88,7 +88,7 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         "peer id": report.peer_id,
         "mode": MODES.get(report.mode, report.mode),
         "rounds": _progress(report, running),
-        "peers": (", ".join(report.peers) or "none answers") if running else "-",
+        "peers": describe_peers(report, now) if running else "-",
         "model": report.model_digest or "none yet",
         "measured": format_metrics(report.metrics),
         "traffic": f"{format_size(report.bytes_sent)} sent, {format_size(report.bytes_received)} received",
@@ -106,6 +106,24 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
     for key, value in rows.items():
         table.add_row(key, value)
     return table
+
+
+def describe_peers(report: NodeStatus, now: float) -> str:
+    """Who answers; and who does not, since when and why, one line each."""
+    lines = [", ".join(report.peers) or "none answers"]
+    for one in report.missing:
+        why = one.error or "waiting for its call"
+        tried = f" (tried {format_age(now - one.tried)} ago)" if one.tried else ""
+        lines.append(f"not {one.member}, for {format_age(now - one.since)}: {why}{tried}")
+    return "\n".join(lines)
+
+
+def format_age(seconds: float) -> str:
+    """A time span for people: 42 s, 17 min, 3 h, 5 days."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _progress(report: NodeStatus, running: bool) -> str:

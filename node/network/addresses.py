@@ -1,23 +1,20 @@
-"""Where members can be reached: multiaddrs given, read from files, or learnt from the members themselves."""
+"""Where members can be reached: multiaddrs given, read from files, or announced by the members themselves."""
 
 from __future__ import annotations
 
 import logging
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import trio
 
 from folkmoot.node.network.port import NetworkError
-from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.addresses import is_loopback
 from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
-
-MAX_LEARNT = 8
-"""Addresses remembered per member; the newest win."""
 
 _MULTIADDR = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/([1-9A-HJ-NP-Za-km-z]+)")
 _LOOKS_LIKE_ONE = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/")
@@ -52,31 +49,38 @@ class AddressBook:
     and write what they got into `HOME/address`, so such a file is read again for each dial.
     """
 
-    def __init__(self, peer_ids: Mapping[MemberId, str], bootstrap: Iterable[str]) -> None:
-        """Raises NetworkError for an entry that is meant as a multiaddr and is none."""
+    def __init__(
+        self,
+        peer_ids: Mapping[MemberId, str],
+        bootstrap: Iterable[str],
+        announced: Callable[[str], Sequence[str]] = lambda _: (),
+        same_host: bool = True,
+    ) -> None:
+        """`announced`: the own word of a peer, without `/p2p/...`. `same_host`: whether to believe a loopback address.
+
+        Raises NetworkError for an entry that is meant as a multiaddr and is none.
+        """
         self._peer_ids = dict(peer_ids)
         self._given: list[str] = []
         self._files: list[Path] = []
-        self._learnt: dict[MemberId, list[str]] = {}
+        self._announced = announced
+        self._same_host = same_host
         self._complained: set[Path] = set()
         for entry in bootstrap:
             self._add_bootstrap(entry)
-
-    def learn(self, member: MemberId, address: str) -> None:
-        """Put an address that a member has announced before all others. Raises RemoteProtocolError."""
-        if peer_id_of(address) != self._peer_ids.get(member):
-            raise RemoteProtocolError(
-                f"member {member} announced the address {address!r}, which is not one of its own"
-            )
-        others = [known for known in self._learnt.get(member, []) if known != address]
-        self._learnt[member] = [address, *others][:MAX_LEARNT]
 
     def addresses(self, member: MemberId) -> list[str]:
         """All known multiaddrs of a member, best first. Reads files: call it from a worker thread."""
         peer_id = self._peer_ids[member]
         lines = [line for path in self._files for line in self._read(path)]
-        found = [*self._learnt.get(member, []), *lines, *self._given]
+        found = [*self._own_words(peer_id), *lines, *self._given]
         return list(dict.fromkeys(address for address in found if peer_id_of(address) == peer_id))
+
+    def _own_words(self, peer_id: str) -> list[str]:
+        """What the member announced, but for addresses that would lead to this host itself."""
+        announced = self._announced(peer_id)
+        believed = (one for one in announced if self._same_host or not is_loopback(one))
+        return [f"{address}/p2p/{peer_id}" for address in believed]
 
     def _add_bootstrap(self, entry: str) -> None:
         if peer_id_of(entry) is not None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from libp2p.custom_types import TProtocol
-from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
@@ -19,8 +19,9 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from folkmoot.node.network.addresses import AddressBook, resolve
+from folkmoot.node.network.directory import Directory
+from folkmoot.node.network.libp2p_addresses import ADDRESSES, AddressExchange
 from folkmoot.node.network.libp2p_host import (
-    CLOSE_SECONDS,
     TOPIC,
     check_port_is_free,
     close_connections,
@@ -28,10 +29,13 @@ from folkmoot.node.network.libp2p_host import (
     make_host,
     make_pubsub,
 )
+from folkmoot.node.network.libp2p_streams import Libp2pStream, mapped
 from folkmoot.node.network.peer_network import PeerNetwork
-from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats
+from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, Incoming, Purpose, StreamBroken
+from folkmoot.protocol.addresses import is_loopback
+from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
@@ -46,10 +50,6 @@ OPEN_SECONDS = 5.0
 
 MAX_COMPLAINTS = 64
 """Addresses whose names are logged as unknown, once each: members announce what they like."""
-
-PIECE = 65535 - 16 - 12
-"""Bytes written at once: one Yamux frame (12 bytes of header) in one Noise message (at most 65535 bytes with its tag).
-Left to itself Yamux fills frames of 65536 bytes, and Noise makes a second message of the last 17."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Libp2pSettings:
     """Multiaddrs (without `/p2p/`) under which others reach us, where they differ from what we listen on."""
     bootstrap: tuple[str, ...] = ()
     """See `AddressBook`."""
+    directory: Directory | None = None
+    """Where members say they are, this one included; without it nobody is told."""
 
     def __repr__(self) -> str:
         return f"Libp2pSettings(me={self.me}, listen={self.listen!r})"
@@ -132,9 +134,15 @@ class Libp2pTransport:
         """Raises NetworkError."""
         self._ids = {member: ID.from_string(peer_id) for member, peer_id in settings.peer_ids.items()}
         self._members = {peer_id: member for member, peer_id in self._ids.items() if member != settings.me}
-        self._book = AddressBook(settings.peer_ids, settings.bootstrap)
+        self._directory = settings.directory
+        self._book = AddressBook(
+            settings.peer_ids,
+            settings.bootstrap,
+            self._directory.addresses if self._directory is not None else lambda _: (),
+            same_host=is_loopback(settings.listen),
+        )
         self._announce = settings.announce
-        self._host = make_host(settings.identity, self._members.__contains__, stats, refusals)
+        self._host = make_host(settings.identity, self._is_known, stats, refusals)
         if self._host.get_id() != self._ids[settings.me]:
             raise NetworkError(
                 f"the identity key belongs to peer {self._host.get_id()}, but the charter says that member "
@@ -143,6 +151,8 @@ class Libp2pTransport:
         self._pubsub, self._router = make_pubsub(
             self._host, frozenset(self._ids.values()).__contains__, refusals
         )
+        self._exchange = AddressExchange(self._host, self._directory, refusals) if self._directory else None
+        self.troubles: dict[MemberId, Trouble] = {}
         self._nameless: set[str] = set()
         self._dials: dict[MemberId, _Dial] = {}
 
@@ -151,15 +161,18 @@ class Libp2pTransport:
         bare = self._announce or [str(address) for address in self._host.get_transport_addrs()]
         return tuple(f"{address.split('/p2p/')[0]}/p2p/{self._host.get_id()}" for address in bare)
 
-    def learn(self, member: MemberId, address: str) -> None:
-        self._book.learn(member, address)
+    def _is_known(self, peer: ID) -> bool:
+        """A member, or one to be: it is told where the others are, and may do nothing else yet."""
+        return peer in self._members or (self._directory is not None and self._directory.knows(str(peer)))
 
     @asynccontextmanager
     async def running(self, incoming: Incoming, listen: Multiaddr) -> AsyncIterator[None]:
         """Listen and gossip while the block runs. Raises NetworkError."""
-        self._swarm.register_notifee(_Connections(self._members, self._arrived, incoming))
+        self._swarm.register_notifee(_Connections(lambda peer: self._connected(peer, incoming)))
         for purpose in PROTOCOLS:
             self._host.set_stream_handler(PROTOCOLS[purpose], self._handler(purpose, incoming))
+        if self._exchange is not None:
+            self._host.set_stream_handler(ADDRESSES, self._exchange.hear)
         self._pubsub.deliver = lambda message: self._hear(message, incoming)
         async with (
             self._host.run(listen_addrs=[listen]),
@@ -174,11 +187,56 @@ class Libp2pTransport:
             await self._pubsub.wait_until_ready()
             await self._pubsub.subscribe(TOPIC)
             try:
-                yield
+                async with self._telling(incoming):
+                    yield
             finally:
                 self._dialling.cancel_scope.cancel()
                 await close_listeners(self._swarm)
                 await close_connections(self._swarm, self._swarm.connections)
+
+    @asynccontextmanager
+    async def _telling(self, incoming: Incoming) -> AsyncIterator[None]:
+        """Tell members where we are and what we know of others while the block runs. Raises NetworkError."""
+        if self._directory is None or self._exchange is None:
+            yield
+            return
+        own = [address.split("/p2p/")[0] for address in self.addresses]
+        try:
+            self._directory.announce(own)
+        except RemoteProtocolError as error:
+            if self._announce:
+                raise NetworkError(f"network.announce: {error}") from error
+            log.warning("others cannot call this node: %s; set network.announce", error)
+            self._directory.announce([])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._exchange.run)
+            nursery.start_soon(self._dial_the_moved, self._directory, incoming)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _dial_the_moved(self, directory: Directory, incoming: Incoming) -> None:
+        """Who has just said where it is need not be waited for."""
+        before: dict[MemberId, tuple[str, ...]] = {}
+        while True:
+            changed = directory.changed
+            for peer, member in self._members.items():
+                addresses = directory.addresses(str(peer))
+                if before.get(member, ()) != addresses:
+                    before[member] = addresses
+                    incoming.connected(member)
+            await changed.wait()
+
+    def _connected(self, peer: ID, incoming: Incoming) -> None:
+        member = self._members.get(peer)
+        if member is not None:
+            self.troubles.pop(member, None)
+            if member in self._dials:
+                self._dials[member].over.set()
+            incoming.connected(member)
+        else:
+            self._pubsub.add_to_blacklist(peer)
+        if self._exchange is not None:
+            self._exchange.connected(peer)
 
     async def connect(self, member: MemberId) -> None:
         if self._is_connected(member):
@@ -194,7 +252,7 @@ class Libp2pTransport:
 
     async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
         await self.connect(member)
-        with trio.move_on_after(OPEN_SECONDS), _mapped():
+        with trio.move_on_after(OPEN_SECONDS), mapped():
             return Libp2pStream(await self._host.new_stream(self._ids[member], [PROTOCOLS[purpose]]))
         # A connection that is dead but still listed: without this it would be tried until TCP gives up.
         await self.disconnect(member)
@@ -222,19 +280,16 @@ class Libp2pTransport:
         connections = self._swarm.get_connections(self._ids[member])
         return any(not connection.is_closed for connection in connections)
 
-    def _arrived(self, member: MemberId) -> None:
-        """A connection stands, whoever dialled."""
-        if member in self._dials:
-            self._dials[member].over.set()
-
     async def _dial_all(self, member: MemberId) -> None:
         """Dial one address after the other until there is a connection."""
         addresses = await trio.to_thread.run_sync(self._book.addresses, member)
         self._dials[member].addresses = len(addresses)
+        if not addresses:
+            self.troubles[member] = Trouble(time.time(), "no address known")
         for address in addresses:
             for place in await self._resolve(address):
                 if not self._is_connected(member):
-                    await self._dial(self._ids[member], place)
+                    await self._dial(member, place)
         self._dials.pop(member).over.set()
 
     async def _resolve(self, address: str) -> list[str]:
@@ -247,18 +302,21 @@ class Libp2pTransport:
                 log.warning("the name in %s cannot be resolved: %s", address, error or "no answer")
             return []
 
-    async def _dial(self, peer: ID, address: str) -> None:
+    async def _dial(self, member: MemberId, address: str) -> None:
         # Not host.connect: it waits 0.25 s for nothing, tries old addresses first and shuns a peer for a minute
         # after one failure.
         try:
             with trio.fail_after(DIAL_SECONDS):
-                await self._swarm.dial_addr(Multiaddr(address), peer)
+                await self._swarm.dial_addr(Multiaddr(address), self._ids[member])
         except Exception as error:  # libp2p documents no closed list
             log.debug("dialling %s: %r", address, error)
+            self.troubles[member] = Trouble(time.time(), f"{address.split('/p2p/')[0]}: {_reason(error)}")
 
     def _handler(self, purpose: Purpose, incoming: Incoming) -> Callable[[INetStream], Awaitable[None]]:
         async def handle(stream: INetStream) -> None:
-            member = self._members[stream.muxed_conn.peer_id]
+            member = self._members.get(stream.muxed_conn.peer_id)
+            if member is None:  # a member to be, before its first round
+                return await stream.reset()
             try:
                 await incoming.accept(member, purpose, Libp2pStream(stream))
             except Exception:  # our own bug: seen, but not the end of the node
@@ -268,53 +326,14 @@ class Libp2pTransport:
         return handle
 
 
-class Libp2pStream:
-    """See `streams.ByteStream`."""
-
-    def __init__(self, stream: INetStream) -> None:
-        self._stream = stream
-
-    async def read(self, limit: int) -> bytes:
-        with _mapped():
-            try:
-                return await self._stream.read(limit)
-            except StreamEOF:
-                return b""
-
-    async def write(self, data: bytes) -> None:
-        with _mapped():
-            for at in range(0, len(data), PIECE):
-                await self._stream.write(data[at : at + PIECE])
-
-    async def close(self) -> None:
-        await self._end(self._stream.close)
-
-    async def reset(self) -> None:
-        await self._end(self._stream.reset)
-
-    async def _end(self, how: Callable[[], Awaitable[None]]) -> None:
-        with trio.move_on_after(CLOSE_SECONDS):
-            try:
-                await how()
-            except Exception as error:  # already gone
-                log.debug("closing a stream: %r", error)
-
-
 class _Connections(INotifee):
     """Tells of new connections."""
 
-    def __init__(
-        self, members: Mapping[ID, MemberId], arrived: Callable[[MemberId], None], incoming: Incoming
-    ) -> None:
-        self._members = members
-        self._arrived = arrived
-        self._incoming = incoming
+    def __init__(self, tell: Callable[[ID], None]) -> None:
+        self._tell = tell
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
-        member = self._members.get(conn.muxed_conn.peer_id)
-        if member is not None:
-            self._arrived(member)
-            self._incoming.connected(member)
+        self._tell(conn.muxed_conn.peer_id)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         """The streams tell."""
@@ -332,13 +351,17 @@ class _Connections(INotifee):
         """Of no interest."""
 
 
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Errors of libp2p as StreamBroken: above this file there is one kind of broken stream."""
-    try:
-        yield
-    except Exception as error:  # libp2p documents no closed list
-        raise StreamBroken(str(error) or type(error).__name__) from error
+def _reason(error: BaseException) -> str:
+    """The innermost words of a failed dial: libp2p wraps them in ones of its own."""
+    if isinstance(error, trio.TooSlowError):
+        return f"no answer in {DIAL_SECONDS:g} s"
+    while (
+        inner := error.__cause__
+        or error.__context__
+        or (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None)
+    ):
+        error = inner
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def _listen_address(text: str) -> Multiaddr:

@@ -17,7 +17,7 @@ import trio
 
 from folkmoot.node.network.blocking import in_place
 from folkmoot.node.network.peer_network import PeerNetwork
-from folkmoot.node.network.port import Locate, OnServed, Stats
+from folkmoot.node.network.port import Locate, OnServed, Stats, Trouble
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, Incoming, Purpose, StreamBroken
 from folkmoot.protocol.types import MemberId
@@ -108,15 +108,14 @@ class MemoryTransport:
         self.me = me
         self.stats = stats
         self.nursery = nursery
+        self.troubles: dict[MemberId, Trouble] = {}
+        """None: members of a hub find each other without addresses."""
         self._hub = hub
         self._streams: set[MemoryStream] = set()
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return (f"/memory/{self.me}",)
-
-    def learn(self, member: MemberId, address: str) -> None:
-        """Members of a hub find each other without addresses."""
 
     async def connect(self, member: MemberId) -> None:
         await trio.sleep(2 * self._hub.latency())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import trio
@@ -20,6 +20,7 @@ from folkmoot.node.network.port import (
     OnServed,
     Progress,
     Stats,
+    Trouble,
 )
 from folkmoot.node.network.queues import BoundedQueue
 from folkmoot.node.network.refusals import Refusals
@@ -75,8 +76,9 @@ class PeerNetwork:
     def peers(self) -> frozenset[MemberId]:
         return self._links.up()
 
-    def learn(self, member: MemberId, address: str) -> None:
-        self._transport.learn(member, address)
+    def troubles(self) -> Mapping[MemberId, Trouble]:
+        up = self.peers()
+        return {member: one for member, one in self._transport.troubles.items() if member not in up}
 
     async def send(self, member: MemberId, data: bytes) -> None:
         _check_size(data, MAX_MESSAGE, "message")

@@ -10,7 +10,7 @@ Three ways to move bytes, each with its own promise:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -83,6 +83,14 @@ class FetchError(FolkmootError):
         self.blame: MemberId | None = member if reason == "faulty" else None
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a member is not connected: what the last try to reach it came to, and when (Unix seconds)."""
+
+    tried: float
+    error: str
+
+
 @dataclass(slots=True)
 class Stats:
     """Counters since the start.
@@ -115,8 +123,8 @@ class Network(Protocol):
     def peers(self) -> frozenset[MemberId]:
         """The members that are up now."""
 
-    def learn(self, member: MemberId, address: str) -> None:
-        """Remember a multiaddr at which a member says it can be reached. Raises RemoteProtocolError if malformed."""
+    def troubles(self) -> Mapping[MemberId, Trouble]:
+        """Of members that could not be reached when that was last tried."""
 
     async def send(self, member: MemberId, data: bytes) -> None:
         """Queue `data` for a member; never waits for the peer. Dropped and counted while the member is down.

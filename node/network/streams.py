@@ -5,10 +5,12 @@ Everything above these protocols (links, framing, fetching) is the same over lib
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Protocol, TypeAlias
 
 import trio
 
+from folkmoot.node.network.port import Trouble
 from folkmoot.protocol.types import MemberId
 
 Purpose: TypeAlias = Literal["control", "bulk"]
@@ -41,8 +43,9 @@ class Transport(Protocol):
     def addresses(self) -> tuple[str, ...]:
         """Multiaddrs under which others can reach this node."""
 
-    def learn(self, member: MemberId, address: str) -> None:
-        """Remember an address of a member. Raises RemoteProtocolError."""
+    @property
+    def troubles(self) -> Mapping[MemberId, Trouble]:
+        """What the last tries to reach members came to, where they failed."""
 
     async def connect(self, member: MemberId) -> None:
         """Make sure that there is a connection. Raises StreamBroken."""

@@ -13,8 +13,8 @@ from folkmoot.ledger.audit import Source, Status, run_audit
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.node import cli
 from folkmoot.node.archive import Archive
-from folkmoot.node.charter_files import render_charter, write_member
-from folkmoot.node.charters import load_charter_in_work
+from folkmoot.node.charter_files import load_member, render_charter, write_member
+from folkmoot.node.charters import load_charter_in_work, load_timeline
 from folkmoot.node.config import (
     DataConfig,
     Home,
@@ -22,10 +22,13 @@ from folkmoot.node.config import (
     NetworkConfig,
     NodeConfig,
     TrainerConfig,
+    load_config,
     render_config,
 )
 from folkmoot.node.keys import chartered, public_keys
+from folkmoot.node.network.directory import read_directory
 from folkmoot.node.passphrase import FILE_VARIABLE
+from folkmoot.node.status_file import NodeStatus
 from folkmoot.node.store import KILL_AFTER_ENTRY, Journal
 from folkmoot.node.toml import load
 from folkmoot.node.watch import LEFT
@@ -44,6 +47,9 @@ FOUNDERS = ["alice", "bob", "carol", "dave"]
 NEWCOMER = "erin"
 ROUNDS = 2000  # it is not waited for
 AHEAD = "+25"
+
+
+NO_STATUS = NodeStatus(name="", pid=0, peer_id="", member=0)
 
 
 def folkmoot(*arguments: object) -> int:
@@ -149,8 +155,30 @@ def make_newcomer(made: Growing) -> None:
     Journal.create(home.store)
 
 
+def know_only(federation: Growing, address: str) -> None:
+    """Everybody's bootstrap list is this one address."""
+    for name in (*FOUNDERS, NEWCOMER):
+        home = federation.node(name)
+        config = load_config(home)
+        network = msgspec.structs.replace(config.network, bootstrap=(address,))
+        home.config.write_text(render_config(msgspec.structs.replace(config, network=network)))
+
+
+def has_heard(federation: Growing, name: str, of: str) -> bool:
+    """Whether a member's home has the address at which another one listens now."""
+    listening = federation.node(of).address
+    home, member = federation.node(name), load_member(federation.node(of))
+    known = read_directory(home.known_addresses, load_timeline(home).federation)
+    signed = known.get(bytes.fromhex(member.identity_key))
+    said = [f"{one}/p2p/{member.peer_id}" for one in signed.body.addresses] if signed is not None else []
+    return listening.is_file() and said == listening.read_text().split()
+
+
 def test_members_join_leave_and_change_keys_while_rounds_go_on(federation: Growing, tmp_path: Path) -> None:
-    for name in FOUNDERS:
+    federation.start("alice")
+    federation.wait(federation.node("alice").address.is_file)
+    know_only(federation, federation.node("alice").address.read_text().strip())
+    for name in FOUNDERS[1:]:
         federation.start(name)
     federation.wait(lambda: federation.round_of("alice") >= 2)
 
@@ -162,6 +190,22 @@ def test_members_join_leave_and_change_keys_while_rounds_go_on(federation: Growi
     federation.as_member(NEWCOMER, "join", folder, "--rpc", federation.testnet.rpc)
     federation.start(NEWCOMER)
     federation.wait(lambda: federation.takes_part(NEWCOMER, joins), deadline - time.monotonic())
+
+    # Two go on on other ports, also the one that is everybody's bootstrap: all learn of it, no file is edited.
+    for name in ("alice", "bob"):
+        stop_children([federation._nodes[name]])
+        federation.start(name)
+    federation.wait(
+        lambda: all(
+            has_heard(federation, name, of)
+            for name in (*FOUNDERS, NEWCOMER)
+            for of in ("alice", "bob")
+            if name != of
+        )
+    )
+    federation.wait(
+        lambda: set((federation.status("bob") or NO_STATUS).peers) == {"alice", "carol", "dave", "erin"}
+    )
 
     # One leaves: its node ends by itself, with a word.
     leaves = federation.amend(

@@ -23,6 +23,7 @@ from folkmoot.node.governance import Governance
 from folkmoot.node.keys import NodeKeys
 from folkmoot.node.ledger_start import read_recorded
 from folkmoot.node.logs import logger
+from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.port import Network
 from folkmoot.node.opening import Node
 from folkmoot.node.outbox import Outbox
@@ -70,7 +71,10 @@ class ChangingHouse(House):
         while True:
             node = self._node(timeline, first)
             self.terms.append(first)
-            governance = Governance(node, journal, self.ledger, self.archive, cast(Watch, _Told()), logger())
+            directory = Directory(node.timeline.federation, node.keys.identity, {})
+            governance = Governance(
+                node, journal, self.ledger, self.archive, directory, cast(Watch, _Told()), logger()
+            )
             first = await self._live_in_term(node, journal, governance, recalled)
             timeline = governance.timeline
             if timeline.charter_at(first).find_member(node.config.name) is None:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from folkmoot.node.cli.status import (
+    describe_peers,
     describe_state,
     format_metrics,
     format_size,
@@ -18,7 +19,14 @@ from folkmoot.node.cli.status import (
     metric_names,
     status,
 )
-from folkmoot.node.status_file import Misbehaviour, NodeStatus, RoundStatus, StatusError, write_status
+from folkmoot.node.status_file import (
+    Misbehaviour,
+    MissingPeer,
+    NodeStatus,
+    RoundStatus,
+    StatusError,
+    write_status,
+)
 
 
 @pytest.fixture
@@ -151,3 +159,17 @@ def test_it_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'libp2p', 'web3', 'trio', 'rich', 'numpy'}"
     program = f"import sys, folkmoot.node.cli.status; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_it_says_who_is_not_connected_since_when_and_why(report: NodeStatus) -> None:
+    report.missing = [
+        MissingPeer(
+            member="dave", since=880.0, tried=990.0, error="/ip4/192.0.2.7/tcp/4001: Connection refused"
+        ),
+        MissingPeer(member="erin", since=1000.0 - 5 * 3600),
+    ]
+    assert describe_peers(report, 1000.0).splitlines() == [
+        "bob, carol",
+        "not dave, for 2 min: /ip4/192.0.2.7/tcp/4001: Connection refused (tried 10 s ago)",
+        "not erin, for 5 h: waiting for its call",
+    ]

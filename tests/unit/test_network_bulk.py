@@ -100,17 +100,17 @@ def test_the_address_book_reads_files_again_and_puts_news_first(tmp_path: Path) 
     assert book.addresses(0) == [f"/ip4/127.0.0.1/tcp/1/p2p/{A}", given_]
     file.write_text(f"/ip6/::1/tcp/2/p2p/{A}\n/ip4/127.0.0.1/tcp/3/p2p/{B}\nnonsense\n")
     assert book.addresses(0) == [f"/ip6/::1/tcp/2/p2p/{A}", given_]
-    book.learn(0, f"/ip4/10.0.0.1/tcp/4/p2p/{A}")
-    assert book.addresses(0)[0] == f"/ip4/10.0.0.1/tcp/4/p2p/{A}"
     assert book.addresses(1) == [f"/ip4/127.0.0.1/tcp/3/p2p/{B}"]
 
 
-@pytest.mark.parametrize(
-    "address", ["", "/ip4/1.2.3.4/tcp/5", f"/ip4/1.2.3.4/tcp/5/p2p/{B}", "/ip4/x y/tcp/5/p2p/z"]
-)
-def test_a_member_can_only_announce_addresses_of_its_own(address: str) -> None:
-    with pytest.raises(RemoteProtocolError):
-        AddressBook({0: A}, []).learn(0, address)
+def test_what_a_member_announces_is_tried_first_and_may_not_lead_to_this_host() -> None:
+    said = ["/ip4/127.0.0.1/tcp/4", "/ip4/10.0.0.1/tcp/4"]
+    given_ = f"/ip4/10.0.0.2/tcp/5/p2p/{A}"
+    far = AddressBook({0: A}, [given_], lambda peer: said if peer == A else [], same_host=False)
+    assert far.addresses(0) == [f"/ip4/10.0.0.1/tcp/4/p2p/{A}", given_]
+    near = AddressBook({0: A, 1: B}, [given_], lambda peer: said if peer == A else [])
+    assert near.addresses(0) == [*(f"{one}/p2p/{A}" for one in said), given_]
+    assert near.addresses(1) == []
 
 
 def test_a_malformed_bootstrap_address_is_not_taken_for_a_path() -> None:

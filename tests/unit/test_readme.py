@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from folkmoot.protocol.addresses import decode_addresses, verify_addresses
 from folkmoot.protocol.messages import Frame, decode_frame, encode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,9 +69,15 @@ def example_frames() -> Iterator[Frame]:
 def test_example_bytes_decode_and_every_kind_has_some() -> None:
     shown = {type(frame).__name__ for frame in example_frames()}
     shown |= {type(getattr(frame, "body", frame)).__name__ for frame in example_frames()}
-    assert shown == set(
-        re.findall(r"^(\w+) += \[\"[a-z-]+\"", SPEC.read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    tagged = re.findall(r"^(\w+) += \[\"[a-z-]+\"", SPEC.read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown | {"Addresses", "SignedAddresses"} == set(tagged)  # these are no frames
+
+
+def test_the_example_of_addresses_is_signed() -> None:
+    text = SPEC.read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^signed, \d+ bytes\n((?:  [0-9a-f]+\n)+)", text, re.MULTILINE)
+    (federation,) = re.findall(r"^federation +([0-9a-f]{64})$", text, re.MULTILINE)
+    verify_addresses(decode_addresses(bytes.fromhex(lines)), bytes.fromhex(federation))
 
 
 def test_specification_names_every_type_line() -> None:

@@ -1,0 +1,100 @@
+"""Where members are is handed on: real libp2p hosts, of which each knows one address at most."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.peer.id import ID
+from nacl.signing import SigningKey
+
+from folkmoot.node.network.directory import Directory
+from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
+from folkmoot.node.network.peer_network import PeerNetwork
+
+pytestmark = pytest.mark.integration
+
+FEDERATION = b"\xfe" * 32
+KEYS = [SigningKey(bytes([mark + 1]) * 32) for mark in range(4)]
+PEERS = [str(ID.from_pubkey(create_new_key_pair(bytes(key)).public_key)) for key in KEYS]
+NEWCOMER = 3
+
+
+def identities(*members: int) -> dict[bytes, str]:
+    return {bytes(KEYS[member].verify_key): PEERS[member] for member in members}
+
+
+@asynccontextmanager
+async def node(
+    member: int, home: Path, bootstrap: tuple[str, ...] = (), members: int = 3, known: int = 3
+) -> AsyncIterator[tuple[PeerNetwork, Directory]]:
+    """The member's network, under a charter with `members` members; `known`: with those that are to come."""
+    directory = Directory(FEDERATION, KEYS[member], identities(*range(known)), home / str(member))
+    peers = dict(enumerate(PEERS[:members]))
+    settings = Libp2pSettings(member, bytes(KEYS[member]), peers, bootstrap=bootstrap, directory=directory)
+    opened = open_libp2p(settings, lambda _: None, lambda *_: None, random.Random(member))
+    async with opened as network, trio.open_nursery() as nursery:
+        nursery.start_soon(drain, network)
+        yield network, directory
+        nursery.cancel_scope.cancel()
+
+
+async def drain(network: PeerNetwork) -> None:
+    async for _ in network.events:
+        pass
+
+
+async def until(condition: object, seconds: float = 20.0) -> None:
+    assert callable(condition)
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - the networks have no events for this
+            await trio.sleep(0.02)
+
+
+async def test_one_address_is_enough_and_a_move_is_learnt_by_all(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        hub, _ = await stack.enter_async_context(node(0, tmp_path))
+        first, known = await stack.enter_async_context(node(1, tmp_path, hub.addresses))
+        async with node(2, tmp_path, hub.addresses) as (second, _):
+            await until(lambda: first.peers() == {0, 2} and second.peers() == {0, 1})
+            before = known.addresses(PEERS[2])
+        async with node(2, tmp_path) as (second, _):  # on another port, and it has no bootstrap any more
+            await until(lambda: known.addresses(PEERS[2]) != before)
+            await until(
+                lambda: second.peers() == {0, 1} and hub.peers() == {1, 2} and first.peers() == {0, 2}
+            )
+            assert second.troubles() == {}
+
+
+async def test_a_member_to_be_learns_of_all_before_it_may_speak(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        hub, _ = await stack.enter_async_context(node(0, tmp_path, known=4))
+        others = [
+            await stack.enter_async_context(node(member, tmp_path, hub.addresses, known=4))
+            for member in (1, 2)
+        ]
+        newcomer, learnt = await stack.enter_async_context(node(NEWCOMER, tmp_path, hub.addresses, 4, 4))
+        await until(lambda: all(directory.addresses(PEERS[NEWCOMER]) for _, directory in others))
+        await until(lambda: all(learnt.addresses(peer) for peer in PEERS[:3]))
+        assert newcomer.peers() == frozenset()
+        assert hub.stats.refused == {}
+
+
+async def test_who_is_not_known_is_told_nothing(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        hub, directory = await stack.enter_async_context(node(0, tmp_path))
+        stranger, learnt = await stack.enter_async_context(node(NEWCOMER, tmp_path, hub.addresses, 4, 4))
+        await until(lambda: hub.stats.refused["stranger"] >= 1)
+        assert learnt.addresses(PEERS[0]) == () and directory.addresses(PEERS[NEWCOMER]) == ()
+        assert stranger.peers() == frozenset()
+
+
+async def test_why_a_member_is_not_connected_is_told(tmp_path: Path) -> None:
+    nobody = f"/ip4/127.0.0.1/tcp/9/p2p/{PEERS[1]}"
+    async with node(0, tmp_path, (nobody,)) as (network, _):
+        await until(lambda: set(network.troubles()) == {1, 2})
+        assert "refused" in network.troubles()[1].error and "tcp/9" in network.troubles()[1].error
+        assert network.troubles()[2].error == "no address known"
