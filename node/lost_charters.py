@@ -24,6 +24,7 @@ from folkmoot.node.charters import (
 from folkmoot.node.config import Home, NodeConfig, bootstrap_entries, load_config
 from folkmoot.node.keys import KeysError, chartered, key_folders, load_identity
 from folkmoot.node.logs import logger
+from folkmoot.node.network.directory import known_places
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_to_fetch
 from folkmoot.node.network.port import FetchError, Network
 from folkmoot.node.store import Journal
@@ -132,10 +133,15 @@ class LostCharters:
             me=me,
             identity=bytes(load_identity(self._home.keys, member)),
             peer_ids=peer_ids,
-            bootstrap=tuple(bootstrap_entries(self._config.network, self._home)),
+            bootstrap=(*bootstrap_entries(self._config.network, self._home), *self._announced(charter)),
         )
         async with open_to_fetch(settings, random.Random()) as network:
             yield network, sorted(peer_ids.keys() - {me})
+
+    def _announced(self, charter: Charter) -> list[str]:
+        """Where the charter's members said they were when this node last heard of them."""
+        federation = load_timeline(self._home, ()).federation
+        return known_places(self._home.known_addresses, federation, charter.members)
 
 
 def lacks_charter(home: Home) -> bool:

@@ -90,18 +90,11 @@ def draft(
 def known_addresses(standing: "Standing") -> list[str]:
     """Where nodes of members listen, as far as this home knows, with `/p2p/PEER`."""
     from folkmoot.node.config import bootstrap_addresses
-    from folkmoot.node.network.directory import read_directory
+    from folkmoot.node.network.directory import known_places
 
-    home = standing.home
+    home, timeline = standing.home, standing.timeline
     listening = home.address.read_text(encoding="ascii").split() if home.address.is_file() else []
-    known = read_directory(home.known_addresses, standing.timeline.federation)
-    peers = {bytes.fromhex(one.identity_key): one.peer_id for one in standing.timeline.newest.members}
-    announced = [
-        f"{address}/p2p/{peers[key]}"
-        for key, signed in known.items()
-        if key in peers
-        for address in signed.body.addresses
-    ]
+    announced = known_places(home.known_addresses, timeline.federation, timeline.newest.members)
     return list(dict.fromkeys([*listening, *announced, *bootstrap_addresses(standing.config.network, home)]))
 
 

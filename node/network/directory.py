@@ -22,6 +22,7 @@ from folkmoot.protocol.addresses import (
     sign_addresses,
     verify_addresses,
 )
+from folkmoot.protocol.charter import Member
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import encode
 from folkmoot.protocol.types import Digest
@@ -165,6 +166,15 @@ class Directory:
 def read_directory(path: Path, federation: Digest) -> dict[bytes, SignedAddresses]:
     """What a node has kept, by identity key: for commands beside it. Damaged parts are left out."""
     return {signed.body.identity: signed for signed in _read(path, federation)}
+
+
+def known_places(path: Path, federation: Digest, members: Iterable[Member]) -> list[str]:
+    """Where these members say they are, each address with `/p2p/PEER`, as a node has kept it."""
+    known = read_directory(path, federation)
+    said = ((one, known.get(bytes.fromhex(one.identity_key))) for one in members)
+    return [
+        f"{address}/p2p/{one.peer_id}" for one, signed in said if signed for address in signed.body.addresses
+    ]
 
 
 def _read(path: Path, federation: Digest) -> list[SignedAddresses]:
