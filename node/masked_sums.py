@@ -11,13 +11,13 @@ import numpy as np
 
 from folkmoot.node.archive import Archive, ArchiveError, BlobStore, MaskedShards, Models
 from folkmoot.protocol import merkle
-from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.blob import CHUNK, BlobRef
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Check, Measure, SumParts, Unmask
 from folkmoot.protocol.events import Aggregated, Checked, Measured, PartsSummed, Value
 from folkmoot.protocol.messages import Commitment, Signed
 from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.dealing import shard_layout

@@ -12,7 +12,7 @@ from pathlib import Path
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.store import Journal, Secret
 from folkmoot.node.train.vectors import read_pieces
-from folkmoot.protocol.aggregate import Payload, aggregate_stream
+from folkmoot.protocol.aggregate import aggregate_stream
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.codec import Codec, codec_named
@@ -20,7 +20,9 @@ from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.events import Aggregated, Encoded
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, SurvivorSet
 from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.ring import CHUNK_VALUES, weight_of
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.sealing import (
     FRAME,
     KEY_SIZE,
@@ -128,6 +130,7 @@ class Payloads:
             self._models.add_snapshot,
             unchanged=base,
             outer=Outer.of(self._charter),
+            robust=Robust.of(self._charter),
         )
         done = Aggregated(survivors.round, survivors.digest, result.sums_digest, result.model)
         return done, result.ill_formed

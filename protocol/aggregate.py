@@ -5,50 +5,46 @@ The node and the auditor call the same functions and get the same bits.
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from folkmoot.protocol import ring
-from folkmoot.protocol.codec import Codec, VectorDecoder
-from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from folkmoot.protocol.codec import Codec
+from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer import OpenAt, Outer, OuterStep, Piece, collect
+from folkmoot.protocol.payload_sums import (
+    IllFormedError,
+    Payload,
+    RobustSums,
+    Sums,
+    WeightedSums,
+    check_payloads,
+    is_readable,
+)
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Float64s, Layout
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.types import Digest, MemberId
 
 Stored = TypeVar("Stored")
 
-Open: TypeAlias = Callable[[], Iterable[Buffer]]
-"""Begins a new pass over some bytes, in pieces of any size; every pass must give the same bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """A survivor's update: whose, with which weight (`ring.weight_of`), and how to read its plaintext.
-
-    A `RemoteProtocolError` from `open` (`sealing.open_frames`) or from decoding makes the payload ill-formed.
-    """
-
-    member: MemberId
-    weight: int
-    open: Open
-
 
 @dataclass(frozen=True, slots=True)
 class Aggregate(Generic[Stored]):
-    """What came out: digest of weight and sums (LOCK names it), the new snapshot, and whose payload did not count.
+    """What came out: digest of divisor and sums (LOCK names it), the new snapshot, and whose payload did not count.
 
-    `changed` is False if the snapshot is the base: total weight zero, or a result that is not finite.
+    `changed` is False if the snapshot is the base: nothing to divide by, or a result that is not finite. `divisor` is
+    what the sums were divided by: the total weight, or a robust rule's own.
     """
 
     sums_digest: Digest
     model: Stored
     changed: bool
-    total_weight: int
+    divisor: int
     ill_formed: tuple[MemberId, ...]
 
 
@@ -61,8 +57,11 @@ def aggregate_stream(
     store: Callable[[Iterator[Piece]], Stored],
     unchanged: Stored,
     outer: Outer | None = None,
+    robust: Robust | None = None,
 ) -> Aggregate[Stored]:
-    """Weighted mean of the payloads as exact integers, then the outer rule on the snapshot `base`; FedAvg without one.
+    """The payloads' mean as exact integers, then the outer rule on the snapshot `base`; FedAvg without one.
+
+    The mean is weighted, or with `robust` what that rule makes of the payloads, all alike.
 
     `sizes`: values of each piece of an update that has an exponent. `store` is handed the new snapshot in pieces, those
     of each section in order, and returns what `Aggregate.model` shall be; `unchanged` is that for the base. If the
@@ -73,29 +72,29 @@ def aggregate_stream(
     section 3): its bytes were agreed on, so every honest node finds the same fault. Memory: a few chunks, and one for
     each payload. Raises LocalProtocolError for arguments that cannot be right.
     """
-    _check_payloads(payloads)
+    check_payloads(payloads)
     outer = outer or Outer(sum(sizes))
-    work = _Work(base, FixedPoint(Layout(sizes), exponents), codec, outer)
+    work = _Work(base, FixedPoint(Layout(sizes), exponents), codec, robust, outer)
     ill_formed: set[MemberId] = set()
     try:
         outcome = work.sum(payloads, store)
-    except _IllFormedError as error:
+    except IllFormedError as error:
         # It spoilt a pass over all. Now look at each of the others whole, so that many cannot spoil many passes.
         others = [payload for payload in payloads if payload.member != error.member]
         good = [payload for payload in others if work.is_readable(payload)]
         ill_formed = {payload.member for payload in payloads} - {payload.member for payload in good}
         try:
             outcome = work.sum(good, store)
-        except _IllFormedError as again:
+        except IllFormedError as again:
             raise LocalProtocolError(
                 f"payload of member {again.member} read well once and not again: is the disk failing?"
             ) from again
-    sums_digest, total_weight, model = outcome
+    sums_digest, divisor, model = outcome
     return Aggregate(
         sums_digest,
         unchanged if model is None else model,
         model is not None,
-        total_weight,
+        divisor,
         tuple(sorted(ill_formed)),
     )
 
@@ -107,6 +106,7 @@ def aggregate(
     sizes: Sequence[int],
     exponents: bytes | Sequence[int] | ring.Int8s,
     outer: Outer | None = None,
+    robust: Robust | None = None,
 ) -> Aggregate[Float32s]:
     """`aggregate_stream` with base and model as whole snapshots (float32)."""
     outer = outer or Outer(sum(sizes))
@@ -114,120 +114,69 @@ def aggregate(
     if base.dtype != np.float32 or base.shape != (length,):
         raise LocalProtocolError(f"base is {base.dtype}{base.shape}, expected float32({length},)")
     flat = base.astype("<f4", copy=False).data.cast("B")
+    store = partial(collect, outer)
     return aggregate_stream(
-        lambda start: [flat[start:]], payloads, codec, sizes, exponents, partial(collect, outer), base, outer
+        lambda start: [flat[start:]], payloads, codec, sizes, exponents, store, base, outer, robust
     )
-
-
-def _check_payloads(payloads: Sequence[Payload]) -> None:
-    members = [payload.member for payload in payloads]
-    if len(set(members)) != len(members):
-        raise LocalProtocolError(f"payloads of members {sorted(members)}: one is there twice")
-    if any(not 0 <= payload.weight <= ring.MAX_WEIGHT for payload in payloads):
-        raise LocalProtocolError(f"a weight is not between 0 and {ring.MAX_WEIGHT}: use ring.weight_of")
-    ring.check_headroom(len(payloads))
-
-
-class _IllFormedError(Exception):
-    """The payload of `member` cannot be read."""
-
-    def __init__(self, member: MemberId) -> None:
-        super().__init__(member)
-        self.member = member
 
 
 class _UnchangedError(Exception):
     """The round changes nothing: the chunks that were handed out are not a model."""
 
 
-class _Source:
-    """One pass over a payload; everything that is wrong with it is an `_IllFormedError`."""
-
-    def __init__(self, payload: Payload, codec: Codec) -> None:
-        self.payload = payload
-        self._decoder = VectorDecoder(codec, payload.open())
-
-    def read(self, out: Float64s) -> None:
-        try:
-            self._decoder.read(out)
-        except RemoteProtocolError as error:
-            raise _IllFormedError(self.payload.member) from error
-
-    def finish(self) -> None:
-        try:
-            self._decoder.finish()
-        except RemoteProtocolError as error:
-            raise _IllFormedError(self.payload.member) from error
-
-
 class _Work:
-    """One aggregation: where the base is, scales, codec and outer rule, and scratch memory for one chunk."""
+    """One aggregation: where the base is, scales, codec, robust and outer rule, and scratch memory for one chunk."""
 
-    def __init__(self, base: OpenAt, fixed: FixedPoint, codec: Codec, outer: Outer) -> None:
+    def __init__(
+        self, base: OpenAt, fixed: FixedPoint, codec: Codec, robust: Robust | None, outer: Outer
+    ) -> None:
         self._base = base
         self._outer = outer
         self._fixed = fixed
         self._codec = codec
+        self._robust = robust
         length = min(CHUNK_VALUES, fixed.layout.size)
-        self._values = np.empty(length, dtype=np.float64)
-        self._sums = np.empty(length, dtype=np.float64)
         self._integers = np.empty(length, dtype="<i8")
         self._mean = np.empty(length, dtype="<f4")
 
     def is_readable(self, payload: Payload) -> bool:
         """Read a payload from beginning to end."""
-        try:
-            source = _Source(payload, self._codec)
-            for start, stop in self._fixed.layout.chunks():
-                source.read(self._values[: stop - start])
-            source.finish()
-        except _IllFormedError:
-            return False
-        return True
+        return is_readable(payload, self._fixed, self._codec)
 
     def sum(
         self, payloads: Sequence[Payload], store: Callable[[Iterator[Piece]], Stored]
     ) -> tuple[Digest, int, Stored | None]:
-        """One pass over all: digest of weight and sums, total weight, and the snapshot unless it is the base.
+        """Digest of divisor and sums, the divisor, and the snapshot unless it is the base.
 
-        Raises `_IllFormedError` at the first payload that cannot be read.
+        Raises `IllFormedError` at the first payload that cannot be read.
         """
-        total = sum(payload.weight for payload in payloads)
-        # SHA-256 of type line, total weight (8 bytes, big endian) and the sums (int64, little endian)
-        state = hashlib.sha256(b"folkmoot/v1/sums\n" + struct.pack(">Q", total))
+        sums = self._sums(payloads)
+        # SHA-256 of type line, divisor (8 bytes, big endian) and the sums (int64, little endian)
+        state = hashlib.sha256(b"folkmoot/v1/sums\n" + struct.pack(">Q", sums.divisor))
         model: Stored | None
         try:
-            model = store(self._snapshot(payloads, total, state.update))
+            model = store(self._snapshot(sums, len(payloads), state.update))
         except _UnchangedError:
             model = None
-        return state.digest(), total, model
+        return state.digest(), sums.divisor, model
 
-    def _snapshot(
-        self, payloads: Sequence[Payload], total_weight: int, digest: Callable[[Buffer], None]
-    ) -> Iterator[Piece]:
+    def _sums(self, payloads: Sequence[Payload]) -> Sums:
+        if self._robust is not None and payloads:
+            return RobustSums(payloads, self._fixed, self._codec, self._robust)
+        return WeightedSums(payloads, self._fixed, self._codec)
+
+    def _snapshot(self, sums: Sums, summed: int, digest: Callable[[Buffer], None]) -> Iterator[Piece]:
         """The new one; ends in `_UnchangedError` if there is none. `digest` is fed the sums in any case."""
-        sources = [_Source(payload, self._codec) for payload in payloads]
-        step = OuterStep(self._outer, self._base, len(payloads))
-        for start, stop in self._fixed.layout.chunks():
-            sums, mean = self._sum_chunk(sources, start, stop), self._mean[: stop - start]
-            digest(self._as_integers(sums))
-            if total_weight:
-                self._fixed.mean(sums, total_weight, start, mean)
+        step = OuterStep(self._outer, self._base, summed)
+        for start, chunk in sums.chunks():
+            digest(self._as_integers(chunk))
+            if sums.divisor:
+                mean = self._mean[: len(chunk)]
+                self._fixed.mean(chunk, sums.divisor, start, mean)
                 yield from step.take(mean)
-        for source in sources:
-            source.finish()
-        if not (total_weight and step.is_finite):
+        if not (sums.divisor and step.is_finite):
             raise _UnchangedError
         step.finish()
-
-    def _sum_chunk(self, sources: Sequence[_Source], start: int, stop: int) -> Float64s:
-        sums, values = self._sums[: stop - start], self._values[: stop - start]
-        sums.fill(0.0)
-        for source in sources:
-            source.read(values)
-            self._fixed.to_integers(values, start, values)
-            ring.accumulate_weighted(sums, values, source.payload.weight)
-        return sums
 
     def _as_integers(self, sums: Float64s) -> Buffer:
         integers = self._integers[: len(sums)]

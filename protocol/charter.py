@@ -51,6 +51,7 @@ Rate = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
 SourceName = Annotated[
     str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)?$")
 ]
+RobustRule = Literal["none", "trimmed-mean", "nnm", "multi-krum", "geometric-median", "centered-clipping"]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
@@ -161,7 +162,8 @@ class Averaging(_Terms, frozen=True, kw_only=True):
     """How updates become one: mode, wire codec, outer rule, weights and the bounds of the scale exponents.
 
     `rule` is what is done with the mean of the updates (`outer.py`): `rate` scales its step, `momentum` is the part of
-    the rounds before, `second_momentum` and `epsilon` are the adaptive rules'.
+    the rounds before, `second_momentum` and `epsilon` are the adaptive rules'. `robust` takes the place of the weighted
+    mean (`robust.py`) and holds against `faults` bad updates (0: f).
     """
 
     mode: Literal["open", "secure"] = "open"
@@ -171,6 +173,8 @@ class Averaging(_Terms, frozen=True, kw_only=True):
     momentum: Rate = "0.9"
     second_momentum: Rate = "0.99"
     epsilon: Rate = "0.001"
+    robust: RobustRule = "none"
+    faults: Annotated[int, Meta(ge=0, le=MAX_SUMMED // 2)] = 0
     weight_cap: Positive = 65_535
     exponent_min: Annotated[int, Meta(ge=-126, le=127)] = 0
     exponent_max: Annotated[int, Meta(ge=-126, le=127)] = 16

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from folkmoot.protocol.charter import STATES, Charter
 from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.robust import Robust
 
 _OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
     "training.correction = 'feddyn'": lambda charter: charter.training.correction == "feddyn",
@@ -15,6 +16,8 @@ _OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
     "training.prox": lambda charter: float(charter.training.prox) > 0,
     "training.normalize_to": lambda charter: charter.training.normalize_to > 0,
     "an averaging.rule with a state": lambda charter: STATES[charter.averaging.rule] > 0,
+    "averaging.robust": lambda charter: charter.averaging.robust != "none",
+    "averaging.mode = 'secure'": lambda charter: charter.is_secure,
     "secrecy.ring = 8": lambda charter: charter.is_secure and charter.secrecy.ring == 8,
 }
 """What a charter may choose, and whether one does."""
@@ -45,6 +48,22 @@ _CLASHES = (
         "secrecy.ring = 8",
         "of control variates, which are differences of gradients, 3 bits a value leave little: take 16",
     ),
+    (
+        "averaging.robust",
+        "averaging.mode = 'secure'",
+        "robust rules compare single updates, and secure mode shows nobody any: take 'open'",
+    ),
+    (
+        "averaging.robust",
+        "training.correction = 'feddyn'",
+        "members' own vectors make honest updates as unlike each other as an attacker's, and leaving some out breaks "
+        "their mean",
+    ),
+    (
+        "averaging.robust",
+        "training.correction = 'scaffold'",
+        "the kept mean of the control variates would no longer be that of the members' own",
+    ),
 )
 """(option, option, why they do not go together)."""
 
@@ -63,6 +82,11 @@ def _wrong_numbers(charter: Charter) -> Iterator[str]:
     for name in ("momentum", "second_momentum"):
         if not float(getattr(averaging, name)) < 1:
             yield f"averaging.{name} = {getattr(averaging, name)}: it must be below 1, or nothing old is ever forgotten"
+    if averaging.faults and not 2 * averaging.faults < len(charter.members):
+        yield (
+            f"averaging.faults = {averaging.faults} of {len(charter.members)} members: no rule holds against half of "
+            "them or more"
+        )
     for table, name in (("averaging", "rate"), ("averaging", "epsilon"), ("training", "alpha")):
         value = getattr(getattr(charter, table), name)
         if not 1e-30 < float(value) < 1e30:
@@ -80,6 +104,15 @@ _RULES = {
 }
 
 
+_ROBUST = {
+    "trimmed-mean": "of every value the {} smallest and largest are left out",
+    "nnm": "each update is mixed with those nearest to it, then of each value the {} smallest and largest go",
+    "multi-krum": "the {} updates that lie farthest from their neighbours are left out",
+    "geometric-median": "the geometric median of the updates is taken, which {} bad ones cannot pull far",
+    "centered-clipping": "what an update has beyond the median distance from the middle is cut, against {} bad ones",
+}
+
+
 def describe_learning(charter: Charter) -> Iterator[str]:
     """The options that are chosen, one sentence each."""
     averaging, training = charter.averaging, charter.training
@@ -89,6 +122,9 @@ def describe_learning(charter: Charter) -> Iterator[str]:
     if STATES[averaging.rule] == 2:
         numbers += f", second momentum {averaging.second_momentum}, epsilon {averaging.epsilon}"
     yield f"{averaging.rule}: {_RULES[averaging.rule]} ({numbers})"
+    robust = Robust.of(charter)
+    if robust is not None:
+        yield f"{robust.rule}: {_ROBUST[robust.rule].format(robust.faults)}; all members' updates count alike"
     sections = charter.snapshot_values // charter.model.parameters
     if sections > 1:
         yield f"what is agreed on each round is {sections} times the model: the model and what the rule remembers"

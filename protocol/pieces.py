@@ -1,9 +1,12 @@
 """Streams of bytes in pieces: cut anew to the size that the next stage works in."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+Open: TypeAlias = Callable[[], Iterable[Buffer]]
+"""Begins a new pass over some bytes, in pieces of any size; every pass must give the same bytes."""
 
 
 def recut(pieces: Iterable[Buffer], size: int) -> Iterator[memoryview]:

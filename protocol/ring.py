@@ -87,8 +87,9 @@ class FixedPoint:
                 f"{len(scales)} exponents for {len(layout.sizes)} tensors: give one each"
             )
         self.layout = layout
-        self._per_unit = [math.ldexp(1.0, VALUE_BITS - int(exponent)) for exponent in scales]
-        self._unit = [math.ldexp(1.0, int(exponent) - VALUE_BITS) for exponent in scales]
+        self.exponents = tuple(int(exponent) for exponent in scales)
+        self._per_unit = [math.ldexp(1.0, VALUE_BITS - exponent) for exponent in self.exponents]
+        self._unit = [math.ldexp(1.0, exponent - VALUE_BITS) for exponent in self.exponents]
         self._scratch = np.empty(min(CHUNK_VALUES, layout.size), dtype=np.float64)
 
     def to_integers(self, chunk: Float64s, start: int, out: Float64s) -> None:

@@ -14,14 +14,13 @@ adding, and no fused multiply-add, ever rounds.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import Literal, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
+from folkmoot.protocol.charter import Charter, RobustRule, max_faults
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.ring import VALUE_BITS, Float64s, Layout
-
-RobustRule: TypeAlias = Literal["trimmed-mean", "nnm", "multi-krum", "geometric-median", "centered-clipping"]
 
 HALF = float(2 ** (VALUE_BITS // 2))
 """Values are cut into halves for inner products: of two halves below 2^32, over a chunk of 2^18 values below 2^51."""
@@ -42,6 +41,22 @@ BLOCK_VALUES = 1 << 13
 """Columns worked on at a time, so that all rows stay in the cache."""
 
 Matrix: TypeAlias = list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Robust:
+    """A rule, and how many of the updates may be bad."""
+
+    rule: RobustRule
+    faults: int
+
+    @classmethod
+    def of(cls, charter: Charter) -> Self | None:
+        """The charter's; None where updates are averaged plainly."""
+        averaging = charter.averaging
+        if averaging.robust == "none":
+            return None
+        return cls(averaging.robust, averaging.faults or max_faults(len(charter.members)))
 
 
 class Products:
@@ -104,16 +119,16 @@ class Combination:
     apply: Callable[[Float64s, Float64s], None]
 
 
-def combine(rule: RobustRule, products: Matrix, faults: int) -> Combination:
-    """What `rule` makes of vectors with these inner products, up to `faults` of which may be bad.
+def combine(robust: Robust, products: Matrix) -> Combination:
+    """What the rule makes of vectors with these inner products.
 
     Of few vectors fewer can be bad: `faults` counts as at most (n - 1) // 2. Raises LocalProtocolError without any.
     """
     count = len(products)
     if not count:
         raise LocalProtocolError("a robust rule over no updates: the model stays as it is")
-    bad = min(faults, (count - 1) // 2)
-    match rule:
+    bad = min(robust.faults, (count - 1) // 2)
+    match robust.rule:
         case "trimmed-mean":
             return trimmed(count, bad)
         case "nnm":
@@ -124,6 +139,8 @@ def combine(rule: RobustRule, products: Matrix, faults: int) -> Combination:
             return weighted(median_weights(products))
         case "centered-clipping":
             return weighted(clipping_weights(products))
+        case _ as unknown:
+            raise LocalProtocolError(f"unknown robust rule {unknown!r}")
 
 
 # --- who is near to whom ---------------------------------------------------------------------------------------------

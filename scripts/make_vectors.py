@@ -16,7 +16,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.protocol import merkle, ring, sealing, typed_data
 from folkmoot.protocol.addresses import Addresses, SignedAddresses, addresses_preimage, sign_addresses
-from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.aggregate import aggregate
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
 from folkmoot.protocol.governance import Amendment
@@ -31,6 +31,7 @@ from folkmoot.protocol.messages import (
     body_digest,
     encode,
 )
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.signing import identity_preimage
 from folkmoot.protocol.validation import omitted_digest
 from folkmoot.testnet import sample_messages
@@ -117,7 +118,7 @@ def ring_vectors() -> dict[str, object]:
             }
             for update, weight in zip(updates, weights, strict=True)
         ],
-        "total_weight": result.total_weight,
+        "total_weight": result.divisor,
         "sums_digest": result.sums_digest.hex(),
         "model": _bits(result.model),
         "weights": [

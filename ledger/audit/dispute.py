@@ -25,10 +25,10 @@ from folkmoot.ledger.audit.round_checks import Case, Frame
 from folkmoot.ledger.audit.sources import Convicted, Lacking, Source
 from folkmoot.ledger.permit_files import SignedPermit
 from folkmoot.ledger.signing import KeyVerifier
-from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.certificates import compute_statement, verify_final
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.messages import Final
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.secure import permit as rules
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from folkmoot.ledger.audit.round_checks import Case, Frame, commitments_of, verify_named_commitments
 from folkmoot.ledger.audit.sources import Convicted, Lacking, NotJudged, read_pieces
-from folkmoot.protocol.aggregate import Aggregate, Open
+from folkmoot.protocol.aggregate import Aggregate
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.events import Value
 from folkmoot.protocol.messages import Commitment, Fingerprint, Lock, Signed, Unmasking
 from folkmoot.protocol.outer import Outer, collect
-from folkmoot.protocol.pieces import Buffer
+from folkmoot.protocol.pieces import Buffer, Open
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure import verify
 from folkmoot.protocol.secure.encoding import RingDecoder

@@ -26,6 +26,8 @@ def run(home: Path) -> None:
     os.umask(0o077)  # what this node and its trainer write is nobody else's to read
     forbid_core_dumps()  # before any key is read
     share_one_heap()  # before anything that is imported starts a thread
+    # Robust rules multiply small matrices: on busy cores BLAS threads wait for each other longer than one takes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     import trio
 

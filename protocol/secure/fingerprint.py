@@ -17,8 +17,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.hashing import digest
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float64s
 from folkmoot.protocol.secure import packing

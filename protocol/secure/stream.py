@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer import OpenAt, Outer, OuterStep, Piece
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure import packing

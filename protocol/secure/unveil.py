@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from folkmoot.protocol.aggregate import Open
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, Layout
 from folkmoot.protocol.secure.dealing import recovered_mask

@@ -11,8 +11,9 @@ from functools import partial
 import msgspec
 
 from folkmoot.node.train import local, models
-from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.aggregate import aggregate
 from folkmoot.protocol.codec import codec_named, encode_vector
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.ring import Float32s, Layout, compute_exponents, weight_of
 from folkmoot.testnet import baselines, examples
 from folkmoot.testnet.examples import Example

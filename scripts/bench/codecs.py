@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from folkmoot.node.archive import Archive, BlobStore, Models
-from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate_stream
+from folkmoot.protocol.aggregate import Aggregate, aggregate_stream
 from folkmoot.protocol.blob import CHUNK, BlobRef
 from folkmoot.protocol.codec import Codec, VectorDecoder, codec_named, encode_vector
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.ring import (
     CHUNK_VALUES,
     FixedPoint,

@@ -11,9 +11,8 @@ from functools import partial
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.outer import Piece
-from folkmoot.protocol.pieces import Buffer
+from folkmoot.protocol.pieces import Buffer, Open
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure import masks, sharing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder

@@ -10,9 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from folkmoot.protocol import merkle, ring, sealing
-from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.aggregate import aggregate
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
 from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.pieces import recut
 from folkmoot.protocol.ring import FixedPoint, Layout
 

@@ -24,7 +24,7 @@ from folkmoot.node.charter_files import write_charter
 from folkmoot.node.charters import keep_charter
 from folkmoot.node.config import Home
 from folkmoot.protocol import ring
-from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.aggregate import aggregate
 from folkmoot.protocol.amending import compute_changes, make_amendment
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import (
@@ -65,8 +65,10 @@ from folkmoot.protocol.messages import (
     roster_digest,
 )
 from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.ring import Float32s, Layout
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.sealing import (
     PayloadContext,
     frames_offset,
@@ -219,6 +221,7 @@ class AuditedFederation:
             self.charter.update_sizes,
             roster.body.exponents,
             Outer.of(self.charter),
+            Robust.of(self.charter),
         )
         sums = result.sums_digest if sums is None else sums
         model = result.model if model is None else model

@@ -5,18 +5,22 @@ import tracemalloc
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import repeat
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from folkmoot.protocol import sealing
-from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate, aggregate_stream
+from folkmoot.protocol.aggregate import Aggregate, aggregate, aggregate_stream
 from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.charter import RobustRule
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.outer import Piece
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
+from folkmoot.protocol.robust import Robust
 
 F32 = codec_named("f32")
 
@@ -33,7 +37,7 @@ def run(base: list[float], *payloads: Payload, exponent: int = 2) -> Aggregate[F
 def test_the_weighted_mean_is_added_to_the_base() -> None:
     result = run([1.0, 2.0, 3.0], payload(0, 1, [1.0, 0.0, -4.0]), payload(1, 3, [2.0, 4.0, 0.0]))
     assert result.model.tolist() == [2.75, 5.0, 2.0]
-    assert (result.changed, result.total_weight, result.ill_formed) == (True, 4, ())
+    assert (result.changed, result.divisor, result.ill_formed) == (True, 4, ())
 
 
 def test_sums_digest_is_of_weight_and_sums() -> None:
@@ -62,8 +66,51 @@ def test_an_ill_formed_payload_counts_as_nothing(bad: bytes) -> None:
     result = run([0.0] * 3, *good, Payload(1, 9, lambda: [bad]))
     without = run([0.0] * 3, *good)
     assert result.ill_formed == (1,)
-    assert (result.sums_digest, result.total_weight) == (without.sums_digest, 8)
+    assert (result.sums_digest, result.divisor) == (without.sums_digest, 8)
     assert result.model.tobytes() == without.model.tobytes()
+
+
+# --- robust rules -----------------------------------------------------------------------------------------------------
+
+ROBUST = [rule for rule in get_args(RobustRule) if rule != "none"]
+
+
+def robustly(rule: str, faults: int, *payloads: Payload) -> Aggregate[Float32s]:
+    base = np.zeros(CHUNK_VALUES + 5, dtype=np.float32)
+    return aggregate(base, payloads, F32, [100, len(base) - 100], [1, -2], robust=Robust(rule, faults))
+
+
+def updates(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(6)
+    return [rng.uniform(-0.2, 0.2, CHUNK_VALUES + 5) for _ in range(count)]
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_robust_rules_do_not_depend_on_order_or_weights(rule: str) -> None:
+    payloads = [payload(member, 1, values) for member, values in enumerate(updates(5))]
+    heavy = [payload(member, 9 * member, values) for member, values in enumerate(updates(5))]
+    forward, backward = robustly(rule, 1, *payloads), robustly(rule, 1, *heavy[::-1])
+    assert forward.sums_digest == backward.sums_digest
+    assert forward.model.tobytes() == backward.model.tobytes()
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_robust_rules_leave_out_what_is_ill_formed(rule: str) -> None:
+    good = [payload(member, 1, values) for member, values in enumerate(updates(4))]
+    result, without = robustly(rule, 1, *good, Payload(7, 1, lambda: [b"?"])), robustly(rule, 1, *good)
+    assert (result.ill_formed, result.sums_digest) == ((7,), without.sums_digest)
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_a_robust_mean_of_one_update_is_that_update(rule: str) -> None:
+    (values,) = updates(1)
+    result = robustly(rule, 3, payload(0, 1, values))
+    assert np.abs(result.model - values).max() < 1e-6
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_a_robust_rule_over_nothing_changes_nothing(rule: str) -> None:
+    assert not robustly(rule, 1, Payload(0, 1, lambda: [b""])).changed
 
 
 class Pass:
@@ -92,7 +139,7 @@ def test_payloads_that_break_off_late_leave_no_trace_and_cost_three_passes() -> 
     result = aggregate(base, payloads, F32, [size], [3])
     without = aggregate(base, [payloads[0], payloads[3], payloads[5]], F32, [size], [3])
     assert result.ill_formed == (1, 2, 4)
-    assert (result.sums_digest, result.total_weight) == (without.sums_digest, without.total_weight)
+    assert (result.sums_digest, result.divisor) == (without.sums_digest, without.divisor)
     assert result.model.tobytes() == without.model.tobytes()
     assert [one.count for one in passes] == [4, 1, 2, 4, 2, 4]  # with the pass of `without`
 
@@ -129,7 +176,7 @@ def test_a_stream_stores_what_the_whole_vector_is() -> None:
         result = stream(base, payloads, codec, 3, log)
         whole = aggregate(base, payloads, codec_named(codec), [size], [3])
         assert (result.model, log) == (ref_of(whole.model.tobytes()).root.hex(), ["begun", "kept"])
-        assert (result.sums_digest, result.total_weight) == (whole.sums_digest, 18)
+        assert (result.sums_digest, result.divisor) == (whole.sums_digest, 18)
         assert result.changed
 
 
@@ -225,7 +272,7 @@ def test_with_no_weight_the_model_stays() -> None:
     base = np.array([1.0], dtype=np.float32)
     for payloads in ([], [payload(0, 0, [1.0])], [Payload(0, 5, lambda: [b""])]):
         result = aggregate(base, payloads, F32, [1], [0])
-        assert (result.changed, result.total_weight) == (False, 0)
+        assert (result.changed, result.divisor) == (False, 0)
         assert result.model.tolist() == [1.0]
 
 
@@ -234,7 +281,7 @@ def test_a_result_that_is_not_finite_leaves_the_model() -> None:
     result = run(base, payload(0, 1, [1.0, 1e38]), exponent=127)
     assert not result.changed
     assert result.model.tolist() == base
-    assert result.total_weight == 1
+    assert result.divisor == 1
 
 
 def test_tensors_have_their_own_scales_across_chunks() -> None:

@@ -17,7 +17,7 @@ from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
 from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.node.archive import Archive
 from folkmoot.node.store import Journal, Secret
-from folkmoot.protocol.charter import Auditor
+from folkmoot.protocol.charter import Auditor, Averaging
 from folkmoot.protocol.messages import Commitment, Evidence, Statement, Vote, encode
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.typed_data import struct_hash
@@ -219,6 +219,13 @@ def test_auditor_whom_the_charter_names_replays_with_its_own_key(tmp_path: Path)
     sources = [Source(member / "archive"), Source.of_home(own)]
     charter = Source.of_home(member).charter()
     report = run_audit(federation.ledger(), sources, contract=CONTRACT, charter=charter)
+    assert (report.status, report.check("replay").detail) == (Status.PASS, "1 records")
+
+
+def test_a_robust_rule_is_replayed(tmp_path: Path) -> None:
+    federation = AuditedFederation(averaging=Averaging(robust="nnm"))
+    federation.add_round(survivors=(0, 1, 3))
+    report = audit(federation.ledger(), federation.write_home(tmp_path / "alice").path)
     assert (report.status, report.check("replay").detail) == (Status.PASS, "1 records")
 
 

@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.protocol.aggregate import Aggregate, Payload, aggregate
+from folkmoot.protocol.aggregate import Aggregate, aggregate
 from folkmoot.protocol.blob import CHUNK, ref_of, rest_of, root_with
 from folkmoot.protocol.charter import STATES, Averaging
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer import Outer, OuterStep, collect
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 
 RULES = sorted(STATES)

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.errors import LocalProtocolError
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.ring import CHUNK_VALUES
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.fingerprint import (

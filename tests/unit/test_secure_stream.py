@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from folkmoot.protocol.aggregate import Open
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.outer import Piece
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure import packing

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from folkmoot.protocol.aggregate import Payload, aggregate
+from folkmoot.protocol.aggregate import aggregate
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import MAX_SUMMED
@@ -30,8 +30,10 @@ from folkmoot.protocol.events import (
 )
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, body_digest
 from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import weight_of
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.signing import FakeVerifier, Verifier
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.protocol.validation import View, expected_payload_size
@@ -199,6 +201,7 @@ class Workshop:
             self._charter.update_sizes,
             roster.exponents,
             Outer.of(self._charter),
+            Robust.of(self._charter),
         )
         if not result.changed:
             return result.sums_digest, BlobRef(base, 4 * self._charter.snapshot_values)
