@@ -28,7 +28,7 @@ from folkmoot.node.watch import Watch
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import TermsKnown
-from folkmoot.protocol.governance import Amendment, Role, decode_changes
+from folkmoot.protocol.governance import Amendment, Role
 from folkmoot.protocol.terms import Rule, Term, Terms
 from folkmoot.protocol.timeline import Span, Timeline
 from folkmoot.protocol.types import Round
@@ -108,7 +108,8 @@ class Governance:
         one again; if there is none, the one that it came to all the same.
         """
         await engine.term_ended.wait()
-        return await self._following(engine.machine.current.round)
+        machine = engine.machine
+        return await self._following(max(machine.current.round, machine.first))
 
     async def left(self) -> Round:
         """Once the record has come to rounds in which this node is no member, or has another identity: as `next_term`.
@@ -145,8 +146,8 @@ class Governance:
         if span.charter is not None:
             return span.charter.find_member(self._node.config.name) is not None
         address = bytes.fromhex(self._node.charter.members[self._node.me].audit_key[2:])
-        changes = decode_changes(span.amendment.changes) if span.amendment is not None else ()
-        return any(change.address == address and change.role >= Role.MEMBER for change in changes)
+        role = self.timeline.role_of(address, span)
+        return role is None or role >= Role.MEMBER
 
     # --- what the ledger says ---------------------------------------------------------------------------------------
 

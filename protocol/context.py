@@ -34,7 +34,7 @@ class Context:
         """`first`: the first round of the term that `federation` rules; `terms`: all that are known."""
         self.federation = federation
         self.first = first
-        self.terms = terms or Terms.single(Rule(federation, verifier, me))
+        self.learn(terms or Terms.single(Rule(federation, verifier, me)))
         self.charter = federation.charter
         self.me = me
         self.verifier = verifier
@@ -55,10 +55,17 @@ class Context:
         """All members of the charter."""
         return range(len(self.charter.members))
 
-    @property
-    def last(self) -> Round | None:
+    def learn(self, terms: Terms) -> None:
+        """These terms are known now."""
+        self.terms = terms
+        rule = terms.at(self.first).rule
+        self.last: Round | None = terms.last_of(self.first)
         """The last round under this charter; None as long as no amendment is known."""
-        return self.terms.last_of(self.first)
+        self.superseded = rule is None or rule.federation.config != self.federation.config
+        """Whether another charter rules these rounds after all: a later amendment names the same first round.
+
+        The ledger takes one only while nobody may work on that round yet.
+        """
 
     def is_ours(self, round_: Round) -> bool:
         """Whether this charter rules the round: else member ids and keys mean something else in it."""

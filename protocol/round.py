@@ -227,7 +227,7 @@ class RoundMachine:
                 self._rounds.on_head(height)
                 self._pass_gate_if_done()
             case TermsKnown(terms=terms):
-                self._context.terms = terms
+                self._context.learn(terms)
             case TimerFired(timer=timer):
                 self._on_timer(timer)
             case _:
@@ -309,7 +309,7 @@ class RoundMachine:
         try:
             if sender is not None and isinstance(frame, Hello | Recall | Recalled):
                 self._on_neighbour(sender, frame)
-            elif self._gate is not None:
+            elif self._gate is not None and not isinstance(frame, Final):  # to catch up nothing is signed
                 self._gate.keep(sender, frame)
                 if isinstance(frame, Final):
                     self._gate.on_final(frame)

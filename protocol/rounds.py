@@ -50,7 +50,7 @@ class Rounds:
     def term_over(self) -> bool:
         """Whether another charter rules the round that would be next."""
         last = self._context.last
-        return last is not None and self.current.round > last
+        return self._context.superseded or (last is not None and self.current.round > last)
 
     @property
     def before_term(self) -> bool:
@@ -172,9 +172,15 @@ class Rounds:
 
         Not before, for nobody else can attest these rounds. What others lack they get as that round's end, which the
         next term's machine begins with; a round before it that lacks attestations here must be on the ledger.
+        A term that was superseded before anybody could work in it has no round to wait for.
         """
         context, latest = self._context, self.closed.latest
-        if not self.term_over or self._term_ended or latest is None or context.last is None:
+        if not self.term_over or self._term_ended:
+            return
+        if context.superseded:
+            self._term_ended = True
+            context.emit(TermEnded(context.first - 1))
+        if self._term_ended or latest is None or context.last is None:
             return
         if self.closed.latest_round < context.last or self.closed.lacks_attestations(self._recorded):
             return

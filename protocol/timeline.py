@@ -10,7 +10,7 @@ from folkmoot.protocol.amending import describe_change, verify_amendment
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import Charter, Member
 from folkmoot.protocol.errors import CharterError, FolkmootError
-from folkmoot.protocol.governance import Amendment, decode_changes
+from folkmoot.protocol.governance import Amendment, Role, decode_changes
 from folkmoot.protocol.types import Digest, Round
 
 
@@ -99,6 +99,12 @@ class Timeline:
             if span.charter is not None and (index := span.charter.find_member(name)) is not None:
                 return span.charter.members[index]
         raise CharterError(f"no charter of this federation ever had a member {name!r}")
+
+    def role_of(self, address: bytes, span: Span) -> Role | None:
+        """The role that an address has on the ledger in a span, its charter here or not; None if it never changed."""
+        last = span.amendment.number if span.amendment is not None else 0
+        changes = (change for one in self.amendments[:last] for change in decode_changes(one.changes))
+        return next((one.role for one in reversed([*changes]) if one.address == address), None)
 
     def coming(self, round_: Round) -> list[str]:
         """What changes after `round_`, in words, one line for each amendment."""

@@ -37,16 +37,21 @@ class Watched(Simulation):
 def test_a_liar_alone_stops_nobody(lie: str, secure: bool) -> None:
     if lie in SECURE_ONLY and not secure:
         pytest.skip("there are no masks")
-    evidence, accused, blamed = set(), set(), Counter[int | None]()
-    for seed in range(4):
+    evidence, accused, blamed = set[int](), set[int](), Counter[int | None]()
+    for seed in range(12):
         simulation = Watched(seed, Faults(latency=(0.005, 0.2), **{lie: (LIAR,)}), secure)  # type: ignore[arg-type]
         simulation.run(LIMIT)
         evidence |= {one.member for node in simulation.honest for one in node.evidence}
         accused |= {one.member for node in simulation.honest for one in node.accused}
         blamed += simulation.blamed
-    assert evidence <= {LIAR} and (evidence or lie not in WITH_EVIDENCE)
-    assert accused <= {LIAR} and (accused or lie not in WITH_ACCUSATION)
-    assert blamed[LIAR] or lie not in REFUSED
+        told = (
+            (evidence or lie not in WITH_EVIDENCE)
+            and (accused or lie not in WITH_ACCUSATION)
+            and (blamed[LIAR] or lie not in REFUSED)
+        )
+        if seed >= 2 and told:
+            break
+    assert told and evidence <= {LIAR} and accused <= {LIAR}
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["open", "secure"])

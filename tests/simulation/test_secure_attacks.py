@@ -77,7 +77,7 @@ class WithheldSeeds(MaskedWorkshop):
     def _pair_seed(self, node: Node, circles: Circles, ready: Signed) -> bytes:
         seed = super()._pair_seed(node, circles, ready)
         roster = circles.roster
-        order = self._around.federation.proposers(roster.round, roster.base)
+        order = node.federation.proposers(roster.round, roster.base)
         last = [member for member in order if member in circles.members][-1]
         return bytes(15) + b"\7" if node.member == LIAR and ready.member == last != LIAR else seed
 
@@ -100,7 +100,7 @@ class WithheldPart(MaskedWorkshop):
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:
         shards = super()._mask(node, effect, masks)
         if node.member == LIAR:
-            order = self._around.federation.proposers(effect.round, effect.terms.base)
+            order = node.federation.proposers(effect.round, effect.terms.base)
             present = [member for member in order if member in effect.recipients]
             mine = (data for shard, data in enumerate(shards) if present[shard % len(present)] == LIAR)
             self.own |= {ref_of(data).root for data in mine if data}

@@ -119,7 +119,7 @@ class SpoiltSimulation(Simulation):
         # Lost messages, so that somebody is left out and seeds are released.
         super().__init__(seed, 4, 3, Faults(until=20.0, loss=0.2, latency=(0.005, 0.5)), secure=True)
         # Their signatures are forged here, so evidence against them is no fault of member 0.
-        self._invariants = Invariants(self.federation, self.verifier, {1, 2, 3})
+        self._invariants = Invariants(self.charters, {1, 2, 3})
         self._spoil = spoil
         self.blamed: Counter[str] = Counter()
         self.spoilt = 0

@@ -177,7 +177,7 @@ def test_a_missing_or_misfitting_charter_is_a_gap() -> None:
     assert [one.number for one in line.missing] == [1]
     assert line.charter_at(9) == FOUNDING
     assert "not here yet" in line.coming(1)[0]
-    with pytest.raises(CharterMissing, match="put another member's file"):
+    with pytest.raises(CharterMissing, match="copy the file from one of them"):
         line.charter_at(10)
 
     renamed = replace(ADDED, name="another")
@@ -193,3 +193,18 @@ def test_of_two_amendments_for_one_round_the_later_counts() -> None:
     line = Timeline(FEDERATION, FOUNDING, amendments, {one.digest: one for one in (ADDED, removed)})
     assert [span.first for span in line.spans] == [1, 10]
     assert line.charter_at(10) == removed
+
+
+def test_roles_are_known_without_the_charter() -> None:
+    """Who left and was taken back has the role of the last change, whatever later amendments are about."""
+    first = FOUNDING.members[1]
+    gone, back = (
+        without(FOUNDING, 1),
+        with_members(without(FOUNDING, 1), *without(FOUNDING, 1).members, first),
+    )
+    other = replace(back, training=replace(back.training, lr="0.05"))
+    amendments = [amend(FOUNDING, gone, 60), amend(gone, back, 70, 2), amend(back, other, 70, 3)]
+    timeline = Timeline(FEDERATION, FOUNDING, amendments, {gone.digest: gone})
+    address, untouched = (bytes.fromhex(one.audit_key[2:]) for one in FOUNDING.members[1:3])
+    assert [timeline.role_of(address, span) for span in timeline.spans] == [None, Role.REMOVED, Role.ATTESTER]
+    assert {timeline.role_of(untouched, span) for span in timeline.spans} == {None}

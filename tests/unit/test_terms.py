@@ -204,3 +204,29 @@ def test_recalled_signatures_are_checked_with_the_keys_of_their_round() -> None:
     assert not of_kind(node.hear(Recalled(2, (later,)), OTHER), Blame)
     wrong = LARGER.sign(ME, later.body)
     assert of_kind(node.hear(Recalled(2, (wrong,)), OTHER), Blame)
+
+
+def test_a_charter_that_another_one_takes_the_place_of_is_not_worked_under() -> None:
+    """Two amendments may name one first round, and a node may have come to it between the two."""
+    journal = [entry for entry in ended(locked()).journal if isinstance(entry, Adopted | Began)][-2:]
+    for latest in (rule(town, ME), None):  # None: its charter is not here yet
+        node = Later(town, ME, journal=list(journal))
+        node.machine.restore(journal, 0.0)
+        node.machine.skip_recall()
+        effects = node.handle(TermsKnown(Terms([Term(1, rule(town, ME)), Term(2, latest)])))
+        assert of_kind(effects, TermEnded) == [TermEnded(1)]
+        effects = node.handle(Started()) + node.handle(HeadAdvanced(1))
+        assert not of_kind(effects, Fit)
+        assert node.machine.phase == "changing the charter"
+
+
+def test_who_recalls_alone_catches_up_all_the_same() -> None:
+    """The others may all have gone on to another charter, and some for ever: nothing is signed for that."""
+    node = Driver(town, ME)
+    node.handle(TermsKnown(two_terms(ME)))
+    node.handle(Started())
+    assert node.machine.phase == "recalling"
+    effects = node.hear(FINAL)
+    assert [one.model for one in of_kind(effects, FetchSnapshot)] == [NEW_MODEL]
+    effects = node.handle(SnapshotReady(NEW_MODEL))
+    assert of_kind(effects, TermEnded) == [TermEnded(1)]

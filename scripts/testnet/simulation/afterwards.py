@@ -2,9 +2,7 @@
 
 from typing import Protocol
 
-from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import (
-    Federation,
     compute_statement,
     verify_certificate,
     verify_final,
@@ -15,12 +13,12 @@ from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Final, Statement, body_digest, encode, roster_digest
 from folkmoot.protocol.messages import Roster as RosterBody
 from folkmoot.protocol.record import RoundRecord
-from folkmoot.protocol.round import RoundMachine
-from folkmoot.protocol.signing import Signer, Verifier
 from folkmoot.protocol.typed_data import struct_hash
-from folkmoot.protocol.types import Digest, MemberId, Round
+from folkmoot.protocol.types import Digest, Round
 from folkmoot.testnet.simulation.chain import SimulatedLedger
+from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.invariants import Broken
+from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.node import Node
 from folkmoot.testnet.simulation.workshop import Workshop
 
@@ -28,18 +26,14 @@ from folkmoot.testnet.simulation.workshop import Workshop
 class Finished(Protocol):
     """A simulation whose run is over."""
 
-    federation: Federation
-    verifier: Verifier
+    charters: Charters
     ledger: SimulatedLedger
+    lives: Lives
     honest: list[Node]
 
     @property
     def workshop(self) -> Workshop:
         """Where payloads and sums are."""
-        ...
-
-    def signer(self, member: MemberId) -> Signer:
-        """A member's own."""
         ...
 
 
@@ -48,7 +42,7 @@ class Afterwards:
 
     def __init__(self, finished: Finished) -> None:
         self._all = finished
-        self._charter = finished.federation.charter
+        self._charters = finished.charters
         self._statements = [record.statement for record in finished.ledger.chain.records()]
         self._replayed: dict[bytes, None] = {}
 
@@ -63,11 +57,13 @@ class Afterwards:
 
     def _check_chain(self) -> None:
         """Every round is recorded once, each statement on the one before it."""
-        previous: Digest = self._all.federation.id
+        previous: Digest = self._charters.id
         for number, statement in enumerate(self._statements, start=1):
-            if (statement.round, statement.previous) != (number, previous):
+            charter = self._charters.at(number).federation.charter
+            if (statement.round, statement.previous, statement.config) != (number, previous, charter.digest):
                 raise Broken(
-                    f"record {number} is of round {statement.round}, or does not continue the one before"
+                    f"record {number} is of round {statement.round}, or of another charter than was in force, or does "
+                    "not continue the one before"
                 )
             previous = struct_hash(statement)
 
@@ -76,21 +72,17 @@ class Afterwards:
         for round_, model in node.models.items():
             if self._statements[round_ - 1].model != model:
                 raise Broken(f"{node.name} holds another model of round {round_} than is recorded")
-        if self._charter.schedule.rounds not in node.models:
+        newest = self._charters.newest
+        if newest.has(node) and newest.federation.charter.schedule.rounds not in node.models:
             raise Broken(f"{node.name} does not hold the last model")
 
     # --- disks ----------------------------------------------------------------------------------------------
 
     def _check_journal(self, node: Node) -> None:
         """Nothing that was journalled is lost: a restarted node stands where this one does, and knows what it said."""
-        assert node.machine is not None
-        again = RoundMachine(
-            self._all.federation,
-            node.member,
-            self._all.signer(node.member),
-            self._all.verifier,
-            BlobRef(bytes(32), 4 * self._charter.snapshot_values),
-        )
+        if node.machine is None:  # it is no member any more
+            return
+        again = self._all.lives.make_machine(node)
         again.restore(node.read(), 0.0)
         here, there = node.machine.current, again.current
         stands = (here.round, here.base, here.previous)
@@ -123,7 +115,8 @@ class Afterwards:
             )
 
     def _verify(self, record: RoundRecord) -> None:
-        federation, verifier = self._all.federation, self._all.verifier
+        era = self._charters.at(record.certificate.survivors.round)
+        federation, verifier = era.federation, era.verifier
         verify_roster(record.roster, federation, verifier)
         verify_certificate(record.certificate, federation, verifier)
         verify_opening(record.opening, federation, verifier)

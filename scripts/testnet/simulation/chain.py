@@ -9,15 +9,20 @@ from typing import Protocol
 
 from folkmoot.ledger.calls import Finalize
 from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable
-from folkmoot.ledger.identity import Founding
+from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import LedgerHead
-from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.closing import submitting_before
 from folkmoot.protocol.effects import Record
 from folkmoot.protocol.events import Event, HeadAdvanced
+from folkmoot.protocol.messages import Statement
+from folkmoot.protocol.record import RoundRecord
+from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Round
+from folkmoot.testnet.simulation.charters import Charters, me
 from folkmoot.testnet.simulation.faults import Faults
-from folkmoot.testnet.simulation.keys import DOMAIN, Keys
+from folkmoot.testnet.simulation.governing import Governing
+from folkmoot.testnet.simulation.keys import DOMAIN, Keys, address_of
 from folkmoot.testnet.simulation.node import Node
 
 POLL = 1.0
@@ -27,7 +32,8 @@ POLL = 1.0
 class Surroundings(Protocol):
     """What the ledger needs of the simulation around it."""
 
-    federation: Federation
+    charters: Charters
+    governing: Governing
     faults: Faults
     nodes: list[Node]
 
@@ -52,28 +58,23 @@ class SimulatedLedger:
     """Mines while there is something to mine."""
 
     def __init__(self, around: Surroundings, keys: Keys) -> None:
-        self._around, self._keys = around, keys
-        federation, charter = around.federation, around.federation.charter
-        others = set(range(len(charter.members))) - set(charter.attesters)
-        founding = Founding(
-            charter=charter.digest,
-            attesters=tuple(sorted(map(keys.address, charter.attesters))),
-            lead=charter.schedule.max_ahead,
-            others=tuple(sorted(map(keys.address, others))),
-        )
-        code_hash = bytes.fromhex(charter.ledger.code_hash)
+        self._around = around
+        founding = founding_of(around.charters.founding)
+        code_hash = bytes.fromhex(around.charters.founding.ledger.code_hash)
         self.chain = MemoryChain(
             founding.identity(DOMAIN.chain_id, DOMAIN.contract, code_hash),
-            keys.signer_of(federation),
+            keys.signer_of(),
             others=founding.others,
             finality=around.faults.finality,
             automine=False,
         )
         self._mining = False
+        self.on_block: Callable[[], None] = lambda: None
+        """Who else is to hear of every block, before the nodes do."""
 
     def account(self, node: Node) -> MemoryLedger:
         """A node's view of the chain; its RPC may fail on its own. The faces of a liar pay from different accounts."""
-        return MemoryLedger(self.chain, b"%19d%d" % (node.member, node.face))
+        return MemoryLedger(self.chain, b"%19d%d" % (node.person, node.face))
 
     @property
     def recorded(self) -> Round:
@@ -82,7 +83,8 @@ class SimulatedLedger:
 
     # --- blocks ---------------------------------------------------------------------------------------------
 
-    def _keep_mining(self) -> None:
+    def keep_mining(self) -> None:
+        """There is something to mine."""
         if not self._mining:
             self._mining = True
             self._around.at(self._around.faults.ledger, self._mine)
@@ -91,8 +93,9 @@ class SimulatedLedger:
         self.chain.mine()
         head = self.chain.head()
         self._mining = False
+        self.on_block()
         if self.chain.pending or head.finalized_height < head.height:
-            self._keep_mining()
+            self.keep_mining()
         self._show()
 
     def _show(self) -> None:
@@ -107,7 +110,7 @@ class SimulatedLedger:
         if undone > 0:
             self.chain.reorg(undone)
             self.chain.evict()
-            self._keep_mining()
+            self.keep_mining()
             self._show()
 
     # --- a node ---------------------------------------------------------------------------------------------
@@ -118,18 +121,37 @@ class SimulatedLedger:
             node.outbox.setdefault(record.statement.round, record)
             self.look(node)
 
+    def hand_in_again(self, node: Node) -> None:
+        """Rounds under earlier charters that the ledger lacks, as `node/backlog.py` finds them."""
+        assert node.era is not None
+        for round_, record in sorted(node.records.items()):
+            if node.finalised < round_ < node.era.first:
+                node.outbox[round_] = self._record_of(node, record)
+
+    def _record_of(self, node: Node, record: RoundRecord) -> Record:
+        statement = record.attestations[0].body
+        assert isinstance(statement, Statement)
+        charter = self._around.charters.known_to(node).charter_at(statement.round)
+        turn = len(submitting_before(charter, me(charter, node), record.opening))
+        return Record(statement, struct_hash(statement), record.attestations, turn)
+
     def look(self, node: Node) -> None:
-        """What a node does when it looks at its ledger."""
+        """A node looks at its ledger: first which amendments are final, then how far the record is."""
         try:
             head = self._ledger(node).head()
+            if head.amendments > len(node.amendments):
+                records = self._ledger(node).amendments()
+                final = [one.amendment for one in records if one.block <= head.final.number]
+                self._around.governing.learn(node, tuple(final))
         except LedgerUnavailable:
             self._around.while_alive(node, POLL, lambda: self.look(node))
             return
         if head.finalized_height > node.finalised:
             self._settle(node, head)
         if (record := node.outbox.get(head.height + 1)) is not None:
-            patience = record.turn * self._around.federation.charter.schedule.submit_after
+            patience = record.turn * node.charter.schedule.submit_after
             self._around.while_alive(node, patience, lambda: self._submit(node, record))
+        self._around.governing.looked(node, head)
 
     def _settle(self, node: Node, head: LedgerHead) -> None:
         node.finalised = head.finalized_height
@@ -145,7 +167,7 @@ class SimulatedLedger:
             if ledger.head().height + 1 != record.statement.round or self.chain.pending:
                 return  # somebody was quicker; a block will come, and a look with it
             ledger.send(ledger.prepare(Finalize(record.statement, self._signatures(record))))
-            self._keep_mining()
+            self.keep_mining()
         except LedgerRejected:
             return
         except LedgerUnavailable:
@@ -156,5 +178,6 @@ class SimulatedLedger:
         return node.ledger
 
     def _signatures(self, record: Record) -> tuple[bytes, ...]:
-        by_address = {self._keys.address(one.member): one.signature for one in record.attestations}
+        charter = self._around.charters.at(record.statement.round).federation.charter
+        by_address = {address_of(charter, one.member): one.signature for one in record.attestations}
         return tuple(by_address[address] for address in sorted(by_address))

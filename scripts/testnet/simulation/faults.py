@@ -7,6 +7,9 @@ from folkmoot.protocol.types import MemberId
 
 Members = tuple[MemberId, ...]
 
+CHANGES = ("joins", "leaves", "suspensions", "rotations", "new_terms")
+"""The fields of `Faults` that count changes of the charter."""
+
 LIES = (
     "two_faced",
     "contradicting",
@@ -44,6 +47,11 @@ class Faults:
     *Ledger.* A block every `ledger` seconds, final under `finality` others; `reorgs` undo blocks that are not final,
     `outages` take the RPC of one member or of all away for a while.
 
+    *Charters.* So many times somebody new `joins` (or comes back), somebody `leaves`, is suspended (`suspensions`) or
+    has new keys (`rotations`), or other terms change (`new_terms`): with an amendment on the ledger, in force from a
+    stated round on. Those who join have the numbers after the founders'. Where an amendment would leave too few members
+    to count on, or comes too late, there is none.
+
     *Lies*, for all time. `two_faced` members are two nodes each, of which every other member sees one. `contradicting`
     ones sign a second, different body now and then. `agreeing` ones sign every vote and lock that they hear, for whom
     they hear it from alone. `silent` ones propose nothing; `biased` ones do not hear the honest
@@ -73,6 +81,11 @@ class Faults:
     finality: int = 0
     reorgs: int = 0
     outages: int = 0
+    joins: int = 0
+    leaves: int = 0
+    suspensions: int = 0
+    rotations: int = 0
+    new_terms: int = 0
     two_faced: Members = ()
     contradicting: Members = ()
     agreeing: Members = ()

@@ -9,8 +9,6 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.effects import (
     Accuse,
     ArchiveRound,
@@ -22,6 +20,7 @@ from folkmoot.protocol.effects import (
     RecordEvidence,
     Send,
     StartTimer,
+    TermEnded,
 )
 from folkmoot.protocol.events import (
     Event,
@@ -31,11 +30,14 @@ from folkmoot.protocol.events import (
     TimerFired,
 )
 from folkmoot.protocol.messages import Frame, Propose, Signed, decode_frame, encode
-from folkmoot.protocol.signing import Signer, Verifier
+from folkmoot.protocol.signing import Signer
 from folkmoot.protocol.types import MemberId, Round
 from folkmoot.testnet.simulation.afterwards import Afterwards
+from folkmoot.testnet.simulation.assembly import Assembly
 from folkmoot.testnet.simulation.chain import SimulatedLedger
+from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.governing import Governing
 from folkmoot.testnet.simulation.invariants import Broken, Invariants
 from folkmoot.testnet.simulation.keeping_up import KeepingUp
 from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys
@@ -45,7 +47,7 @@ from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop
 from folkmoot.testnet.simulation.mishaps import Mishaps
 from folkmoot.testnet.simulation.node import Node, simulated_charter
-from folkmoot.testnet.simulation.remembering import RememberingVerifier, remembered_shares, without_collector
+from folkmoot.testnet.simulation.remembering import remembered_shares, without_collector
 from folkmoot.testnet.simulation.setting import Setting
 from folkmoot.testnet.simulation.timeline import Timeline
 from folkmoot.testnet.simulation.trace import describe_effect, describe_event
@@ -68,7 +70,7 @@ class Letter:
     """A frame on its way: from whom, how large, and whether it was told to nobody in particular."""
 
     frame: Frame
-    sender: MemberId
+    sender: Node
     size: int
     gossip: bool
 
@@ -90,33 +92,39 @@ class Simulation(Timeline):
         super().__init__()
         self.setting = Setting(seed, members, rounds, secure, group_size, max_ahead, faults or Faults())
         self.faults = self.setting.faults
-        self._lies, self._lost = self.faults.liars, self.faults.lost
+        self._lies = self.faults.liars
         self._keys = RealKeys() if self.setting.real_keys else FakeKeys()
         self.charter = simulated_charter(members, rounds, max_ahead, secure, self._keys, group_size)
-        self.federation = Federation(federation_id(self.charter.digest, 1, bytes(20)), self.charter)
-        self.verifier: Verifier = RememberingVerifier(self._keys.verifier(self.federation))
+        """The founding one."""
+        self.charters = Charters(self.charter, self._keys, self._lies)
+        self.federation = self.charters.at(1).federation
         self.random = random.Random(seed)
         self.delivered = self.bytes_sent = 0
         self._is_later = False
         self._trace = trace
-        self.nodes = [
-            Node(member, face)
-            for member in range(members)
-            for face in range(2 if member in self.faults.two_faced else 1)
+        people = range(members + self.faults.joins)
+        self._faces = [
+            [Node(person, face) for face in range(2 if person in self.faults.two_faced else 1)]
+            for person in people
         ]
-        self._faces = [[node for node in self.nodes if node.member == member] for member in range(members)]
-        self.honest = [node for node in self.nodes if node.member not in self._lost]
+        self.nodes = [node for faces in self._faces for node in faces]
+        self.honest = [node for node in self.nodes if node.person not in self.faults.lost]
         """The nodes that follow the rules, and live."""
+        self.governing = Governing(self)
         self.ledger = SimulatedLedger(self, self._keys)
-        for node in self.nodes:
-            node.ledger = self.ledger.account(node)
         self.links = Links(self.nodes, self.faults, self.random)
-        self.transcript = Transcript(self.federation, self.faults.liars)
+        self.transcript = Transcript(self.charters, self.faults.liars)
         self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
         self._liars = Liars(self)
-        self._lives = Lives(self)
-        self.keeping_up = KeepingUp(self.faults)
-        self._invariants = Invariants(self.federation, self.verifier, self.faults.liars)
+        self.lives = Lives(self)
+        self.assembly = Assembly(self, self._keys, self.lives, self.random)
+        self.keeping_up = KeepingUp(self.faults, self.charters)
+        self._invariants = Invariants(self.charters, self.faults.liars)
+        for node in self.nodes:
+            node.ledger = self.ledger.account(node)
+            node.charters[self.charter.digest] = self.charter
+            if node.person < members:
+                node.work_under(self.charters.at(1))
 
     @classmethod
     def of(cls, setting: Setting, trace: Callable[[str], None] | None = None) -> "Simulation":
@@ -126,9 +134,10 @@ class Simulation(Timeline):
             one.seed, one.members, one.rounds, one.faults, one.max_ahead, trace, one.secure, one.group_size
         )
 
-    def signer(self, member: MemberId) -> Signer:
+    def signer(self, node: Node) -> Signer:
         """A member's own."""
-        return self._keys.signer(self.federation, member)
+        assert node.era is not None
+        return self._keys.signer(node.federation, node.era.key(node))
 
     # --- running --------------------------------------------------------------------------------------------
 
@@ -145,7 +154,7 @@ class Simulation(Timeline):
             raise Violation(f"{error}\nreplay: {self.setting.command}") from error
 
     def _run(self, limit: float) -> None:
-        Mishaps(self, self._lives, self.random).arrange()
+        Mishaps(self, self.random).arrange()
         while not (self._is_later and self._all_done()):
             action = self.go_on()
             if action is None or self.now > limit:
@@ -168,10 +177,11 @@ class Simulation(Timeline):
 
     def _all_done(self) -> bool:
         self._is_later = False
+        last = self.charters.newest
         for node in self.honest:
-            if node.machine is None or not node.machine.finished:
+            if last.has(node) and (node.machine is None or node.era is not last or not node.machine.finished):
                 return False
-        rounds = self.charter.schedule.rounds
+        rounds = last.federation.charter.schedule.rounds
         return self.ledger.recorded >= rounds and len(self.archived) >= rounds
 
     def _where(self) -> str:
@@ -202,7 +212,7 @@ class Simulation(Timeline):
         if node.frozen:
             node.waiting.append(event)
             return
-        if isinstance(event, FrameReceived) and node.member in self._lies:
+        if isinstance(event, FrameReceived) and node.person in self._lies:
             for effect in self._liars.hear(node, event.frame):
                 self._carry_out(node, effect)
             if self._liars.is_deaf_to(node, event.frame):
@@ -218,7 +228,7 @@ class Simulation(Timeline):
             self.transcript.check(node, effect)
             self._say(node, effect)
         if kept < len(effects):
-            self._lives.crash(node)
+            self.lives.crash(node)
 
     def _break_off(self, effects: list[Effect]) -> int:
         """How many effects a node still carries out before it crashes: mostly up to, or just past, a Persist."""
@@ -230,27 +240,39 @@ class Simulation(Timeline):
 
     def neighbours(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
         """The nodes whom this one hears, of all members or of these, in this order."""
-        for other in self._of(members):
+        for other in self._of(node, members):
             if other.machine is not None and self.links.hears(node, other):
                 yield other
 
     def listeners(self, node: Node, members: Iterable[MemberId] | None = None) -> Iterator[Node]:
         """The nodes that hear this one, likewise."""
-        for other in self._of(members):
+        for other in self._of(node, members):
             if other.machine is not None and self.links.hears(other, node):
                 yield other
 
-    def _of(self, members: Iterable[MemberId] | None) -> Iterable[Node]:
+    def _of(self, node: Node, members: Iterable[MemberId] | None) -> Iterable[Node]:
         if members is None:
             return self.nodes
-        return (node for member in members for node in self._faces[member])
+        assert node.era is not None
+        people = node.era.people
+        return (other for member in members for other in self._faces[people[member]])
+
+    # --- charters -------------------------------------------------------------------------------------------
+
+    def restart(self, node: Node, first: Round, delay: float) -> None:
+        """End the node's machine, and begin with one for the charter in force from that round on."""
+        self.lives.change(node, first, delay)
+
+    def leave(self, node: Node) -> None:
+        """End a node that is no member any more."""
+        self.lives.leave(node)
 
     # --- effects --------------------------------------------------------------------------------------------
 
     def _say(self, node: Node, effect: Effect) -> None:
         if self._trace is not None:
             self.note(node, describe_effect(effect))
-        if node.member not in self._lies:
+        if node.person not in self._lies:
             self._carry_out(node, effect)
             return
         for said in self._liars.speak(node, effect):
@@ -282,32 +304,36 @@ class Simulation(Timeline):
                 node.evidence.append(effect)
             case Accuse():
                 node.accused.append(effect)
+            case TermEnded(round=round_):
+                self.governing.term_ended(node, round_ + 1)
             case _:
                 self._workshop.carry_out(node, effect)
 
     def _send(self, node: Node, frame: Frame, members: tuple[MemberId, ...] | None) -> None:
         """To these, or by gossip to all. It is read once: frames cannot be changed, so all may be shown the same."""
         data = encode(frame)
-        letter = Letter(decode_frame(data), node.member, len(data), members is None)
+        letter = Letter(decode_frame(data), node, len(data), members is None)
         for other in self.listeners(node, members):
             self._deliver(other, letter)
 
     def _deliver(self, receiver: Node, letter: Letter) -> None:
         if self.happens(self.faults.loss) or self._betrays_the_other_face(receiver, letter.frame):
             return
-        event = FrameReceived(None if letter.gossip else letter.sender, letter.frame)
+        if self.charters.are_amended:
+            self._invariants.check_hearing(receiver, letter.sender, letter.frame)
+        event = FrameReceived(None if letter.gossip else receiver.id_of(letter.sender), letter.frame)
+        line = letter.sender.person, receiver.person
         for _ in range(2 if self.happens(self.faults.duplicate) else 1):
             self.delivered += 1
             self.bytes_sent += letter.size
-            delay = self.links.transit(letter.sender, receiver.member, letter.size, self.now)
-            self.tell(receiver, event, delay)
+            self.tell(receiver, event, self.links.transit(*line, letter.size, self.now))
         if self.happens(self.faults.replay):
             self.tell(receiver, event, self.random.uniform(0.0, REPLAY_SECONDS))
 
     def _betrays_the_other_face(self, receiver: Node, frame: Frame) -> bool:
         """A face that heard what the other one said would say the same, and the liar would lie no more."""
         signed = frame.proposal if isinstance(frame, Propose) else frame
-        lies = receiver.member in self.faults.two_faced
+        lies = receiver.person in self.faults.two_faced
         return lies and isinstance(signed, Signed) and signed.member == receiver.member
 
     def happens(self, probability: float) -> bool:

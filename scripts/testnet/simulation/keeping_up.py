@@ -1,6 +1,7 @@
 """Nobody honest falls behind for long: who is well holds what the others hold, a little later at most."""
 
 from folkmoot.protocol.types import Round
+from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.invariants import Broken
 from folkmoot.testnet.simulation.node import Node
@@ -15,8 +16,9 @@ A node that the others finished without hears of it with the next announcement, 
 class KeepingUp:
     """Told of every mishap and every finished round; raises `Broken`."""
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, faults: Faults, charters: Charters) -> None:
         self._faults = faults
+        self._charters = charters
         self._well_since: dict[str, float] = {}
         self._first: dict[Round, float] = {}
         self._done: dict[str, Round] = {}
@@ -40,6 +42,8 @@ class KeepingUp:
 
     def _check(self, node: Node, done: Round, now: float) -> None:
         """`done` is what the node had up to now."""
+        if not self._charters.at(max(self._first)).has(node):
+            return  # it has left, and nobody tells it how its last round ended; or it has yet to join
         well = node.hears and now - self._well_since.get(node.name, 0.0) >= LAG
         next_done = self._first.get(done + 1, now)
         if well and now - next_done > LAG:

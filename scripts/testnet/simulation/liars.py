@@ -10,7 +10,6 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.effects import Effect, Gossip, Send
 from folkmoot.protocol.messages import (
     Body,
@@ -33,6 +32,7 @@ from folkmoot.protocol.messages import (
 from folkmoot.protocol.signing import Signer
 from folkmoot.protocol.types import MemberId
 from folkmoot.protocol.validation import omitted_digest
+from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.node import Node, name_of
 
@@ -52,11 +52,11 @@ REMEMBERED = 200
 class Surroundings(Protocol):
     """What liars need of the simulation around them."""
 
-    federation: Federation
+    charters: Charters
     faults: Faults
     random: random.Random
 
-    def signer(self, member: MemberId) -> Signer:
+    def signer(self, node: Node) -> Signer:
         """A member's own."""
         ...
 
@@ -69,72 +69,75 @@ class Liars:
         self._faults = around.faults
         self._random = around.random
         self._heard: deque[Frame] = deque(maxlen=REMEMBERED)
-        honest = (member for member in range(len(around.federation.charter.members)))
-        self._victim = next((member for member in honest if member not in self._faults.lost), None)
+        people = around.charters.founding.members
+        self._victim = next((one for one in range(len(people)) if one not in self._faults.lost), -1)
 
     def is_deaf_to(self, node: Node, frame: Frame) -> bool:
         """A biased member does not hear that its victim is ready, nor what it committed to: so it leaves it out."""
-        if node.member not in self._faults.biased or not isinstance(frame, Signed):
+        if node.person not in self._faults.biased or not isinstance(frame, Signed) or node.era is None:
             return False
-        return frame.member == self._victim and isinstance(frame.body, Ready | Commitment)
+        return frame.member == node.era.ids.get(self._victim) and isinstance(frame.body, Ready | Commitment)
 
     def hear(self, node: Node, frame: Frame) -> Iterator[Effect]:
         """A liar remembers what it may repeat, and says at once what it has to say to that."""
-        me = node.member
-        if me in self._faults.stale:
+        if node.person in self._faults.stale:
             self._heard.append(frame)
-        if me not in self._faults.agreeing or not isinstance(frame, Signed):
+        if node.person not in self._faults.agreeing or not isinstance(frame, Signed):
             return
-        if frame.member != me and isinstance(frame.body, Vote | Lock):
-            yield Send((frame.member,), self._sign(me, frame.body))
+        others = frame.member in self._everybody(node)
+        if others and isinstance(frame.body, Vote | Lock):
+            yield Send((frame.member,), self._sign(node, frame.body))
 
     def speak(self, node: Node, effect: Effect) -> Iterator[Effect]:
         """What is carried out instead of the effect."""
         if not isinstance(effect, Send | Gossip):
             yield effect
             return
-        me, faults = node.member, self._faults
-        if me in faults.contradicting and (other := self._another_set(me, effect.frame)) is not None:
-            some = frozenset(
-                self._random.sample(self._everybody(me), self._random.randint(0, len(self._everybody(me))))
-            )
-            yield Send(tuple(one for one in self._everybody(me) if one not in some), effect.frame)
+        me, faults = node.person, self._faults
+        if me in faults.contradicting and (other := self._another_set(node, effect.frame)) is not None:
+            everybody = self._everybody(node)
+            some = frozenset(self._random.sample(everybody, self._random.randint(0, len(everybody))))
+            yield Send(tuple(one for one in everybody if one not in some), effect.frame)
             yield Send(tuple(sorted(some)), other)
-        elif not (me in faults.silent and _proposes(effect.frame, me)):
+        elif not (me in faults.silent and _proposes(effect.frame, node.member)):
             yield effect
         if me in faults.contradicting:
-            yield from self._contradict(me, effect)
+            yield from self._contradict(node, effect)
         for liars, say in (
             (faults.flooding, self._flood),
             (faults.stale, self._repeat),
             (faults.forging, self._forge),
         ):
             if me in liars and self._random.random() < RARELY:
-                yield from (Send(self._everybody(me), frame) for frame in say(me, effect.frame))
+                yield from (Send(self._everybody(node), frame) for frame in say(node, effect.frame))
 
-    def _everybody(self, me: MemberId) -> tuple[MemberId, ...]:
-        return tuple(one for one in range(len(self._around.federation.charter.members)) if one != me)
+    def _everybody(self, me: Node) -> tuple[MemberId, ...]:
+        return tuple(one for one in range(len(me.charter.members)) if one != me.member)
 
     # --- two things in one place ----------------------------------------------------------------------------
 
-    def _contradict(self, me: MemberId, effect: Send | Gossip) -> Iterable[Effect]:
+    def _contradict(self, me: Node, effect: Send | Gossip) -> Iterable[Effect]:
         signed = effect.frame
-        if not isinstance(signed, Signed) or signed.member != me or self._random.random() > OFTEN:
+        if not isinstance(signed, Signed) or signed.member != me.member or self._random.random() > OFTEN:
             return
         if (other := self._another(signed.body)) is not None:
             some = self._everybody(me)
             chosen = self._random.sample(some, self._random.randint(0, len(some)))
             yield Send(tuple(sorted(chosen)), self._sign(me, other))
 
-    def _another_set(self, me: MemberId, frame: Frame) -> Propose | None:
+    def _another_set(self, me: Node, frame: Frame) -> Propose | None:
         """For some a proposal that leaves out one more member, while the rest is shown the true one."""
-        if not isinstance(frame, Propose) or frame.proposal.member != me or frame.certificate is not None:
+        if (
+            not isinstance(frame, Propose)
+            or frame.proposal.member != me.member
+            or frame.certificate is not None
+        ):
             return None
         survivors, proposal = frame.survivors.survivors, frame.proposal.body
         if len(survivors) < 3 or not isinstance(proposal, Proposal) or self._random.random() > OFTEN:
             return None
         chosen = replace(frame.survivors, survivors=survivors[1:])
-        omitted = (*frame.omitted, Omission(survivors[0].member, me))
+        omitted = (*frame.omitted, Omission(survivors[0].member, me.member))
         ordered = tuple(sorted(omitted, key=lambda omission: omission.member))
         body = replace(proposal, survivors=chosen.digest, omitted=omitted_digest(ordered))
         return Propose(self._sign(me, body), chosen, ordered, None)
@@ -162,9 +165,9 @@ class Liars:
 
     # --- noise ----------------------------------------------------------------------------------------------
 
-    def _flood(self, me: MemberId, frame: Frame) -> Iterable[Frame]:
+    def _flood(self, me: Node, frame: Frame) -> Iterable[Frame]:
         """Well signed and of no use; a frame that is known, again and again."""
-        federation, odd = self._around.federation.id, name_of(b"flood", self._random.randbytes(4))
+        federation, odd = self._around.charters.id, name_of(b"flood", self._random.randbytes(4))
         round_ = self._random.randint(1, 5)
         attempt = self._random.choice((0, 1, 2**31))
         bodies: tuple[Body, ...] = (
@@ -177,17 +180,17 @@ class Liars:
         yield from (self._sign(me, body) for body in bodies)
         yield from [frame] * BURST
 
-    def _repeat(self, me: MemberId, frame: Frame) -> Iterable[Frame]:
+    def _repeat(self, me: Node, frame: Frame) -> Iterable[Frame]:
         """What anybody said earlier: in this attempt, or in a round that is long over."""
         yield from self._random.choices(list(self._heard), k=3) if self._heard else ()
 
-    def _forge(self, me: MemberId, frame: Frame) -> Iterable[Frame]:
+    def _forge(self, me: Node, frame: Frame) -> Iterable[Frame]:
         """The same in somebody else's name."""
         if isinstance(frame, Signed):
             yield replace(frame, member=self._random.choice(self._everybody(me)))
 
-    def _sign(self, me: MemberId, body: Body) -> Signed:
-        return Signed(me, body, self._around.signer(me).sign(body))
+    def _sign(self, me: Node, body: Body) -> Signed:
+        return Signed(me.member, body, self._around.signer(me).sign(body))
 
 
 def _proposes(frame: Frame, me: MemberId) -> bool:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.events import Event, FrameReceived, HeadAdvanced, PeerDown, PeerUp, Started
 from folkmoot.protocol.round import RoundMachine
-from folkmoot.protocol.signing import Signer, Verifier
-from folkmoot.protocol.types import MemberId
+from folkmoot.protocol.signing import Signer
+from folkmoot.protocol.types import Round
 from folkmoot.testnet.simulation.chain import SimulatedLedger
+from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.governing import Governing
 from folkmoot.testnet.simulation.keeping_up import KeepingUp
 from folkmoot.testnet.simulation.links import Links
 from folkmoot.testnet.simulation.node import Node
@@ -26,15 +27,15 @@ class Surroundings(Protocol):
     """What lives need of the simulation that they are lived in."""
 
     now: float
-    federation: Federation
-    verifier: Verifier
+    charters: Charters
     faults: Faults
     random: random.Random
     links: Links
     ledger: SimulatedLedger
+    governing: Governing
     keeping_up: KeepingUp
 
-    def signer(self, member: MemberId) -> Signer:
+    def signer(self, node: Node) -> Signer:
         """A member's own."""
         ...
 
@@ -82,25 +83,68 @@ class Lives:
     def boot(self, node: Node) -> None:
         """Start a node, from its journal and archive, as `Engine.run` does."""
         around = self._around
-        model0 = BlobRef(bytes(32), 4 * around.federation.charter.snapshot_values)
-        signer = around.signer(node.member)
-        node.machine = RoundMachine(around.federation, node.member, signer, around.verifier, model0)
+        if node.gone:
+            return
+        node.machine = self.make_machine(node)
         node.life += 1
-        node.doomed = node.frozen = False
+        node.doomed = node.frozen = node.looked = False
+        node.ended_at = 0
         node.outbox.clear()
         around.keeping_up.disturb(node, around.now)
-        if node.member in around.faults.liars:
+        if node.person in around.faults.liars:
             node.machine.forget_what_was_signed()
+        elif node.has_recalled:
+            node.machine.skip_recall()
         node.machine.restore(node.read(), node.clock(around.now))
         begin: list[Event] = [HeadAdvanced(node.finalised), Started(), *_archived(node)]
         for event in begin:
             around.handle(node, event)
         for other in around.neighbours(node):
-            around.tell(node, PeerUp(other.member), 0.01)
+            around.tell(node, PeerUp(node.id_of(other)), 0.01)
         for other in around.listeners(node):
-            around.tell(other, PeerUp(node.member), 0.01)
+            around.tell(other, PeerUp(other.id_of(node)), 0.01)
+        around.ledger.hand_in_again(node)
         around.while_alive(node, 0.01, lambda: around.ledger.look(node))
+        around.governing.begin(node)
         around.note_progress()
+
+    def make_machine(self, node: Node) -> RoundMachine:
+        """For the charter that the node works under, as far as it knows what follows."""
+        era, around = node.era, self._around
+        assert era is not None
+        model0 = BlobRef(bytes(32), 4 * era.federation.charter.snapshot_values)
+        terms = around.charters.terms(node)
+        signer = around.signer(node)
+        return RoundMachine(
+            era.federation, node.member, signer, era.verifier, model0, first=era.first, terms=terms
+        )
+
+    def change(self, node: Node, first: Round, delay: float) -> None:
+        """One charter's machine ends, and a while later the next one's begins: as a restart, in the same process.
+
+        A doomed node crashes in between: before or after it has noted where it goes on.
+        """
+        around = self._around
+        assert node.machine is not None
+        recalled, doomed = node.machine.has_recalled, node.doomed
+        noted = not doomed or around.random.random() < 0.5
+        self._close(node, 0.1)
+        if noted:
+            node.work_under(around.charters.era_from(node, first))
+            around.note(
+                node, f"CHARTER from round {first}, member {node.member} of {len(node.charter.members)}"
+            )
+        node.has_recalled = recalled and not doomed
+        around.at(
+            delay if not doomed else around.random.uniform(0.1, LONGEST_ABSENCE), lambda: self.boot(node)
+        )
+
+    def leave(self, node: Node) -> None:
+        """A node's life as a member ends."""
+        self._close(node, 0.1)
+        node.gone = node.left = True
+        self._around.note(node, "LEAVES")
+        self._around.note_progress()
 
     def crash(self, node: Node) -> None:
         """End a node and start it again after a while."""
@@ -109,20 +153,29 @@ class Lives:
 
     def end(self, node: Node) -> None:
         """End a node."""
-        for other in self._around.listeners(node):
-            self._notice_absence(node, other)
-        node.machine, node.frozen = None, False
-        node.waiting.clear()
+        if node.machine is None:
+            return
+        self._close(node, None)
+        node.has_recalled = False
         self._around.note(node, "CRASH")
 
-    def _notice_absence(self, gone: Node, other: Node) -> None:
-        around, life = self._around, gone.life
+    def _close(self, node: Node, noticed: float | None) -> None:
+        """No machine any more; the others notice after so many seconds, None for at once or by its silence."""
+        around = self._around
+        for other in around.listeners(node):
+            delay = around.random.choice((0.1, HEARTBEAT)) if noticed is None else noticed
+            self._notice_absence(node, other, delay)
+        node.machine, node.frozen = None, False
+        node.waiting.clear()
+
+    def _notice_absence(self, gone: Node, other: Node, delay: float) -> None:
+        around, life, member, era = self._around, gone.life, other.id_of(gone), other.era
 
         def notice() -> None:
-            if gone.life == life:
-                around.handle(other, PeerDown(gone.member))
+            if gone.life == life and other.era is era:
+                around.handle(other, PeerDown(member))
 
-        around.at(around.random.choice((0.1, HEARTBEAT)), notice)
+        around.at(delay, notice)
 
     # --- frost ----------------------------------------------------------------------------------------------
 
@@ -133,7 +186,7 @@ class Lives:
         node.frozen = True
         if seconds > HEARTBEAT:
             for other in around.listeners(node):
-                around.tell(other, PeerDown(node.member), HEARTBEAT)
+                around.tell(other, PeerDown(other.id_of(node)), HEARTBEAT)
         around.while_alive(node, seconds, lambda: self._thaw(node))
 
     def _thaw(self, node: Node) -> None:
@@ -146,23 +199,25 @@ class Lives:
             around.handle(node, event)
         for other in around.listeners(node):
             for one, peer in ((node, other), (other, node)):
-                around.tell(one, PeerDown(peer.member), 0.0)
-                around.tell(one, PeerUp(peer.member), 0.1)
+                around.tell(one, PeerDown(one.id_of(peer)), 0.0)
+                around.tell(one, PeerUp(one.id_of(peer)), 0.1)
 
     # --- lines ----------------------------------------------------------------------------------------------
 
-    def cut(self, side: Collection[MemberId]) -> None:
-        """Let the members in `side` hear only each other; nobody: let all hear all."""
+    def cut(self, side: Collection[int]) -> None:
+        """Let the people in `side` hear only each other; nobody: let all hear all."""
         around = self._around
         for node, other, stands in around.links.cut(side):
             around.keeping_up.disturb(node, around.now)
             if not stands:
-                around.tell(node, PeerDown(other.member), around.random.choice((0.1, HEARTBEAT)))
+                around.tell(node, PeerDown(node.id_of(other)), around.random.choice((0.1, HEARTBEAT)))
             elif other.machine is not None:
-                around.tell(node, PeerUp(other.member), HEARTBEAT + 0.1)
+                around.tell(node, PeerUp(node.id_of(other)), HEARTBEAT + 0.1)
 
 
 def _archived(node: Node) -> Iterable[FrameReceived]:
     """The quorums under statements that may not be recorded yet: peers forget them after some rounds."""
-    unsettled = (record for round_, record in sorted(node.records.items()) if round_ > node.settled)
+    assert node.era is not None
+    known = max(node.settled, node.era.first - 1)
+    unsettled = (record for round_, record in sorted(node.records.items()) if round_ > known)
     return (FrameReceived(None, signed) for record in unsettled for signed in record.attestations)

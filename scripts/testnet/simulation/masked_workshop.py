@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from folkmoot.protocol.blob import BlobRef, ref_of
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Check, Effect, Encode, FetchPart, FetchSum, Measure, SumParts, Unmask
 from folkmoot.protocol.events import (
     Aggregated,
@@ -29,6 +30,7 @@ from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
+from folkmoot.protocol.secure.layout import ShardLayout
 from folkmoot.protocol.secure.masks import (
     Mask,
     pair_mask,
@@ -70,14 +72,19 @@ class MaskedWorkshop(Workshop):
     def __init__(self, around: MaskedSurroundings) -> None:
         super().__init__(around)
         self._around: MaskedSurroundings = around
-        self._layout = shard_layout(self._charter)
+        self._layouts: dict[Digest, ShardLayout] = {}
         self._bytes[ref_of(b"").root] = b""
         # What every node computes alike is computed once: fingerprints of sums, and open sums by their masks
         self._totals: dict[Digest, tuple[Value, ...]] = {}
         self._opened: dict[tuple[Digest, tuple[Mask, ...]], bytes] = {}
-        self.sent: Counter[MemberId] = Counter()
+        self.sent: Counter[int] = Counter()
         """Bytes of shards and sums that each member delivered."""
         self._plain: dict[Digest, tuple[Float32s, int, Roster]] = {}
+
+    def _layout_of(self, charter: Charter) -> ShardLayout:
+        if charter.digest not in self._layouts:
+            self._layouts[charter.digest] = shard_layout(charter)
+        return self._layouts[charter.digest]
 
     def carry_out(self, node: Node, effect: Effect) -> None:
         """Secure mode's effects; the others as in open mode."""
@@ -107,7 +114,7 @@ class MaskedWorkshop(Workshop):
 
     def _encode(self, node: Node, effect: Encode) -> None:
         secret = epoch_secret(node)
-        circles = Circles.of_roster(self._around.federation, effect.roster, effect.terms)
+        circles = Circles.of_roster(node.federation, effect.roster, effect.terms)
         context, circle = circles.context(node.member), circles.circle(node.member)
         polynomial = self_polynomial(context, secret, node.member, circles.group(node.member).threshold)
         readies = [ready for ready in effect.terms.readies if ready.member in circle]
@@ -144,27 +151,27 @@ class MaskedWorkshop(Workshop):
             return bytes(16)
         context, secret = circles.context(node.member), epoch_secret(node)
         seed = pair_seed(context, secret, node.member, ready.member, ready.body.mask_key)
-        odd = node.member in self._around.faults.odd_seeds
+        odd = node.person in self._around.faults.odd_seeds
         return name_of(seed)[:16] if odd else seed
 
     def _maybe_bad(
         self, node: Node, circle: tuple[MemberId, ...], dealt: tuple[bytes, ...]
     ) -> tuple[bytes, ...]:
-        if node.member not in self._around.faults.bad_shares:
+        if node.person not in self._around.faults.bad_shares:
             return dealt
         own = circle.index(node.member)
         return tuple(one if place == own else name_of(one)[:31] + b"\0" for place, one in enumerate(dealt))
 
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:
-        update = simulated_update(node, effect.terms.base, self._charter.update_values)
-        weight = member_weight(10 + node.member, self._charter.averaging.weight_cap)
-        sizes = self._charter.update_sizes
-        encoder = RingEncoder(self._layout, sizes, effect.terms.exponents, weight)
+        update = simulated_update(node, effect.terms.base, node.charter.update_values)
+        weight = member_weight(10 + node.person, node.charter.averaging.weight_cap)
+        layout, sizes = self._layout_of(node.charter), node.charter.update_sizes
+        encoder = RingEncoder(layout, sizes, effect.terms.exponents, weight)
         plain = name_of(update.tobytes(), effect.terms.exponents, bytes([weight]))
         for mask in masks:
             self._around.transcript.note_mask(node, mask.seed, plain)
-        shards = [b""] * self._layout.shards
-        for shard, piece in masked_shards(self._layout, encoder, [update], masks):
+        shards = [b""] * layout.shards
+        for shard, piece in masked_shards(layout, encoder, [update], masks):
             shards[shard] += piece
         root = shards_root([ref_of(shard).root for shard in shards])
         self._plain[root] = (update, weight, effect.terms)
@@ -181,7 +188,7 @@ class MaskedWorkshop(Workshop):
         assert isinstance(body, Commitment)
         names = (body.round, body.roster, body_digest(body), effect.shard)
         root = body.shards[effect.shard]
-        size = self._layout.shard_bytes(effect.shard)
+        size = self._layout_of(node.charter).shard_bytes(effect.shard)
         if (delay := self._bring(node, BlobRef(root, size), effect.sources)) is not None:
             self._around.tell(node, PartArrived(*names), delay)
         else:
@@ -203,7 +210,7 @@ class MaskedWorkshop(Workshop):
             return None
         node.blobs.add(ref.root)
         if holder is not node:
-            self.sent[holder.member] += ref.size
+            self.sent[holder.person] += ref.size
         return self._travel(holder, node, ref.size)
 
     # --- sums -----------------------------------------------------------------------------------------------
@@ -217,25 +224,27 @@ class MaskedWorkshop(Workshop):
             for one in effect.commitments
             if isinstance(one.body, Commitment)
         ]
-        total = b"".join(bytes(piece) for piece in sum_shard(self._layout, effect.shard, sources))
-        if node.member in self._around.faults.wrong_sums and total:
+        total = b"".join(
+            bytes(piece) for piece in sum_shard(self._layout_of(node.charter), effect.shard, sources)
+        )
+        if node.person in self._around.faults.wrong_sums and total:
             total = bytes([total[0] ^ 1]) + total[1:]
         ref = self._keep(node, total)
         answer = PartsSummed(effect.survivors.round, effect.survivors.digest, effect.shard, ref)
         self._around.tell(node, answer, 0.02)
 
-    def _challenge(self, survivors: Digest, sums: tuple[BlobRef, ...]) -> Challenge:
-        return Challenge(self._layout, challenge_seed(survivors, [ref.root for ref in sums]))
+    def _challenge(self, node: Node, survivors: Digest, sums: tuple[BlobRef, ...]) -> Challenge:
+        return Challenge(self._layout_of(node.charter), challenge_seed(survivors, [ref.root for ref in sums]))
 
     def _check(self, node: Node, effect: Check) -> None:
         survivors = effect.survivors
-        challenge = self._challenge(survivors.digest, effect.sums)
+        challenge = self._challenge(node, survivors.digest, effect.sums)
         totals = self._totals_of(challenge, effect)
         mine: tuple[Value, ...] = ()
         if effect.mine is not None and isinstance(effect.mine.body, Commitment):
             roots = effect.mine.body.shards
             mine = tuple(challenge.of_shard(shard, self._opener(root)) for shard, root in enumerate(roots))
-        if node.member in self._around.faults.wrong_prints and mine:
+        if node.person in self._around.faults.wrong_prints and mine:
             mine = ((mine[0][0] ^ 1, mine[0][1]), *mine[1:])
         answer = Checked(survivors.round, survivors.digest, effect.sums_digest, totals, mine)
         self._around.tell(node, answer, 0.02)
@@ -250,7 +259,7 @@ class MaskedWorkshop(Workshop):
 
     def _measure(self, node: Node, effect: Measure) -> None:
         survivors = effect.survivors
-        challenge = self._challenge(survivors.digest, effect.sums)
+        challenge = self._challenge(node, survivors.digest, effect.sums)
         values = tuple(
             (one.member, shard, challenge.of_shard(shard, self._opener(one.body.shards[shard])))
             for one, shard in effect.wanted
@@ -265,22 +274,27 @@ class MaskedWorkshop(Workshop):
         survivors = effect.survivors
         key = (effect.sums_digest, effect.masks)
         if key not in self._opened:
-            self._opened[key] = self._open(effect.roster, survivors, effect.sums, effect.masks)
+            self._opened[key] = self._open(node.charter, effect.roster, survivors, effect.sums, effect.masks)
             self._compare(node, effect, self._opened[key])
         model = self._keep(node, self._opened[key])
         answer = Aggregated(survivors.round, survivors.digest, effect.sums_digest, model)
         self._around.tell(node, answer, 0.02)
 
     def _open(
-        self, roster: Roster, survivors: SurvivorSet, sums: Sequence[BlobRef], masks: Sequence[Mask]
+        self,
+        charter: Charter,
+        roster: Roster,
+        survivors: SurvivorSet,
+        sums: Sequence[BlobRef],
+        masks: Sequence[Mask],
     ) -> bytes:
-        base, outer = self._bytes[survivors.base], Outer.of(self._charter)
+        layout, base, outer = self._layout_of(charter), self._bytes[survivors.base], Outer.of(charter)
         opened = open_sum(
-            self._layout,
+            layout,
             [self._opener(ref.root) for ref in sums],
             masks,
             lambda start: [base[start:]],
-            RingDecoder(self._layout, self._charter.update_sizes, roster.exponents),
+            RingDecoder(layout, charter.update_sizes, roster.exponents),
             len(survivors.survivors),
             lambda pieces: collect(outer, pieces).tobytes(),
             base,
@@ -290,19 +304,19 @@ class MaskedWorkshop(Workshop):
 
     def _compare(self, node: Node, effect: Unmask, model: bytes) -> None:
         """Exact: what came out is the plain integer sum of what went in, bit for bit."""
-        sizes, exponents = self._charter.update_sizes, effect.roster.exponents
-        length = self._charter.update_values
-        total = np.zeros(length, dtype=self._layout.dtype)
+        charter, exponents = node.charter, effect.roster.exponents
+        layout, sizes, length = self._layout_of(charter), charter.update_sizes, charter.update_values
+        total = np.zeros(length, dtype=layout.dtype)
         weights = 0
         for root in self._around.transcript.roots_of(effect.survivors):
             update, weight, _ = self._plain[root]
-            values = np.zeros(length, dtype=self._layout.dtype)
-            RingEncoder(self._layout, sizes, exponents, weight).encode(update, 0, values)
+            values = np.zeros(length, dtype=layout.dtype)
+            RingEncoder(layout, sizes, exponents, weight).encode(update, 0, values)
             total += values
             weights += weight
         mean = np.empty(length, dtype=np.float32)
-        RingDecoder(self._layout, sizes, exponents).mean(total, weights, 0, mean)
-        outer, base = Outer.of(self._charter), self._bytes[effect.base.root]
+        RingDecoder(layout, sizes, exponents).mean(total, weights, 0, mean)
+        outer, base = Outer.of(charter), self._bytes[effect.base.root]
         step = OuterStep(outer, lambda start: [base[start:]], len(effect.survivors.survivors))
         if collect(outer, step.take(mean)).tobytes() != model:
             raise Broken(f"{node.name} opened another sum than that of the survivors' updates")
@@ -314,13 +328,15 @@ class MaskedWorkshop(Workshop):
         bodies = (signed.body for signed in record.commitments)
         commitments = {body.member: body for body in bodies if isinstance(body, Commitment)}
         survivors = record.certificate.survivors
-        round_ = MaskedRound(self._around.federation, roster, survivors, commitments, lock)
+        era = self._around.charters.at(survivors.round)
+        round_ = MaskedRound(era.federation, roster, survivors, commitments, lock)
         verify_commitments(round_)
-        sums = verify_sums(round_, unmasking.sums, self._around.verifier)
+        sums = verify_sums(round_, unmasking.sums, era.verifier)
         for signed in unmasking.fingerprints:
-            verify_fingerprint(round_, signed, self._around.verifier)
+            verify_fingerprint(round_, signed, era.verifier)
         releases = verify_releases(round_, unmasking.seeds, unmasking.shares)
         complete = is_quorum(round_, unmasking.fingerprints)
         if missing_seeds(round_, releases) or missing_shares(round_, releases) or not complete:
             raise Broken(f"the record of round {survivors.round} lacks what takes the masks off")
-        return ref_of(self._open(roster, survivors, sums, masks_of(round_, releases))).root
+        opened = self._open(era.federation.charter, roster, survivors, sums, masks_of(round_, releases))
+        return ref_of(opened).root

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from folkmoot.protocol.certificates import Federation
+from folkmoot.protocol.charter import max_faults
+from folkmoot.testnet.simulation.assembly import Assembly
 from folkmoot.testnet.simulation.chain import SimulatedLedger
-from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.charters import Charters
+from folkmoot.testnet.simulation.faults import CHANGES, Faults
 from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.node import Node
 
@@ -21,11 +23,13 @@ SLOWNESS = 20.0
 class Surroundings(Protocol):
     """What mishaps need of the simulation that they happen to."""
 
-    federation: Federation
+    charters: Charters
     faults: Faults
     nodes: list[Node]
     ledger: SimulatedLedger
     honest: list[Node]
+    lives: Lives
+    assembly: Assembly
 
     def at(self, delay: float, action: Callable[[], None]) -> None:
         """Do that later."""
@@ -35,8 +39,8 @@ class Surroundings(Protocol):
 class Mishaps:
     """Draws what happens when. At most f members are down, frozen or lying at once."""
 
-    def __init__(self, around: Surroundings, lives: Lives, rng: random.Random) -> None:
-        self._around, self._lives = around, lives
+    def __init__(self, around: Surroundings, rng: random.Random) -> None:
+        self._around, self._lives = around, around.lives
         self._random = rng
 
     def arrange(self) -> None:
@@ -44,9 +48,10 @@ class Mishaps:
         around, faults = self._around, self._around.faults
         for node in around.nodes:
             self._set_up(node)
-            around.at(self._random.uniform(0, 0.5), partial(self._lives.boot, node))
-            if node.member in faults.dead:
-                around.at(self._random.uniform(0.5, faults.until / 4), partial(self._lives.end, node))
+            if node.era is not None:
+                around.at(self._random.uniform(0, 0.5), partial(self._lives.boot, node))
+            if node.person in faults.dead:
+                around.at(self._random.uniform(0.5, faults.until / 4), partial(self._die, node))
         for number, happen in (
             (faults.crashes, self._crash),
             (faults.broken_off, self._doom),
@@ -57,11 +62,14 @@ class Mishaps:
         ):
             for _ in range(number):
                 around.at(self._random.uniform(0, faults.until), happen)
+        for kind in CHANGES:
+            for _ in range(getattr(faults, kind)):
+                around.at(self._random.uniform(0, faults.until / 4), partial(around.assembly.agree, kind))
         around.at(faults.until, self._mend)
 
     def _set_up(self, node: Node) -> None:
         faults = self._around.faults
-        if node.member in faults.slow:
+        if node.person in faults.slow:
             node.slowness = SLOWNESS
         if faults.skew:
             node.clock_rate = 1 + self._random.uniform(-faults.skew, faults.skew)
@@ -75,13 +83,20 @@ class Mishaps:
 
     # --- nodes ----------------------------------------------------------------------------------------------
 
+    def _die(self, node: Node) -> None:
+        node.gone = True
+        self._lives.end(node)
+
     def _victim(self) -> Node | None:
-        """Somebody who may go down: at most f members (of small federations one) are away or lying at once."""
+        """Somebody who may go down: of no charter's members more than f (of few members one) are away or lie."""
         around = self._around
         alive = [node for node in around.honest if node.hears and not node.doomed]
-        charter = around.federation.charter
-        spare = len(alive) - (len(charter.members) - max(1, charter.faults))
-        return self._random.choice(alive) if spare > 0 else None
+        eras = {node.era: None for node in alive if node.era is not None} | {around.charters.newest: None}
+        for era in eras:
+            size = len(era.people)
+            if sum(map(era.has, alive)) <= size - max(1, max_faults(size)):
+                return None
+        return self._random.choice(alive)
 
     def _crash(self) -> None:
         if (node := self._victim()) is not None:
@@ -98,8 +113,8 @@ class Mishaps:
     # --- lines and ledger -----------------------------------------------------------------------------------
 
     def _partition(self) -> None:
-        members = range(len(self._around.federation.charter.members))
-        self._lives.cut(tuple(self._random.sample(members, self._random.randrange(len(members)))))
+        people = sorted({node.person for node in self._around.nodes})
+        self._lives.cut(tuple(self._random.sample(people, self._random.randrange(len(people)))))
         self._around.at(self._random.uniform(1.0, 30.0), lambda: self._lives.cut(()))
 
     def _outage(self) -> None:

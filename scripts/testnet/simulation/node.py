@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from folkmoot.ledger.memory import MemoryLedger
+from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import (
     MAX_ATTESTERS,
     Averaging,
     Charter,
     LedgerTerms,
-    Member,
     Model,
     Schedule,
     Secrecy,
@@ -19,14 +19,16 @@ from folkmoot.protocol.charter import (
 )
 from folkmoot.protocol.effects import Accuse, Record, RecordEvidence
 from folkmoot.protocol.events import Event, Trained
-from folkmoot.protocol.journal import Entry, decode_entry, encode_entry
+from folkmoot.protocol.governance import Amendment
+from folkmoot.protocol.journal import Adopted, Entry, SatOut, decode_entry, encode_entry
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.secure.layout import BLOCK
 from folkmoot.protocol.secure.masks import public_key
 from folkmoot.protocol.types import Digest, MemberId, Round
-from folkmoot.testnet.simulation.keys import FakeKeys, Keys
+from folkmoot.testnet.simulation.era import Era
+from folkmoot.testnet.simulation.keys import FakeKeys, Keys, entry
 
 PARAMETERS = 130
 """Length of a small federation's model: with the weight block four blocks, so that seven members have empty shards."""
@@ -41,25 +43,37 @@ ROUNDS_REREAD = 3
 """Recorded rounds whose journal is read again after a restart, as `node/engine.py` does."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Node:
-    """One machine and what survives its crashes. A two-faced member is two nodes with one `member`."""
+    """One machine and what survives its crashes. A two-faced member is two nodes with one `person`."""
 
-    member: MemberId
+    person: int
+    """Who it is under whatever charter: of a founder its first member id."""
     face: int
+    era: Era | None = None
+    """The charter that it works under, from which round on; None before it has joined."""
+    member: MemberId = -1
+    """Its id under that charter."""
     machine: RoundMachine | None = None
     life: int = 0
     doomed: bool = False
     frozen: bool = False
+    gone: bool = False
+    """Whether it has left, or is dead: it does not come back by itself."""
+    left: bool = False
+    """Whether it is gone because it is no member any more."""
+    has_recalled: bool = False
     waiting: list[Event] = field(default_factory=list)
     slowness: float = 1.0
     clock_offset: float = 0.0
     clock_rate: float = 1.0
     # On its disk
-    journal: list[tuple[Round, bytes]] = field(default_factory=list)
+    journal: list[tuple[Round, type[Entry], bytes]] = field(default_factory=list)
     blobs: set[Digest] = field(default_factory=set)
     models: dict[Round, Digest] = field(default_factory=dict)
     records: dict[Round, RoundRecord] = field(default_factory=dict)
+    amendments: tuple[Amendment, ...] = ()
+    charters: dict[Digest, Charter] = field(default_factory=dict)
     settled: Round = 0
     evidence: list[RecordEvidence] = field(default_factory=list)
     accused: list[Accuse] = field(default_factory=list)
@@ -67,16 +81,46 @@ class Node:
     ledger: MemoryLedger | None = None
     outbox: dict[Round, Record] = field(default_factory=dict)
     finalised: Round = 0
+    looked: bool = False
+    """Whether it has seen its ledger in this life."""
+    ended_at: Round = 0
+    """The first round that its charter does not rule any more, once it has come to it."""
 
     @property
     def name(self) -> str:
         """How traces call it."""
-        return f"{self.member}{'ab'[self.face]}"
+        return f"{self.person}{'ab'[self.face]}"
 
     @property
     def hears(self) -> bool:
         """Whether what is told to it now has an effect now."""
         return self.machine is not None and not self.frozen
+
+    def work_under(self, era: Era) -> None:
+        """From now on this charter's members and keys are meant."""
+        self.era, self.member = era, era.ids[self.person]
+
+    @property
+    def federation(self) -> Federation:
+        """The frame of its messages."""
+        assert self.era is not None
+        return self.era.federation
+
+    @property
+    def charter(self) -> Charter:
+        """That it works under."""
+        return self.federation.charter
+
+    def knows(self, other: "Node") -> bool:
+        """Whether the other one is, with its keys, a member as this node sees it."""
+        if self.era is other.era:
+            return self.era is not None
+        return self.era is not None and other.era is not None and other.era.key(other) in self.era.keys
+
+    def id_of(self, other: "Node") -> MemberId:
+        """What this node calls another one that it knows."""
+        assert self.era is not None
+        return self.era.ids[other.person]
 
     def clock(self, now: float) -> float:
         """What its clock shows."""
@@ -84,12 +128,20 @@ class Node:
 
     def write(self, round_: Round, entry: Entry) -> None:
         """Journal an entry, as bytes."""
-        self.journal.append((round_, encode_entry(entry)))
+        self.journal.append((round_, type(entry), encode_entry(entry)))
 
     def read(self) -> list[Entry]:
-        """The journal as a restarted node reads it: without rounds that were recorded long ago."""
-        first = self.settled + 1 - ROUNDS_REREAD
-        return [decode_entry(body) for round_, body in self.journal if round_ >= first]
+        """The journal as a restarted node reads it: without rounds that were recorded long ago.
+
+        Of rounds under an earlier charter only how they ended, as `node/engine.py` does.
+        """
+        assert self.era is not None
+        first, begins = self.settled + 1 - ROUNDS_REREAD, self.era.first
+        return [
+            decode_entry(body)
+            for round_, kind, body in self.journal
+            if round_ >= first and (round_ >= begins or kind in (Adopted, SatOut))
+        ]
 
 
 def simulated_charter(
@@ -115,18 +167,7 @@ def simulated_charter(
         averaging=Averaging(mode="secure" if secure else "open", weight_cap=20),
         secrecy=Secrecy(group_size=group_size),
         ledger=LedgerTerms(chain_id=1, code_hash="00" * 32),
-        members=tuple(_member(index, *keys.public(index)) for index in range(members)),
-    )
-
-
-def _member(index: MemberId, identity: str, audit: str) -> Member:
-    return Member(
-        name=f"node-{index}",
-        peer_id=f"peer-{index}",
-        identity_key=identity,
-        sealing_key=f"{index:064x}",
-        audit_key=audit,
-        attester=index < MAX_ATTESTERS,
+        members=tuple(entry(one, attester=one < MAX_ATTESTERS, keys=keys) for one in range(members)),
     )
 
 
@@ -136,7 +177,7 @@ def name_of(*parts: bytes) -> Digest:
 
 
 def _who(node: Node) -> bytes:
-    return b"%d %d" % (node.member, node.face)
+    return b"%d %d" % (node.person, node.face)
 
 
 def simulated_training(node: Node, round_: Round, base: Digest, exponent: int) -> Trained:
@@ -149,7 +190,7 @@ def simulated_training(node: Node, round_: Round, base: Digest, exponent: int) -
         manifest=salted,
         privacy_log=salted,
         report=salted,
-        num_examples=10 + node.member % 20,
+        num_examples=10 + node.person % 20,
         metrics=(),
         mask_key=public_key(epoch_secret(node)),
     )
@@ -164,7 +205,7 @@ def simulated_update(node: Node, base: Digest, length: int) -> Float32s:
 
 def honest_exponent(node: Node) -> int:
     """The scale of this node's updates."""
-    return node.member % (LARGEST_EXPONENT + 1)
+    return node.person % (LARGEST_EXPONENT + 1)
 
 
 def epoch_secret(node: Node) -> bytes:

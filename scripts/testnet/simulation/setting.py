@@ -1,16 +1,21 @@
 """What a run is made of, all of it drawn from one seed."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, max_faults
 from folkmoot.protocol.types import MemberId
-from folkmoot.testnet.simulation.faults import LIES, Faults, format_faults
+from folkmoot.testnet.simulation.faults import CHANGES, LIES, Faults, format_faults
 
 SECURE_ONLY = ("wrong_sums", "wrong_prints", "bad_shares", "odd_seeds")
 
 REAL_KEYS_EVERY = 50
 """One seed of so many signs with real keys."""
+
+AMENDED = 0.12
+"""How often the charter changes."""
 
 SIZES = (1, 2, 3, 3, *(4,) * 12, *(5,) * 4, 6, 7, 7)
 LONG_SIZES = (*SIZES, 7, 8, 9, 10, 10, 13, 16)
@@ -57,17 +62,29 @@ def draw(seed: int, long: bool = False) -> Setting:
     members = rng.choice(LONG_SIZES if long else SIZES)
     secure = MIN_GROUP <= members <= MAX_GROUP and rng.random() < (0.4 if members <= 5 else 0.2)
     rounds = rng.randint(3, 12) if long else rng.randint(2, 4)
+    max_ahead = rng.choice((1, 2, 50, 50))
+    changes = _draw_changes(rng, 3 if long else 2) if rng.random() < AMENDED else {}
+    if changes:  # they take `max_ahead` rounds and more to come into force
+        rounds, max_ahead = rounds + 3, rng.choice((1, 1, 2, 3))
     return Setting(
         seed=seed,
         members=members,
         rounds=rounds,
         secure=secure,
-        max_ahead=rng.choice((1, 2, 50, 50)),
-        faults=_draw_faults(rng, members, rounds, secure),
+        max_ahead=max_ahead,
+        faults=_draw_faults(rng, members, rounds, secure, changes),
     )
 
 
-def _draw_faults(rng: random.Random, members: int, rounds: int, secure: bool) -> Faults:
+def _draw_changes(rng: random.Random, most: int) -> dict[str, Any]:
+    """So many of each kind."""
+    chosen = (rng.choice(CHANGES) for _ in range(rng.randint(1, most)))
+    return dict(Counter(chosen))
+
+
+def _draw_faults(
+    rng: random.Random, members: int, rounds: int, secure: bool, changes: dict[str, Any]
+) -> Faults:
     def sometimes(chance: float, value: float) -> float:
         return value if rng.random() < chance else 0
 
@@ -97,13 +114,14 @@ def _draw_faults(rng: random.Random, members: int, rounds: int, secure: bool) ->
         reorgs=several(0.5, 3) if finality else 0,
         outages=several(0.25, 3),
         coordinated=len(lost) > 1 and rng.random() < 0.5,
+        **changes,
         **lies,
     )
 
 
 def _draw_lies(
     rng: random.Random, lost: list[MemberId], secure: bool
-) -> tuple[dict[str, tuple[MemberId, ...]], list[MemberId]]:
+) -> tuple[dict[str, Any], list[MemberId]]:
     """Some of those that may fail only die; the others tell one lie or several."""
     possible = [lie for lie in LIES if secure or lie not in SECURE_ONLY]
     lies: dict[str, tuple[MemberId, ...]] = {}

@@ -11,7 +11,6 @@ The rules are PROTOCOL section 4's, counted with the true quorum whatever the no
 from collections import defaultdict
 from collections.abc import Iterable
 
-from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import max_faults, quorum
 from folkmoot.protocol.effects import Effect, Gossip, Persist, Send
 from folkmoot.protocol.journal import Entry, Locked, Proposed, RosterTaken, Said, Voted
@@ -31,6 +30,7 @@ from folkmoot.protocol.messages import (
     roster_digest,
 )
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
+from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.invariants import Broken
 from folkmoot.testnet.simulation.node import Node
 
@@ -38,9 +38,8 @@ from folkmoot.testnet.simulation.node import Node
 class Transcript:
     """Watches all nodes of a run; raises `Broken`. In open mode there is nothing to see."""
 
-    def __init__(self, federation: Federation, liars: Iterable[MemberId]) -> None:
-        self._federation, self._quorum = federation, federation.charter.quorum
-        self._liars = frozenset(liars)
+    def __init__(self, charters: Charters, liars: Iterable[int]) -> None:
+        self._charters, self._liars = charters, frozenset(liars)
         self._sets: dict[Digest, SurvivorSet] = {}
         self._rosters: dict[Digest, tuple[MemberId, ...]] = {}
         self._commitments: dict[Digest, Commitment] = {}
@@ -58,17 +57,17 @@ class Transcript:
             case Persist(entries=entries):
                 for entry in entries:
                     self._learn(node, entry)
-            case Send(members=members, frame=frame) if node.member not in self._liars:
+            case Send(members=members, frame=frame) if node.person not in self._liars:
                 self._check_frame(frame, members)
-            case Gossip(frame=frame) if node.member not in self._liars:
+            case Gossip(frame=frame) if node.person not in self._liars:
                 self._check_frame(frame, None)
             case _:
                 pass
 
     def note_mask(self, node: Node, seed: bytes, plaintext: Digest) -> None:
         """This mask is added to that encoded update."""
-        key = (node.member, node.face, seed)
-        if node.member in self._liars:
+        key = (node.person, node.face, seed)
+        if node.person in self._liars:
             return
         if self._plaintexts.setdefault(key, plaintext) != plaintext:
             raise Broken(f"{node.name} masks two different vectors with one mask")
@@ -100,17 +99,19 @@ class Transcript:
 
     def _is_certified(self, digest: Digest) -> bool:
         survivors = self._sets[digest]
+        era = self._charters.at(survivors.round)
         groups = [group for group in self._groups(survivors.round) if group & set(survivors.members)]
         return any(
-            len(voters | self._liars) >= self._quorum
-            and all(len((voters | self._liars) & group) >= quorum(len(group)) for group in groups)
+            len(voters | era.liars) >= era.federation.charter.quorum
+            and all(len((voters | era.liars) & group) >= quorum(len(group)) for group in groups)
             for (_, voted), voters in self._votes.items()
             if voted == digest
         )
 
     def _is_open(self, digest: Digest) -> bool:
+        era = self._charters.at(self._sets[digest].round)
         return any(
-            len(lockers | self._liars) >= self._quorum
+            len(lockers | era.liars) >= era.federation.charter.quorum
             for (_, survivors, _), lockers in self._locks.items()
             if survivors == digest
         )
@@ -152,7 +153,7 @@ class Transcript:
         return survivors
 
     def _groups(self, round_: Round) -> list[set[MemberId]]:
-        return [set(group.members) for group in self._federation.groups(round_)]
+        return [set(group.members) for group in self._charters.at(round_).federation.groups(round_)]
 
     def _check_both(self, survivors: SurvivorSet, member: MemberId) -> None:
         """A pair seed is out, and f colluders of its group have all that the member's self-mask takes."""

@@ -13,8 +13,7 @@ import numpy as np
 
 from folkmoot.protocol.aggregate import aggregate
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import MAX_SUMMED
+from folkmoot.protocol.charter import MAX_SUMMED, Charter
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.effects import Aggregate, Effect, Encode, Fetch, FetchSnapshot, Fit
 from folkmoot.protocol.events import (
@@ -34,9 +33,10 @@ from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import weight_of
 from folkmoot.protocol.robust import Robust
-from folkmoot.protocol.signing import FakeVerifier, Verifier
+from folkmoot.protocol.signing import FakeVerifier
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.protocol.validation import View, expected_payload_size
+from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.links import Links
 from folkmoot.testnet.simulation.node import (
@@ -52,12 +52,11 @@ from folkmoot.testnet.simulation.node import (
 class Surroundings(Protocol):
     """What the work needs of the simulation around it."""
 
-    federation: Federation
+    charters: Charters
     faults: Faults
     random: random.Random
     links: Links
     now: float
-    verifier: Verifier
 
     def tell(self, node: Node, event: Event, delay: float) -> None:
         """Let the node know later, unless it is gone by then."""
@@ -77,8 +76,8 @@ class Workshop:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._charter = around.federation.charter
-        self._bytes: dict[Digest, bytes] = {bytes(32): bytes(4 * self._charter.snapshot_values)}
+        founding = around.charters.founding
+        self._bytes: dict[Digest, bytes] = {bytes(32): bytes(4 * founding.snapshot_values)}
         self._replayed: dict[Digest, Digest] = {}
         self._summed: dict[tuple[Digest, bytes, tuple[Digest, ...]], tuple[Digest, BlobRef]] = {}
 
@@ -103,20 +102,20 @@ class Workshop:
         if self._around.happens(self._around.faults.fit_failure):
             self._around.tell(node, FitFailed(effect.round, effect.base.root, "out of memory"), delay)
             return
-        huge = node.member in self._around.faults.huge_scales
-        exponent = self._charter.averaging.exponent_max if huge else honest_exponent(node)
+        huge = node.person in self._around.faults.huge_scales
+        exponent = node.charter.averaging.exponent_max if huge else honest_exponent(node)
         self._around.tell(node, simulated_training(node, effect.round, effect.base.root, exponent), delay)
 
     # --- payloads -------------------------------------------------------------------------------------------
 
     def _encode(self, node: Node, effect: Encode) -> None:
         root = name_of(b"payload", payload_secret(node, effect.roster))
-        vector = simulated_update(node, effect.terms.base, self._charter.update_values)
-        data = b"".join(map(bytes, encode_vector(codec_named(self._charter.averaging.codec), vector)))
-        garbage = node.member in self._around.faults.garbage
+        vector = simulated_update(node, effect.terms.base, node.charter.update_values)
+        data = b"".join(map(bytes, encode_vector(codec_named(node.charter.averaging.codec), vector)))
+        garbage = node.person in self._around.faults.garbage
         self._bytes[root] = b"\xff" * len(data) if garbage else data
         node.blobs.add(root)
-        federation = self._around.federation
+        federation = node.federation
         view = View(federation, FakeVerifier(), effect.round, bytes(32), federation.id, 0)
         payload = BlobRef(root, expected_payload_size(view, len(effect.recipients)))
         self._around.tell(node, Encoded(effect.round, effect.roster, payload, name_of(b"key", root)), 0.01)
@@ -132,13 +131,13 @@ class Workshop:
             return
         delay = self._travel(holder, node, body.size)
         if holder is not node:
-            self._around.tell(holder, PayloadServed(body.root, node.member), delay)
+            self._around.tell(holder, PayloadServed(body.root, holder.id_of(node)), delay)
         node.blobs.add(body.root)
         self._around.tell(node, PayloadArrived(*names), delay)
 
     def _travel(self, holder: Node, node: Node, size: int) -> float:
         """How long it takes to ask a holder and have the answer."""
-        links, there, here = self._around.links, holder.member, node.member
+        links, there, here = self._around.links, holder.person, node.person
         if holder is node:
             return 0.001
         return links.latency(here, there) + links.transit(there, here, size, self._around.now)
@@ -153,7 +152,7 @@ class Workshop:
         return entitled or holder.machine.is_decided(body.round, body.roster)
 
     def _serves(self, holder: Node, node: Node) -> bool:
-        return holder is node or (not holder.frozen and holder.member not in self._around.faults.withholding)
+        return holder is node or (not holder.frozen and holder.person not in self._around.faults.withholding)
 
     def _fetch_snapshot(self, node: Node, effect: FetchSnapshot) -> None:
         root = effect.model.root
@@ -166,24 +165,26 @@ class Workshop:
 
     def _aggregate(self, node: Node, effect: Aggregate) -> None:
         survivors = effect.survivors
-        sums, model = self._sum(survivors.base, effect.roster, effect.commitments)
+        sums, model = self._sum(node.charter, survivors.base, effect.roster, effect.commitments)
         self._around.tell(node, Aggregated(survivors.round, survivors.digest, sums, model), 0.02)
 
-    def _sum(self, base: Digest, roster: Roster, commitments: Sequence[Signed]) -> tuple[Digest, BlobRef]:
+    def _sum(
+        self, charter: Charter, base: Digest, roster: Roster, commitments: Sequence[Signed]
+    ) -> tuple[Digest, BlobRef]:
         """Digest of the sums, and the new model. Every node gets the same, so it is computed once."""
         bodies = [one.body for one in commitments if isinstance(one.body, Commitment)]
         key = (base, roster.exponents, tuple(body.root for body in bodies))
         if key not in self._summed:
-            self._summed[key] = self._compute_sum(base, roster, bodies)
+            self._summed[key] = self._compute_sum(charter, base, roster, bodies)
         return self._summed[key]
 
     def _compute_sum(
-        self, base: Digest, roster: Roster, bodies: Sequence[Commitment]
+        self, charter: Charter, base: Digest, roster: Roster, bodies: Sequence[Commitment]
     ) -> tuple[Digest, BlobRef]:
         examples = {
             one.member: one.body.num_examples for one in roster.readies if isinstance(one.body, Ready)
         }
-        cap = self._charter.averaging.weight_cap
+        cap = charter.averaging.weight_cap
         payloads = [
             Payload(
                 body.member, weight_of(examples[body.member], cap), partial(list, [self._bytes[body.root]])
@@ -193,24 +194,24 @@ class Workshop:
         if len(payloads) > MAX_SUMMED:
             # More than open mode sums exactly, and than a charter allows: only to see how messages grow.
             sums = name_of(b"sums", *(body.root for body in bodies))
-            return sums, self._keep_model(name_of(b"model", base, sums))
+            return sums, self._keep_model(charter, name_of(b"model", base, sums))
         result = aggregate(
             np.frombuffer(self._bytes[base], dtype="<f4"),
             payloads,
-            codec_named(self._charter.averaging.codec),
-            self._charter.update_sizes,
+            codec_named(charter.averaging.codec),
+            charter.update_sizes,
             roster.exponents,
-            Outer.of(self._charter),
-            Robust.of(self._charter),
+            Outer.of(charter),
+            Robust.of(charter),
         )
         if not result.changed:
-            return result.sums_digest, BlobRef(base, 4 * self._charter.snapshot_values)
-        return result.sums_digest, self._keep_model(result.model.astype("<f4").tobytes())
+            return result.sums_digest, BlobRef(base, 4 * charter.snapshot_values)
+        return result.sums_digest, self._keep_model(charter, result.model.astype("<f4").tobytes())
 
-    def _keep_model(self, data: bytes) -> BlobRef:
+    def _keep_model(self, charter: Charter, data: bytes) -> BlobRef:
         root = ref_of(data).root
         self._bytes[root] = data
-        return BlobRef(root, 4 * self._charter.snapshot_values)
+        return BlobRef(root, 4 * charter.snapshot_values)
 
     def replay(self, record: RoundRecord) -> Digest:
         """The model that an archived round leads to, computed anew from payloads and record."""
@@ -218,5 +219,7 @@ class Workshop:
         assert isinstance(roster, Roster)
         if survivors.digest not in self._replayed:
             bodies = [one.body for one in record.commitments if isinstance(one.body, Commitment)]
-            self._replayed[survivors.digest] = self._compute_sum(survivors.base, roster, bodies)[1].root
+            charter = self._around.charters.at(survivors.round).federation.charter
+            model = self._compute_sum(charter, survivors.base, roster, bodies)[1]
+            self._replayed[survivors.digest] = model.root
         return self._replayed[survivors.digest]

@@ -1,0 +1,55 @@
+"""Members come, go, change their keys and their terms while rounds go on, with everything else that goes wrong.
+
+`Simulation` raises if anybody signs under a charter that is not in force, speaks with who is no member any more, or if
+who joins does not hold the recorded model at the end.
+"""
+
+import pytest
+
+from folkmoot.testnet.simulation.faults import CHANGES, Faults
+from folkmoot.testnet.simulation.federation import Simulation
+
+LIMIT = 900.0
+USUAL = (0.005, 0.1)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["open", "secure"])
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_change_alone_comes_into_force(kind: str, secure: bool) -> None:
+    for seed in range(2):
+        faults = Faults(until=12.0, latency=USUAL, crashes=seed, **{kind: 1})  # type: ignore[arg-type]
+        simulation = Simulation(seed, 5, 7, faults, max_ahead=1, secure=secure)
+        simulation.run(LIMIT)
+        assert simulation.charters.are_amended
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["open", "secure"])
+def test_all_of_them_at_once(secure: bool) -> None:
+    eras = 0
+    for seed in range(4):
+        faults = Faults(
+            until=20.0,
+            latency=USUAL,
+            joins=2,
+            leaves=1,
+            suspensions=1,
+            rotations=1,
+            new_terms=1,
+            broken_off=3,
+        )
+        simulation = Simulation(seed, 6, 9, faults, max_ahead=1 + seed % 3, secure=secure)
+        simulation.run(LIMIT)
+        eras += len(simulation.charters.timeline.spans) - 1
+    assert eras >= 8
+
+
+def test_groups_are_drawn_anew_with_the_members() -> None:
+    """Masks, shares and sums are of the groups of their round's charter."""
+    for seed, kind in enumerate(("joins", "leaves", "rotations")):
+        faults = Faults(until=10.0, latency=USUAL, dead=(seed,), **{kind: 1})  # type: ignore[arg-type]
+        simulation = Simulation(seed, 9, 5, faults, max_ahead=1, secure=True, group_size=4)
+        simulation.run(LIMIT)
+        newest = simulation.charters.newest
+        assert newest.first > 1
+        assert len(newest.federation.groups(newest.first).groups) > 1
+        assert simulation.transcript.released
