@@ -131,6 +131,7 @@ class MemoryChain:
                 config=state.config,
                 amendments=state.amendments,
                 governance=state.governance,
+                finalized_digest=self._blocks[final].state.head,
             )
 
     @property

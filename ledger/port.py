@@ -57,6 +57,8 @@ class LedgerHead(msgspec.Struct, frozen=True):
     config: Digest
     amendments: int
     governance: Digest
+    finalized_digest: Digest = b""
+    """That of the statement at `finalized_height`; empty where the chain's node has forgotten it."""
 
 
 class Record(msgspec.Struct, frozen=True):

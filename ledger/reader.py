@@ -54,7 +54,7 @@ class LedgerReader:
         self._history = History(self._rpc.call, self._domain, self._federation, span)
         self._first_block = first_block
         self._synced_at: str | None = None
-        # What `_height_at` knows: the first block that it has not searched, and the height before it.
+        # What `_final_at` knows: the first block that it has not searched, and the height before it.
         self._counted: tuple[int, Round] | None = None
 
     def identity(self) -> LedgerIdentity:
@@ -138,27 +138,33 @@ class LedgerReader:
         self._known_identity()  # a view of an address without code "succeeds" with nothing
         number, final = to_int(latest.number), self._view.final(latest)
         position = self._view.position(latest.number)
+        settled = (position.height, position.head) if final.number == number else self._final_at(final.number)
         return LedgerHead(
             height=position.height,
             digest=position.head,
             block=number,
-            finalized_height=position.height if final.number == number else self._height_at(final.number),
+            finalized_height=settled[0],
             final=final,
             config=position.config,
             amendments=position.amendments,
             governance=position.governance,
+            finalized_digest=settled[1],
         )
 
-    def _height_at(self, final: int) -> Round:
-        """Rounds recorded as of a final block; from the events where the node has forgotten so old a state."""
+    def _final_at(self, final: int) -> tuple[Round, Digest]:
+        """Rounds recorded as of a final block, and the last statement.
+
+        Only the number, from the events, where the node has forgotten so old a state.
+        """
         try:
-            return self._view.position(hex(final)).height
+            position = self._view.position(hex(final))
+            return position.height, position.head
         except RpcError:
             first, height = self._counted or (self._start(), 0)
         found = self._history.last_round(first, final)
         height = height if found is None else found
         self._counted = (max(first, final + 1), height)
-        return height
+        return height, b""
 
     def _start(self) -> int:
         return self._known_identity().founded_at if self._first_block is None else self._first_block

@@ -1,8 +1,9 @@
 """What was exchanged, kept by content: blobs and round records, and the models.
 
-Layout of an archive: `blobs/ab/<hex root>`, `rounds/<8 digits>.record` and, in secure mode, `masked/<epoch>/<hex
-root>`. A file is written under `tmp/`, fsynced and renamed, so that whatever stands in its place is whole; a full disk
-leaves nothing behind. Reading creates nothing: an archive on read-only media can be audited.
+Layout of an archive: `blobs/ab/<hex root>`, `rounds/<8 digits>.record`, in secure mode `masked/<epoch>/<hex root>`, and
+`forks/<8 digits>-<statement>.fork` and `.record` where this node gave up a history that the ledger had otherwise. A
+file is written under `tmp/`, fsynced and renamed, so that whatever stands in its place is whole; a full disk leaves
+nothing behind. Reading creates nothing: an archive on read-only media can be audited.
 """
 
 import os
@@ -24,6 +25,7 @@ from folkmoot.protocol.types import Digest, Round
 
 TEMPORARY = "tmp"
 MASKED = "masked"
+FORKS = "forks"
 
 
 class ArchiveError(FolkmootError):
@@ -257,15 +259,23 @@ class Archive(BlobStore):
 
     def add_record(self, number: Round, record: bytes) -> None:
         """Store the record of a round, durable on return; replaces an earlier one (a reorganised chain)."""
-        path = self.record_path(number)
-        temporary, file = _open_temporary(self.root)
-        try:
-            with _explained(path):
-                _write_all(file, memoryview(record))
-            _move_into_place(file, temporary, path)
-        finally:
-            file.close()
-            temporary.unlink(missing_ok=True)
+        self._write(self.record_path(number), record)
+
+    def add_fork(self, number: Round, statement: Digest, proof: bytes) -> None:
+        """Keep the proof that the ledger has another statement of a round than this one; durable on return."""
+        self._write(self._fork_path(number, statement, "fork"), proof)
+
+    def set_aside(self, number: Round, statement: Digest) -> None:
+        """Put a round's record, which is on this statement, to the proofs: it is in no history any more."""
+        path = self._fork_path(number, statement, "record")
+        with _explained(path):
+            path.parent.mkdir(exist_ok=True)
+            self.record_path(number).replace(path)
+            _sync_directory(path.parent)
+
+    def forks(self) -> list[Path]:
+        """The proofs of histories that were given up, by round."""
+        return sorted((self.root / FORKS).glob("*.fork"))
 
     def record(self, number: Round) -> bytes | None:
         """The record of a round, None if there is none; raises `ArchiveError` if it cannot be read."""
@@ -277,6 +287,19 @@ class Archive(BlobStore):
         """The rounds that have a record, ascending."""
         names = (path.stem for path in (self.root / "rounds").glob("*.record"))
         return sorted(int(name) for name in names if name.isdecimal())
+
+    def _write(self, path: Path, data: bytes) -> None:
+        temporary, file = _open_temporary(self.root)
+        try:
+            with _explained(path):
+                _write_all(file, memoryview(data))
+            _move_into_place(file, temporary, path)
+        finally:
+            file.close()
+            temporary.unlink(missing_ok=True)
+
+    def _fork_path(self, number: Round, statement: Digest, suffix: str) -> Path:
+        return self.root / FORKS / f"{number:08d}-{statement.hex()[:16]}.{suffix}"
 
     def record_path(self, number: Round) -> Path:
         """Where the record of a round lies, whether it is there or not."""

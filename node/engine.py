@@ -39,8 +39,10 @@ from folkmoot.protocol.effects import (
     Measure,
     Persist,
     Promote,
+    ReadRecord,
     Record,
     RecordEvidence,
+    RollBack,
     Send,
     StartTimer,
     SumParts,
@@ -56,14 +58,17 @@ from folkmoot.protocol.events import (
     PayloadServed,
     PeerDown,
     PeerUp,
+    RecordRead,
     Started,
     Timer,
     TimerFired,
     TransferProgress,
 )
+from folkmoot.protocol.fork import encode_fork
 from folkmoot.protocol.journal import (
     Adopted,
     Entry,
+    RolledBack,
     SatOut,
     decode_entry,
     encode_entry,
@@ -73,6 +78,7 @@ from folkmoot.protocol.journal import (
 from folkmoot.protocol.messages import Frame, KeyShared, KeyWanted, Signed, decode_frame, encode
 from folkmoot.protocol.record import decode_record, encode_record
 from folkmoot.protocol.round import RoundMachine
+from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 EVENTS = 512
@@ -84,7 +90,10 @@ PROGRESS_SECONDS = 1.0
 RECORDED = "recorded"
 """Journal meta: the round up to which this node is done and the ledger's record is final."""
 
-_OF_ANY_TERM = (entry_tag(Adopted), entry_tag(SatOut))
+_OF_ANY_TERM = (entry_tag(Adopted), entry_tag(SatOut), entry_tag(RolledBack))
+
+READ_SECONDS = 1.0
+"""Pause before the ledger's rounds are read that contradict this node's."""
 
 ROUNDS_REREAD = 3
 """Recorded rounds whose journal is read again after a restart."""
@@ -252,6 +261,10 @@ class Engine:
             case TermEnded(round=round_):
                 rooms.log.info("last round under this charter", round=round_)
                 self.term_ended.set()
+            case ReadRecord(first=first, last=last):
+                nursery.start_soon(self._read_record, first, last)
+            case RollBack():
+                await self._roll_back(effect)
             case Blame(member=member, kind=kind, reason=reason):
                 rooms.once.note(f"refused {kind}", self._rooms.name(member), reason=reason)
             case _:
@@ -272,8 +285,11 @@ class Engine:
         await trio.sleep(delay)
         await self.put(TimerFired(timer))
 
-    async def head_advanced(self, height: Round) -> None:
-        """The outbox's word on how far the finalised record is; what lies far behind it need not be kept."""
+    async def head_advanced(self, height: Round, statement: Digest) -> None:
+        """The outbox's word on how far the finalised record is, and with which statement (empty: it does not know).
+
+        What lies far behind it need not be kept.
+        """
         if height == self._recorded:
             return
         self._recorded = height
@@ -282,12 +298,35 @@ class Engine:
         # Never beyond my own journal: a node that is behind still has to read the round that it is in.
         settled = min(height, self.machine.completed)
         await trio.to_thread.run_sync(self._forget, settled, old)
-        await self.put(HeadAdvanced(height))
+        await self.put(HeadAdvanced(height, statement))
 
     def _forget(self, settled: Round, models: set[Digest]) -> None:
         self._rooms.journal.set_meta(RECORDED, str(settled).encode())
         for root in models:
             self._rooms.models.remove(root)
+
+    async def _read_record(self, first: Round, last: Round) -> None:
+        await trio.sleep(READ_SECONDS)  # an RPC that contradicts itself may think better of it
+        await self.put(RecordRead(await self._rooms.outbox.final_record(first, last)))
+
+    async def _roll_back(self, effect: RollBack) -> None:
+        rooms, fork = self._rooms, effect.fork
+        theirs = struct_hash(fork.recorded.statement)
+        rooms.log.error("rolled back", round=fork.round, mine=fork.held.hex(), recorded=theirs.hex())
+        rooms.outbox.give_up(effect.statements)
+        rooms.watcher.rolled_back(fork.round)
+        await trio.to_thread.run_sync(rooms.archive.add_fork, fork.round, fork.held, encode_fork(fork))
+        await trio.to_thread.run_sync(self._set_aside, fork.round, effect.statements)
+
+    def _set_aside(self, first: Round, statements: frozenset[Digest]) -> None:
+        """The records of what was given up are proofs by now, and no history."""
+        archive = self._rooms.archive
+        for round_ in [one for one in archive.rounds() if one >= first]:
+            record = decode_record(archive.record(round_) or b"")
+            digest = struct_hash(record.attestations[0].body)
+            if digest in statements:
+                archive.set_aside(round_, digest)
+        self._rooms.masking.roll_back(first)
 
     async def _accuse(self, member: MemberId, kind: str, reason: str, proof: bytes) -> None:
         """Say who did what, wherever this node's people look, and keep the proof."""

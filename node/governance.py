@@ -171,7 +171,7 @@ class Governance:
                     f"the ledger has {head.amendments} amendments, but shows {len(records)}"
                 )
             await self._learn(records, engine)
-        await engine.head_advanced(head.finalized_height)
+        await engine.head_advanced(head.finalized_height, head.finalized_digest)
         span = self.timeline.span_at(head.finalized_height + 1)
         if span.first > self._node.first and span.charter is not None and self._is_stranger(span.charter):
             self._left_at = span.first

@@ -216,6 +216,10 @@ class Masking:
         """The round's model is here; `included`: my update is in it."""
         self._residuals.close(round_, included=included)
 
+    def roll_back(self, round_: Round) -> None:
+        """What rounding lost from that round on was lost in a history that no longer counts."""
+        self._residuals.give_up(round_)
+
 
 def _write(store: BlobStore, pieces: Iterable[memoryview]) -> BlobRef:
     with store.writer() as blob:

@@ -7,7 +7,7 @@ as it should be.
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 
 import msgspec
@@ -30,6 +30,7 @@ from folkmoot.node.submissions import Backlog, Job, Submissions
 from folkmoot.node.transactions import LedgerCalls, Order, Progress, Transactions
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Record
+from folkmoot.protocol.fork import RecordedRound
 from folkmoot.protocol.messages import Signed
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, Round
@@ -132,6 +133,22 @@ class Outbox:
     def add_lone(self, attestation: Signed) -> None:
         """Take in my own attestation of a round: if no quorum's come together, the ledger has to gather them."""
         self._submissions.add_lone(attestation, trio.current_time())
+
+    async def final_record(self, first: Round, last: Round) -> tuple[RecordedRound, ...]:
+        """Final rounds as the ledger has them; waits until it answers."""
+        while True:
+            with suppress(LedgerUnavailable):
+                records = await self._call(self._ledger.records, first, last)
+                return tuple(
+                    RecordedRound(one.statement, tuple(self._submissions.attestations(one)))
+                    for one in records
+                )
+            await trio.sleep(PAUSED_SECONDS)
+
+    def give_up(self, statements: Collection[Digest]) -> None:
+        """The final record has others in their place: hand in none of these any more."""
+        self._submissions.give_up(statements)
+        self._changed.set()
 
     def amend(self, call: Amend) -> None:
         """Submit an amendment, before any statement: it is rare, and too late after so many rounds.
@@ -237,8 +254,10 @@ class Outbox:
         before, now = self.head, trio.current_time()
         if before is not None:
             # A block that was final is still there, even if this endpoint does not call it so yet.
-            settled = max(head.finalized_height, before.finalized_height)
-            head = msgspec.structs.replace(head, finalized_height=settled)
+            newer = max(head, before, key=lambda one: one.finalized_height)
+            head = msgspec.structs.replace(
+                head, finalized_height=newer.finalized_height, finalized_digest=newer.finalized_digest
+            )
         grown = before is None or head.finalized_height > before.finalized_height
         if grown or now - self._compared_at >= COMPARE_SECONDS:
             self._state.notes = await self._call(self._ledger.compare)
@@ -277,7 +296,10 @@ class Outbox:
             self._transactions.undone()
 
     def _check_record(self, head: LedgerHead) -> None:
-        """Only more faulty attesters than the rules allow for can make two statements of one round: say it loudly."""
+        """Only more faulty attesters than the rules allow for can make two statements of one round: say it loudly.
+
+        Once the ledger's is final, the machine gives up this node's own (`protocol/fork.py`).
+        """
         mine = self._submissions.statement_of(head.height)
         if mine is not None and mine != head.digest:
             ours, theirs = mine.hex(), head.digest.hex()

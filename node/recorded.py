@@ -18,7 +18,7 @@ from folkmoot.node.model_file import ModelCard
 from folkmoot.node.store import Journal
 from folkmoot.protocol.certificates import verify_final
 from folkmoot.protocol.errors import FolkmootError
-from folkmoot.protocol.journal import Adopted, decode_entry
+from folkmoot.protocol.journal import Adopted, RolledBack, decode_entry, entry_tag
 from folkmoot.protocol.messages import Final, round_of
 from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.record import decode_record
@@ -26,7 +26,7 @@ from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest, Round
 
-_ADOPTED = str(Adopted.__struct_config__.tag)
+_ADOPTED, _ROLLED_BACK = entry_tag(Adopted), entry_tag(RolledBack)
 
 
 class RecordedError(FolkmootError):
@@ -38,9 +38,14 @@ def _adopted_rounds(home: Home) -> dict[Round, Final]:
     if not home.store.is_file():
         return {}
     with Journal.open(home.store, read_only=True) as journal:
-        bodies = [body for _, _, kind, body in journal.entries() if kind == _ADOPTED]
-    entries = (decode_entry(body) for body in bodies)
-    return {round_of(entry.final): entry.final for entry in entries if isinstance(entry, Adopted)}
+        bodies = [body for _, _, kind, body in journal.entries() if kind in (_ADOPTED, _ROLLED_BACK)]
+    found: dict[Round, Final] = {}
+    for entry in map(decode_entry, bodies):
+        if isinstance(entry, Adopted):
+            found[round_of(entry.final)] = entry.final
+        elif isinstance(entry, RolledBack):
+            found = {round_: final for round_, final in found.items() if round_ < entry.fork.round}
+    return found
 
 
 class RecordedModels:

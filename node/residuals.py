@@ -56,6 +56,12 @@ class Residuals:
             if (included and _round_of(path) < round_) if is_residual else _round_of(path) <= round_:
                 path.unlink(missing_ok=True)
 
+    def give_up(self, round_: Round) -> None:
+        """Drop the residuals from that round on. Older ones are gone by then: the next update begins without."""
+        for path in self._folder.glob("residual-*.*"):
+            if _round_of(path) >= round_:
+                path.unlink(missing_ok=True)
+
     def _before(self, round_: Round) -> Iterator[Float32s]:
         known = (path for path in self._folder.glob("residual-*.f32") if _round_of(path) < round_)
         newest = max(known, key=_round_of, default=None)

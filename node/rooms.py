@@ -18,7 +18,7 @@ from folkmoot.node.store import Journal
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.metrics import Metrics
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 
 class Watcher(Protocol):
@@ -32,6 +32,9 @@ class Watcher(Protocol):
 
     def accused(self, name: str, kind: str, reason: str) -> None:
         """The member called `name` signed something that is wrong, or two things that contradict each other."""
+
+    def rolled_back(self, round_: Round) -> None:
+        """The final record has another history from that round on: what was done from there no longer counts."""
 
     def finished(self) -> None:
         """The charter's last round is done, and its model measured."""

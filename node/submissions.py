@@ -6,7 +6,7 @@ is attested on the ledger itself, each attester by its own transaction.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -101,6 +101,16 @@ class Submissions:
     def forget(self, height: Round) -> None:
         """Rounds up to `height` are final. What still lacks its quorum here is kept: the ledger may have it."""
         self._waiting = {round_: one for round_, one in self._waiting.items() if round_ > height}
+
+    def give_up(self, statements: Collection[Digest]) -> None:
+        """Forget these: the final record has others in their place."""
+        self._waiting = {
+            round_: one for round_, one in self._waiting.items() if one.record.digest not in statements
+        }
+        self._lone = {
+            round_: one for round_, one in self._lone.items() if struct_hash(one.statement) not in statements
+        }
+        self._begun = None
 
     def statement_of(self, round_: Round) -> Digest | None:
         """The digest of the statement that this node has for a round."""

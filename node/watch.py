@@ -29,7 +29,7 @@ from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.typed_data import struct_hash
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 HISTORY = 500
 """Rounds that the status tells of; the archive has them all."""
@@ -119,6 +119,10 @@ class Watch:
         self._status.model_digest = row.model_digest
         shown = {one.model_digest for one in self._status.history}
         self._metrics = {model: found for model, found in self._metrics.items() if model in shown}
+
+    def rolled_back(self, round_: Round) -> None:
+        """Rows from that round on are of a history that was given up."""
+        self._status.history = [one for one in self._status.history if one.round < round_]
 
     def measured(self, model: Digest, metrics: Metrics) -> None:
         """A model was measured on this node's held-out data."""

@@ -32,6 +32,20 @@ class ClosedRound:
     recorded: bool = False
     attestations: dict[MemberId, Signed] = field(default_factory=dict)
 
+    @property
+    def record(self) -> RoundRecord:
+        """For the archive, with the attestations so far."""
+        entry = self.entry
+        return RoundRecord(
+            roster=entry.roster,
+            commitments=entry.commitments,
+            certificate=entry.certificate,
+            opening=entry.opening,
+            attestations=_sorted(self.attestations),
+            model=entry.model,
+            unmasking=entry.unmasking,
+        )
+
 
 class ClosedRounds:
     """Collects attestations until k stand under a statement, then hands it on to outbox and archive."""
@@ -46,6 +60,10 @@ class ClosedRounds:
     def oldest(self) -> Round:
         """The oldest round for which attestations are still of use."""
         return min(self._rounds, default=0)
+
+    def find(self, round_: Round) -> ClosedRound | None:
+        """A round that this node finished itself, as long as it is kept."""
+        return self._rounds.get(round_)
 
     def attest(self, outcome: Outcome) -> Attested:
         """Sign the statement of a decided round (rule 8: only for a model computed here), for the journal."""
@@ -103,19 +121,15 @@ class ClosedRounds:
         entry, attestations = closed.entry, _sorted(closed.attestations)
         self.adopt(Final(attestations, entry.model))
         context.emit(
-            ArchiveRound(
-                RoundRecord(
-                    roster=entry.roster,
-                    commitments=entry.commitments,
-                    certificate=entry.certificate,
-                    opening=entry.opening,
-                    attestations=attestations,
-                    model=entry.model,
-                    unmasking=entry.unmasking,
-                )
-            ),
+            ArchiveRound(closed.record),
             Record(closed.statement, closed.digest, attestations, self._turn(entry)),
         )
+
+    def give_up(self, round_: Round) -> None:
+        """Forget what is closed from that round on: the final record has it otherwise."""
+        self._rounds = {number: one for number, one in self._rounds.items() if number < round_}
+        if self.latest_round >= round_:
+            self.latest = None
 
     def _turn(self, entry: Attested) -> int:
         """Attesters known to be away are not waited for; if one is not, the later of two submissions reverts."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.events import Timer
+from folkmoot.protocol.fork import Fork
 from folkmoot.protocol.journal import Entry
 from folkmoot.protocol.messages import Evidence, Frame, Roster, Signed, Statement, SurvivorSet
 from folkmoot.protocol.metrics import Metrics
@@ -234,6 +235,22 @@ class Blame:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRecord:
+    """The final record contradicts this node: show the rounds from `first` to `last`; answer with `RecordRead`."""
+
+    first: Round
+    last: Round
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Give up what was built from the fork's round on: keep the proof, hand in none of these statements any more."""
+
+    fork: Fork
+    statements: frozenset[Digest]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The charter's last round is done; the node goes on serving."""
 
@@ -271,6 +288,8 @@ Effect: TypeAlias = (
     | RecordEvidence
     | Accuse
     | Blame
+    | ReadRecord
+    | RollBack
     | Finished
     | TermEnded
 )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.fork import RecordedRound
 from folkmoot.protocol.messages import Frame
 from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.terms import Terms
@@ -243,9 +244,17 @@ class SnapshotFailed:
 
 @dataclass(frozen=True, slots=True)
 class HeadAdvanced:
-    """The ledger's finalised record has reached `height`."""
+    """The ledger's finalised record has reached `height`, with that statement; an empty digest if it is not known."""
 
     height: Round
+    statement: Digest = b""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRead:
+    """Answer to `ReadRecord`: those rounds as the ledger has them, final ones only."""
+
+    rounds: tuple[RecordedRound, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +296,7 @@ Event: TypeAlias = (
     | SnapshotReady
     | SnapshotFailed
     | HeadAdvanced
+    | RecordRead
     | TermsKnown
     | TimerFired
 )

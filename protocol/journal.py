@@ -9,6 +9,7 @@ import msgspec
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import LocalProtocolError
+from folkmoot.protocol.fork import Fork
 from folkmoot.protocol.messages import (
     Certificate,
     Few,
@@ -123,6 +124,18 @@ class SatOut(_Entry, frozen=True, tag="sat-out"):
     through: Round
 
 
+class RolledBack(_Entry, frozen=True, tag="rolled-back"):
+    """The final record has another history from a round on: mine was given up from there.
+
+    `base` is the model that the ledger's round starts from. Nothing is signed through the last round in which I may
+    have signed for the history that was given up.
+    """
+
+    fork: Fork
+    base: BlobRef
+    through: Round
+
+
 Entry: TypeAlias = (
     Began
     | Entered
@@ -137,6 +150,7 @@ Entry: TypeAlias = (
     | Attested
     | Adopted
     | SatOut
+    | RolledBack
 )
 
 

@@ -24,7 +24,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.current import CurrentRound
-from folkmoot.protocol.effects import Blame, Effect, Promote
+from folkmoot.protocol.effects import Blame, Effect, Promote, RollBack
 from folkmoot.protocol.equivocation import verify_evidence
 from folkmoot.protocol.errors import Forgotten, Ignore, RemoteProtocolError
 from folkmoot.protocol.events import (
@@ -46,6 +46,7 @@ from folkmoot.protocol.events import (
     PayloadServed,
     PeerDown,
     PeerUp,
+    RecordRead,
     SnapshotFailed,
     SnapshotReady,
     Started,
@@ -140,6 +141,8 @@ class RoundMachine:
             return "joining"
         if self._rounds.sitting_out:
             return "sitting out"
+        if self._rounds.contradicted:
+            return "rolling back"
         if self._rounds.too_far_ahead:
             return "waiting for the ledger"
         return self.current.phase
@@ -166,7 +169,12 @@ class RoundMachine:
             self._rounds.restore(entry)
         # Recording and archiving again does no harm; of the models only the newest becomes current again.
         effects = self._context.take_effects()
-        promotes = [effect for effect in effects if isinstance(effect, Promote)]
+        promotes: list[Promote] = []
+        for effect in effects:
+            if isinstance(effect, Promote):
+                promotes.append(effect)
+            elif isinstance(effect, RollBack):
+                promotes = [one for one in promotes if one.round < effect.fork.round]
         self._context.emit(*(one for one in effects if not isinstance(one, Promote)), *promotes[-1:])
 
     @property
@@ -223,9 +231,12 @@ class RoundMachine:
                     self._context.broadcast(self._hello())
             case SnapshotFailed(model=model):
                 self._rounds.on_snapshot_failed(model)
-            case HeadAdvanced(height=height):
-                self._rounds.on_head(height)
+            case HeadAdvanced(height=height, statement=statement):
+                self._rounds.on_head(height, statement)
                 self._pass_gate_if_done()
+            case RecordRead(rounds=recorded):
+                if self._rounds.on_record(recorded):
+                    self._context.broadcast(self._hello())
             case TermsKnown(terms=terms):
                 self._context.learn(terms)
             case TimerFired(timer=timer):

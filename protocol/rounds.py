@@ -1,7 +1,10 @@
 """From round to round: which one is in work, whether this node may sign in it, how it ends, and how a late node skips.
 
-PROTOCOL section 2: rule 8 (attest once a round is decided), rule 9 (`max_ahead`, terms), rule 10 (sitting out).
+PROTOCOL section 2: rule 8 (attest once a round is decided), rule 9 (`max_ahead`, terms), rule 10 (sitting out),
+rule 11 (rolling back).
 """
+
+from contextlib import suppress
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.catchup import CatchUp, statement_of
@@ -9,10 +12,11 @@ from folkmoot.protocol.certificates import verify_final
 from folkmoot.protocol.closing import ClosedRounds
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.current import CurrentRound
-from folkmoot.protocol.effects import CancelFit, Finished, Promote, TermEnded
-from folkmoot.protocol.errors import Ignore
-from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, SatOut
-from folkmoot.protocol.messages import Final, Frame, Lock, Signed, round_of
+from folkmoot.protocol.effects import CancelFit, Finished, Promote, ReadRecord, RollBack, TermEnded
+from folkmoot.protocol.errors import Ignore, RemoteProtocolError
+from folkmoot.protocol.fork import Branch, Fork, RecordedRound
+from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, RolledBack, SatOut
+from folkmoot.protocol.messages import Evidence, Final, Frame, Lock, Signed, round_of
 from folkmoot.protocol.steps import Outcome
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -38,6 +42,8 @@ class Rounds:
         self._early = Waiting()
         self._early_is_due = False
         self._term_ended = False
+        self._branch = Branch()
+        self._contradicted = False
 
     # --- where we stand -------------------------------------------------------------------------------------
 
@@ -76,6 +82,7 @@ class Rounds:
     def active(self) -> bool:
         """Whether this node may sign things in the current round, as far as the rounds are concerned."""
         blocked = self.catch_up.busy or self.sitting_out or self.finished or self.too_far_ahead
+        blocked = blocked or self._contradicted
         return self._begun and not blocked and not self.term_over and not self.before_term
 
     # --- beginning ------------------------------------------------------------------------------------------
@@ -97,6 +104,8 @@ class Rounds:
                 self._turn_to(statement.round + 1, final.model, struct_hash(statement))
             case SatOut(through=through):
                 self._sit_out_through = max(self._sit_out_through, through)
+            case RolledBack():
+                self._give_up(entry)
             case _:
                 self.current.restore(entry)
 
@@ -104,6 +113,7 @@ class Rounds:
         self.current = CurrentRound(self._context, round_, base, previous)
         self._context.turn_to(round_)
         self._begun = False
+        self._branch.hold(round_ - 1, previous)
 
     def start(self) -> None:
         """Begin, or after a restart go on with, the current round."""
@@ -119,6 +129,7 @@ class Rounds:
         self._context.persist(round_, Began(round_, base, previous))
         self._begun = True
         self._resume()
+        self._compare()
 
     def _resume(self) -> None:
         self._context.start_timer("announce", self.current.round, 0, FIRST_ANNOUNCEMENT)
@@ -134,13 +145,16 @@ class Rounds:
         if not self.sitting_out:
             self.current.start()
 
-    def on_head(self, height: Round) -> None:
-        """The ledger's finalised record has reached `height`."""
+    def on_head(self, height: Round, statement: Digest) -> None:
+        """The ledger's finalised record has reached `height`, with that statement."""
         was_waiting = self.too_far_ahead
         self._recorded = max(self._recorded, height)
         waits = self.finished or self.term_over or self.before_term
         if was_waiting and not self.too_far_ahead and self._begun and not waits:
             self._take_up()
+        if statement:
+            self._branch.note_final(height, statement)
+            self._compare()
 
     def sit_out(self, through: Round) -> None:
         """Sign nothing through the last round in which I could have signed before.
@@ -196,6 +210,62 @@ class Rounds:
         if self._context.note(signed):
             self.closed.add_attestation(signed)
 
+    # --- rolling back (rule 11) -----------------------------------------------------------------------------
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the final record has another statement than this node; nothing is signed until that is settled."""
+        return self._contradicted
+
+    def _compare(self) -> None:
+        contradiction = self._branch.find_contradiction()
+        if contradiction is not None and not self._contradicted:
+            self._contradicted = True
+            self._context.emit(ReadRecord(*contradiction))
+
+    def on_record(self, recorded: tuple[RecordedRound, ...]) -> bool:
+        """The final record's rounds; whether I had to give up my own."""
+        fork = self._branch.find_fork(recorded)
+        self._contradicted = False
+        if fork is None:
+            self._compare()  # it has gone on meanwhile
+            return False
+        base = BlobRef(fork.statement.base, self.current.base.size)
+        self._roll_back(fork, base)
+        self._follow(recorded[-1])
+        return True
+
+    def _roll_back(self, recorded: RecordedRound, base: BlobRef) -> None:
+        """Go on from the last round that both histories share; sign nothing where I may have signed before."""
+        context, statement = self._context, recorded.statement
+        lost, held = self.closed.find(statement.round), self._branch.held_at(statement.round)
+        assert held is not None  # else there were no fork
+        fork = Fork(held, lost.record if lost is not None else None, recorded)
+        entry = RolledBack(fork, base, self.current.round)
+        # Under the last of the rounds that it is about: whenever any of them is read again, so is this.
+        context.persist(entry.through, entry)
+        context.emit(CancelFit(self.current.round))
+        self._give_up(entry)
+        self._begin(statement.round, base, statement.previous)
+        for signed in recorded.attestations:
+            first = lost.attestations.get(signed.member) if lost is not None else None
+            if first is not None and context.is_ours(statement.round):
+                context.accuse(signed.member, Evidence(first, signed))
+
+    def _give_up(self, entry: RolledBack) -> None:
+        fork, statement = entry.fork, entry.fork.recorded.statement
+        self.closed.give_up(fork.round)
+        self._context.emit(RollBack(fork, self._branch.give_up(fork.round)))
+        self._sit_out_through = max(self._sit_out_through, entry.through)
+        self._turn_to(fork.round, entry.base, statement.previous)
+
+    def _follow(self, recorded: RecordedRound) -> None:
+        """Skip to the end of the record, if it shows its attestations; else a peer that is there will show them."""
+        if recorded.attestations:
+            model = BlobRef(recorded.statement.model, self.current.base.size)
+            with suppress(Ignore, RemoteProtocolError):
+                self.on_final(Final(recorded.attestations, model))
+
     # --- falling behind -------------------------------------------------------------------------------------
 
     def on_final(self, final: Final) -> None:
@@ -204,6 +274,8 @@ class Rounds:
         if rule is None:
             raise Ignore("final of a round whose charter is not here")
         statement = verify_final(final, rule.federation, rule.verifier)
+        if self._branch.refuses(statement):
+            raise Ignore("final of a round that the ledger has otherwise")
         if statement.round < self.current.round:
             for signed in final.attestations:
                 self.closed.add_attestation(signed)
@@ -215,7 +287,7 @@ class Rounds:
     def look_behind(self) -> None:
         """Now and then: if my round was finished without me, fetch its model."""
         early = self.closed.early_final(self.current.round, self.current.base.size)
-        if early is not None:
+        if early is not None and not self._branch.refuses(statement_of(early)):
             self.catch_up.offer(early)
         self.catch_up.fetch()
 

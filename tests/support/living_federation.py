@@ -32,7 +32,7 @@ from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.rooms import Rooms
-from folkmoot.node.store import PERMITTED, Journal
+from folkmoot.node.store import PERMITTED, Journal, JournalEntry
 from folkmoot.node.trainer import FakeTrainer, Trainer
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Charter, Schedule, Tensor
@@ -82,10 +82,15 @@ class Watched:
         self.rounds: dict[Round, Promote] = {}
         self.models: dict[Digest, Metrics] = {}
         self.accusations: list[tuple[str, str]] = []
+        self.rolled: list[Round] = []
         self.is_finished = False
 
     def promoted(self, effect: Promote) -> None:
         self.rounds[effect.round] = effect
+
+    def rolled_back(self, round_: Round) -> None:
+        self.rolled.append(round_)
+        self.rounds = {number: one for number, one in self.rounds.items() if number < round_}
 
     def measured(self, model: Digest, metrics: Metrics) -> None:
         self.models[model] = metrics
@@ -117,6 +122,8 @@ class House:
         self.once = Once(logger())
         self.engine: Engine | None = None
         self.up = False
+        self.forgets = False
+        """Whether its machines do not mind what was signed before: only a liar's do not."""
         self.recorded: Round = 0
         self.crashes = 0
         Journal.create(self.store)
@@ -129,8 +136,12 @@ class House:
 
     # --- one life ---------------------------------------------------------------------------------------------------
 
-    async def live(self, on_write: Callable[[int], None] | None = None) -> None:
-        """Run a node on this home until cancelled; raises `Crash` out of its nursery if `on_write` does."""
+    async def live(
+        self,
+        on_write: Callable[[int], None] | None = None,
+        on_append: Callable[[JournalEntry], None] | None = None,
+    ) -> None:
+        """Run a node on this home until cancelled; raises `Crash` out of its nursery if one of the hooks does."""
         dead = False
 
         def write(number: int) -> None:
@@ -144,7 +155,16 @@ class House:
                     dead = True
                     raise
 
-        with Journal.open(self.store, on_write=write) as journal:
+        def append(entry: JournalEntry) -> None:
+            nonlocal dead
+            if on_append is not None:
+                try:
+                    on_append(entry)
+                except Crash:
+                    dead = True
+                    raise
+
+        with Journal.open(self.store, on_write=write, on_append=append) as journal:
             journal.bind(self.federation.id, self.federation.charter.digest)
             await self._run(journal)
 
@@ -179,7 +199,7 @@ class House:
     async def _on_head(self, head: LedgerHead) -> None:
         self.recorded = head.finalized_height
         if self.engine is not None:
-            await self.engine.head_advanced(head.finalized_height)
+            await self.engine.head_advanced(head.finalized_height, head.finalized_digest)
 
     async def _on_attested(self, attestation: Signed) -> None:
         if self.engine is not None:
@@ -204,7 +224,10 @@ class House:
         keys = made.keys[self.me]
         signer = KeySigner(made.federation.id, made.domain, keys.identity, keys.audit)
         verifier = KeyVerifier(made.federation, made.domain)
-        return RoundMachine(made.federation, self.me, signer, verifier, ref_of(self.federation.initial))
+        machine = RoundMachine(made.federation, self.me, signer, verifier, ref_of(self.federation.initial))
+        if self.forgets:
+            machine.forget_what_was_signed()
+        return machine
 
     def _rooms(self, network: Network, journal: Journal, outbox: Outbox) -> Rooms:
         made = self.federation.made
@@ -373,6 +396,16 @@ def crash_at(call: int) -> Callable[[int], None]:
 
     def hook(number: int) -> None:
         if number == call:
+            raise Crash
+
+    return hook
+
+
+def crash_after(word: str) -> Callable[[JournalEntry], None]:
+    """An `on_append` hook that dies once an entry of that kind is on disk."""
+
+    def hook(entry: JournalEntry) -> None:
+        if entry[1] == word:
             raise Crash
 
     return hook

@@ -159,7 +159,7 @@ class SimulatedLedger:
         node.outbox = {round_: one for round_, one in node.outbox.items() if round_ > node.finalised}
         if node.machine is not None:  # as `Engine.head_advanced`
             node.settled = max(node.settled, min(node.finalised, node.machine.completed))
-        self._around.tell(node, HeadAdvanced(node.finalised), 0.0)
+        self._around.tell(node, HeadAdvanced(node.finalised, head.finalized_digest), 0.0)
 
     def _submit(self, node: Node, record: Record) -> None:
         ledger = self._ledger(node)

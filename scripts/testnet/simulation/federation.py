@@ -16,8 +16,10 @@ from folkmoot.protocol.effects import (
     Gossip,
     Persist,
     Promote,
+    ReadRecord,
     Record,
     RecordEvidence,
+    RollBack,
     Send,
     StartTimer,
     TermEnded,
@@ -300,6 +302,10 @@ class Simulation(Timeline):
                 self.note_progress()
             case Record():
                 self.ledger.record(node, effect)
+            case ReadRecord() | RollBack():
+                raise Broken(
+                    f"{node.name} holds another history than the ledger, with no more than f at fault"
+                )
             case RecordEvidence():
                 node.evidence.append(effect)
             case Accuse():

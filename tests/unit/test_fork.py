@@ -1,0 +1,145 @@
+"""Two histories: noticing, finding the round where they part, refusing the one that lost."""
+
+import pytest
+from msgspec.structs import replace
+from one_node import ALL, ME, NEW_MODEL, OTHER, decide, locked, town
+from small_federation import MODEL0, Driver, mark, of_kind
+
+from folkmoot.protocol.blob import BlobRef
+from folkmoot.protocol.effects import FetchSnapshot, Fit, ReadRecord, RecordEvidence, RollBack
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.events import HeadAdvanced, RecordRead, SnapshotReady
+from folkmoot.protocol.fork import Branch, Fork, RecordedRound, decode_fork, encode_fork
+from folkmoot.protocol.journal import RolledBack
+from folkmoot.protocol.messages import Statement
+from folkmoot.protocol.typed_data import struct_hash
+
+OURS = town.statement(ALL)
+THEIRS = replace(OURS, model=mark(77))
+
+
+def chain(*models: int) -> list[Statement]:
+    """Statements of rounds 1, 2, ..., each on the one before."""
+    found: list[Statement] = []
+    for number, model in enumerate(models, 1):
+        previous = struct_hash(found[-1]) if found else town.federation.id
+        found.append(replace(OURS, round=number, previous=previous, model=mark(model)))
+    return found
+
+
+def branch(statements: list[Statement]) -> Branch:
+    made = Branch()
+    for statement in statements:
+        made.hold(statement.round, struct_hash(statement))
+    return made
+
+
+def recorded(statements: list[Statement]) -> tuple[RecordedRound, ...]:
+    return tuple(RecordedRound(statement, ()) for statement in statements)
+
+
+def test_one_history_is_no_contradiction_however_far_the_record_is() -> None:
+    mine = chain(1, 2, 3, 4)
+    held = branch(mine)
+    assert held.find_contradiction() is None
+    for height in (2, 3, 9):
+        held.note_final(height, struct_hash(mine[height - 1]) if height < 5 else mark(9))
+        assert held.find_contradiction() is None
+    assert not held.refuses(mine[3])
+
+
+def test_the_round_in_which_two_histories_part_is_found() -> None:
+    mine, theirs = chain(1, 2, 3, 4), chain(1, 2, 30, 40)
+    held = branch(mine)
+    held.note_final(2, struct_hash(theirs[1]))
+    assert held.find_contradiction() is None
+    held.note_final(4, struct_hash(theirs[3]))
+    assert held.find_contradiction() == (2, 4)
+    fork = held.find_fork(recorded(theirs[1:]))
+    assert fork is not None and fork.statement == theirs[2]
+    assert held.give_up(3) == {struct_hash(one) for one in mine[2:]}
+    assert held.find_contradiction() is None
+    assert all(held.refuses(one) for one in mine[2:]) and not any(held.refuses(one) for one in theirs)
+    # what others build on what was given up is refused as well, and so on
+    fifth = replace(OURS, round=5, previous=struct_hash(mine[3]))
+    sixth = replace(OURS, round=6, previous=struct_hash(fifth))
+    assert held.refuses(fifth) and held.refuses(sixth)
+
+
+def test_a_round_that_does_not_continue_the_final_record_is_refused() -> None:
+    mine = chain(1, 2)
+    held = branch(mine)
+    held.note_final(2, struct_hash(mine[1]))
+    assert held.refuses(replace(OURS, round=3, previous=mark(5)))
+    assert not held.refuses(replace(OURS, round=3, previous=struct_hash(mine[1])))
+
+
+def test_an_answer_that_makes_no_sense_rolls_nothing_back() -> None:
+    mine, theirs = chain(1, 2, 3), chain(1, 20, 30)
+    held = branch(mine)
+    held.note_final(3, struct_hash(theirs[2]))
+    assert held.find_contradiction() == (1, 3)
+    for answer in ([], theirs[:2], [theirs[0], mine[1], theirs[2]], mine):
+        assert held.find_fork(recorded(answer)) is None
+    assert held.find_contradiction() == (1, 3), "it stands until the ledger explains itself"
+
+
+def decided() -> Driver:
+    """A node that finished round 1 with `OURS`, and has trained for round 2."""
+    node = locked()
+    decide(node)
+    assert node.machine.completed == 1
+    return node
+
+
+def test_the_machine_asks_the_ledger_and_signs_nothing_meanwhile() -> None:
+    node = decided()
+    (asked,) = of_kind(node.handle(HeadAdvanced(1, struct_hash(THEIRS))), ReadRecord)
+    assert (asked.first, asked.last) == (1, 1) and node.machine.phase == "rolling back"
+    assert not of_kind(node.handle(HeadAdvanced(1, struct_hash(THEIRS))), ReadRecord), "asked once"
+    effects = node.handle(RecordRead(()))
+    assert of_kind(effects, ReadRecord) and not of_kind(effects, RollBack), (
+        "it stands until the ledger explains it"
+    )
+    node.handle(RecordRead(recorded([OURS])))
+    assert node.machine.completed == 1 and node.machine.phase == "rolling back"
+
+
+def test_the_machine_rolls_back_keeps_the_proof_and_sits_out_what_it_may_have_signed() -> None:
+    node = decided()
+    node.hear(town.sign(OTHER, OURS))
+    node.handle(HeadAdvanced(1, struct_hash(THEIRS)))
+    attestations = tuple(town.sign(member, THEIRS) for member in range(3))
+    effects = node.handle(RecordRead((RecordedRound(THEIRS, attestations),)))
+    (rolled,) = of_kind(effects, RollBack)
+    assert rolled.statements == {struct_hash(OURS)} and rolled.fork.held == struct_hash(OURS)
+    assert rolled.fork.record is not None and rolled.fork.record.model == NEW_MODEL
+    assert decode_fork(encode_fork(rolled.fork)) == rolled.fork
+    (entry,) = (one for one in node.journal if isinstance(one, RolledBack))
+    assert (entry.through, entry.base) == (2, MODEL0)
+    convicted = {one.member for one in of_kind(effects, RecordEvidence)}
+    assert convicted == {ME, OTHER} & {one.member for one in attestations}
+    assert not of_kind(effects, Fit) and node.machine.current.round == 1
+    (fetch,) = of_kind(effects, FetchSnapshot)
+    assert fetch.model.root == THEIRS.model
+
+    for one in (node, node.restart()):  # it follows, and signs nothing in rounds 1 and 2
+        effects = one.boot() if one is not node else []
+        effects += one.hear(town.final(OURS), OTHER)  # the history that lost is no news any more
+        assert not [fetched for fetched in of_kind(effects, FetchSnapshot) if fetched.model == NEW_MODEL]
+        one.hear(town.final(THEIRS), OTHER)
+        effects = one.handle(SnapshotReady(BlobRef(THEIRS.model, NEW_MODEL.size)))
+        assert one.machine.current.round == 2 and one.machine.phase == "sitting out"
+        assert not of_kind(effects, Fit)
+        assert not of_kind(one.handle(HeadAdvanced(1, struct_hash(THEIRS))), ReadRecord)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc0", b"\x94\xa1x", bytes(100)])
+def test_what_is_no_fork_is_refused(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_fork(data)
+
+
+def test_a_fork_says_its_round() -> None:
+    fork = Fork(struct_hash(OURS), None, RecordedRound(THEIRS, ()))
+    assert fork.round == 1
