@@ -96,7 +96,6 @@ class Session:
                     shown,
                     self.sources,
                     self._founding(audited),
-                    audited.report,
                     contract=self.contract,
                     development=self.development,
                 )

@@ -1,7 +1,9 @@
 """Bundles of small federations, and all the ways in which a test tampers with them."""
 
 import hashlib
+import io
 import json
+import lzma
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from folkmoot.ledger.audit import Audited, Source, audit, load_signed_charter
 from folkmoot.ledger.audit.bundle import write_bundle
+from folkmoot.ledger.audit.packing import PACKED
 from folkmoot.ledger.audit.shown import ShownLedger
 from folkmoot.ledger.cli import audit as command
 from folkmoot.ledger.memory import MemoryLedger
@@ -25,7 +28,7 @@ def make_bundle(
     audited = audit([ledger or federation.ledger()], [source], contract=CONTRACT, names=["RPC 1"])
     shown = [ShownLedger.of_view(view) for view in audited.views]
     charter = load_signed_charter(home / "charter.toml")
-    write_bundle(path, shown, [source], charter, audited.report, contract=CONTRACT, development=True)
+    write_bundle(path, shown, [source], charter, contract=CONTRACT, development=True)
     return audited
 
 
@@ -38,20 +41,29 @@ def statuses(result: Result) -> dict[str, str]:
 
 
 def read(bundle: Path) -> Files:
+    """All files in a bundle, by name."""
     with zipfile.ZipFile(bundle) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        files = {name: archive.read(name) for name in archive.namelist()}
+    packed = io.BytesIO(lzma.decompress(files.pop(PACKED)))
+    while line := packed.readline():
+        name, size = line.decode().split()
+        files[name] = packed.read(int(size))
+    return files
 
 
-def write(path: Path, files: Files, *, mend: bool = True) -> Path:
-    """`mend`: a careful forger makes the manifest fit."""
+def write(path: Path, files: Files, *, mend: bool = True, beside: Files | None = None) -> Path:
+    """`mend`: a careful forger makes the manifest fit. `beside`: files of the ZIP file itself."""
     if mend:
         manifest = json.loads(files["manifest.json"])
         manifest["files"] = {
-            name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "manifest.json"
+            name: hashlib.sha256(data).hexdigest()
+            for name, data in files.items()
+            if name != "manifest.json" and "/blobs/" not in name and "/masked/" not in name
         }
         files["manifest.json"] = json.dumps(manifest).encode()
+    packed = b"".join(b"%s %d\n%s" % (name.encode(), len(data), data) for name, data in files.items())
     with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
+        for name, data in ({PACKED: lzma.compress(packed, preset=0)} | (beside or {})).items():
             archive.writestr(name, data)
     return path
 

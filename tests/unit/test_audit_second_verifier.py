@@ -2,18 +2,24 @@
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_bundles import TAMPERED, make_bundle, offline, read, shown, statuses, write
+from audit_bundles import TAMPERED, flip, make_bundle, offline, read, shown, statuses, write
 from audited_federation import AuditedFederation, record, removal
 from masked_federation import MaskedFederation
 
+from folkmoot.ledger.audit_key import AuditKey, recover
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.typed_data import keccak256
 
 VERIFIER = Path(__file__).parents[2] / "docs" / "verify.py"
 
@@ -48,6 +54,23 @@ def test_it_is_short_and_stands_alone() -> None:
         for name in node.names
     }
     assert imported <= sys.stdlib_module_names
+
+
+def test_its_arithmetic_is_that_of_others() -> None:
+    own = runpy.run_path(str(VERIFIER))
+    for size in (0, 1, 134, 135, 136, 137, 271, 272, 300):
+        assert own["keccak"](b"a" * size) == keccak256(b"a" * size)
+    for place in range(20):
+        key, digest = AuditKey(sha256(b"key %d" % place).digest()), sha256(b"text %d" % place).digest()
+        signature = key.sign(digest)
+        assert own["recover"](digest, signature) == key.address
+        changed, expected = flip(signature, 3 * place), None
+        with suppress(RemoteProtocolError):
+            expected = recover(digest, changed)
+        assert own["recover"](digest, changed) == expected
+    # s R = z G: the key would be the point at infinity, which is nobody's.
+    point = own["G"][0].to_bytes(32, "big")
+    assert own["recover"]((7).to_bytes(32, "big"), point + (7).to_bytes(32, "big")) is None
 
 
 def test_same_answers_on_a_good_bundle(bundle: Path) -> None:
