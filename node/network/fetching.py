@@ -1,4 +1,7 @@
-"""Pulling a blob from one member: leaves first, then the chunks that are missing, each checked before it is kept."""
+"""Pulling a blob from one member: leaves first, then the chunks that are missing, each checked before it is kept.
+
+What will be needed is asked for before it can be checked whether it is: over a long line every question costs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import trio
 from folkmoot.node.disk import raise_if_full
 from folkmoot.node.network import bulk
 from folkmoot.node.network.blocking import RunBlocking, in_thread
-from folkmoot.node.network.partial import PartialBlob
+from folkmoot.node.network.partial import PartialBlob, partial_path
 from folkmoot.node.network.port import FetchError, Progress
 from folkmoot.node.network.streams import ByteStream, StreamBroken, read_exactly
 from folkmoot.protocol import blob
@@ -41,7 +44,11 @@ class Fetch:
                 return await self._pull(None, [])
             stream = await open_stream()
             try:
-                await self._pull(stream, leaves or await self._ask_leaves(stream))
+                if leaves is not None:
+                    await self._pull(stream, leaves)
+                else:
+                    first = await self._first_run()
+                    await self._pull(stream, await self._ask_leaves(stream, first), first)
             except BaseException:
                 with trio.move_on_after(1, shield=True):
                     await stream.reset()
@@ -57,25 +64,42 @@ class Fetch:
             raise_if_full(error, self.destination)
             raise FetchError(self.ref, self.member, "disk", str(error)) from error
 
-    async def _ask_leaves(self, stream: ByteStream) -> list[Digest]:
+    async def _ask_leaves(self, stream: ByteStream, first: tuple[int, int] | None) -> list[Digest]:
         await stream.write(bulk.encode_request(bulk.LeavesRequest(self.ref.root)))
+        if first is not None:
+            await self._ask_run(stream, first)
         length = blob.chunk_count(self.ref.size) * len(self.ref.root)
         await self._expect(stream, length)
         return bulk.decode_leaves(self.ref, await read_exactly(stream, length, IDLE_SECONDS))
 
-    async def _pull(self, stream: ByteStream | None, leaves: Sequence[Digest]) -> None:
+    async def _first_run(self) -> tuple[int, int] | None:
+        """The run that is asked for first, whatever the leaves say; None if parts of the blob may be here."""
+        if await self.run_blocking(partial_path(self.destination).exists):
+            return None
+        return next(bulk.runs_of(range(blob.chunk_count(self.ref.size))))
+
+    async def _pull(
+        self, stream: ByteStream | None, leaves: Sequence[Digest], asked: tuple[int, int] | None = None
+    ) -> None:
         # Disk and hashing stay in worker threads: a reader that pauses for 5 s loses its stream.
         partial = await self.run_blocking(PartialBlob, self.ref, leaves, self.destination)
         with partial:
             missing = await self.run_blocking(partial.missing)
             if missing and stream is not None:
-                await self._pull_runs(stream, partial, list(bulk.runs_of(missing)))
+                await self._pull_runs(stream, partial, list(bulk.runs_of(missing)), asked)
             await self.run_blocking(partial.finish)
 
-    async def _pull_runs(self, stream: ByteStream, partial: PartialBlob, runs: list[tuple[int, int]]) -> None:
+    async def _pull_runs(
+        self,
+        stream: ByteStream,
+        partial: PartialBlob,
+        runs: list[tuple[int, int]],
+        asked: tuple[int, int] | None,
+    ) -> None:
         size = self.ref.size
         done = size - sum(bulk.run_bytes(size, first, count) for first, count in runs)
-        await self._ask_run(stream, runs[0])
+        if asked is None:
+            await self._ask_run(stream, runs[0])
         for position, (first, count) in enumerate(runs):
             await self._expect(stream, bulk.run_bytes(size, first, count))
             if position + 1 < len(runs):

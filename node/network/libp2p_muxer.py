@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
+from libp2p.abc import INetStream
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux import yamux
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 MAX_WINDOW = 4 << 20
 """Bytes that a stream may owe its reader; libp2p would let windows grow to 16 MiB."""
@@ -69,3 +71,20 @@ class _Unread(bytearray):
 def bound_windows() -> None:
     """Let no window grow beyond `MAX_WINDOW`; libp2p's limit is a constant of its module."""
     setattr(yamux, "MAX_WINDOW_SIZE", MAX_WINDOW)  # noqa: B010 - mypy forbids the assignment
+
+
+async def widen(stream: INetStream) -> None:
+    """Let the peer send `MAX_WINDOW` bytes on a stream before it has to wait for us.
+
+    Yamux begins with 256 KiB, a fiftieth of a second at 100 Mbit/s, and widens the window while it is read: too late
+    for a blob on a long line.
+    """
+    assert isinstance(stream, NetStream) and isinstance(
+        stream.muxed_stream, YamuxStream
+    )  # all that there is here
+    muxed = stream.muxed_stream
+    more = MAX_WINDOW - muxed.target_recv_window
+    if more > 0:
+        muxed.target_recv_window += more
+        muxed.recv_window += more
+        await muxed.send_window_update(more)

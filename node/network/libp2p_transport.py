@@ -29,6 +29,7 @@ from folkmoot.node.network.libp2p_host import (
     make_host,
     make_pubsub,
 )
+from folkmoot.node.network.libp2p_muxer import widen
 from folkmoot.node.network.libp2p_streams import Libp2pStream, mapped
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble
@@ -253,7 +254,10 @@ class Libp2pTransport:
     async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
         await self.connect(member)
         with trio.move_on_after(OPEN_SECONDS), mapped():
-            return Libp2pStream(await self._host.new_stream(self._ids[member], [PROTOCOLS[purpose]]))
+            stream = await self._host.new_stream(self._ids[member], [PROTOCOLS[purpose]])
+            if purpose == "bulk":
+                await widen(stream)
+            return Libp2pStream(stream)
         # A connection that is dead but still listed: without this it would be tried until TCP gives up.
         await self.disconnect(member)
         raise StreamBroken(f"member {member} is connected but does not answer")

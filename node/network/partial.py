@@ -15,6 +15,11 @@ from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.types import Digest
 
 
+def partial_path(destination: Path) -> Path:
+    """Where the chunks lie until all of them are there."""
+    return destination.with_name(destination.name + ".partial")
+
+
 class PartialBlob:
     """Opens (or makes) the partial file of `destination`. Use as a context manager. Raises OSError."""
 
@@ -22,7 +27,7 @@ class PartialBlob:
         self._ref = ref
         self._leaves = leaves
         self._destination = destination
-        self._path = destination.with_name(destination.name + ".partial")
+        self._path = partial_path(destination)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __enter__(self) -> PartialBlob:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from folkmoot.testnet.cli_chaos import Delay, Rate
 from folkmoot.testnet.home import Mode, Ring
 
 
@@ -51,21 +52,35 @@ def bench() -> None:
     help="Bits of a value in secure mode.",
 )
 @click.option(
+    "--delay", type=Delay(), help="Added to all that a node sends, and to all that it receives: 25ms."
+)
+@click.option("--rate", type=Rate(), help="What a node can send, and as much receive: 100mbit.")
+@click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
     help="Keep everything in this empty folder; without it, a temporary one is used and removed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench_round(
-    nodes: int, params: int, rounds: int, codec: str, mode: Mode, ring: Ring, home: Path | None, as_json: bool
+    nodes: int,
+    params: int,
+    rounds: int,
+    codec: str,
+    mode: Mode,
+    ring: Ring,
+    delay: float | None,
+    rate: float | None,
+    home: Path | None,
+    as_json: bool,
 ) -> None:
     """Average random numbers between real daemons, without training.
 
     Every daemon, its network, its archive and the embedded chain are those of a real federation; only the trainer is
     replaced by one that writes random numbers. The same bytes are then sent over plain trio TCP between as many
-    processes: what the machine could do at best. Needs about 8 times the model's size (float32) of disk per node and
-    round.
+    processes: what the machine could do at best. With --delay or --rate both go through a relay that makes every
+    node's line slow. Needs about 8 times the model's size (float32) of disk per node and round.
     """
+    from folkmoot.testnet.bench_links import Lines
     from folkmoot.testnet.bench_round import Figures, Measure, measure
     from folkmoot.testnet.supervisor import interruptible
 
@@ -81,8 +96,11 @@ def bench_round(
             f"round; at most {figures.peak_rss_mb:.0f} MB of memory in a daemon"
         )
 
+    lines = Lines(delay=delay or 0.0, rate=rate)
     with interruptible():
-        what = Measure(nodes=nodes, parameters=params, rounds=rounds, codec=codec, mode=mode, ring=ring)
+        what = Measure(
+            nodes=nodes, parameters=params, rounds=rounds, codec=codec, mode=mode, ring=ring, lines=lines
+        )
         figures = measure(what, home, say)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(figures)).decode())

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
 from folkmoot.ledger.identity import founding_of
 from folkmoot.node.archive import BlobWriter, Models
-from folkmoot.node.charter_files import write_charter
+from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
     Home,
     LedgerConfig,
@@ -39,7 +40,8 @@ from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.sealing import payload_size
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.testnet import bench_tcp
+from folkmoot.testnet import bench_links, bench_tcp
+from folkmoot.testnet.bench_links import Lines
 from folkmoot.testnet.bench_trainer import EXAMPLES
 from folkmoot.testnet.bench_usage import RoundEnd, Usage, read_round_ends
 from folkmoot.testnet.chains import await_url, read_chain_id, start_embedded
@@ -63,7 +65,7 @@ Say = Callable[[str], None]
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """What to measure; `codec` counts in open mode, `ring` (bits) in secure mode."""
+    """What to measure; `codec` counts in open mode, `ring` (bits) in secure mode; `lines` are the nodes'."""
 
     nodes: int
     parameters: int
@@ -71,6 +73,17 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     codec: str
     mode: Mode = "open"
     ring: Ring = 16
+    lines: Lines = Lines()
+
+    @property
+    def names(self) -> list[str]:
+        """What the nodes are called."""
+        return [f"node-{index + 1:02d}" for index in range(self.nodes)]
+
+    @property
+    def slowest(self) -> float:
+        """Bytes a second that all nodes together move at least."""
+        return min(SLOWEST_BYTES, self.nodes * (self.lines.rate or SLOWEST_BYTES))
 
     @property
     def exchanged(self) -> int:
@@ -104,6 +117,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     codec: str
     mode: Mode
     ring: Ring
+    lines: Lines
     payload_mb: float
     rounds: list[RoundFigures]
     median_seconds: float
@@ -120,14 +134,17 @@ def measure(what: Measure, folder: Path | None, say: Say) -> Figures:
         say(f"founding {what.nodes} nodes with {what.parameters:,} parameters in {path}")
         with _running() as children:
             homes = _found(home, what, children)
+            if what.lines.are_shaped:
+                children.insert(0, bench_links.start(home, what.names, what.lines))
             daemons = [_start(home, name) for name in homes]
             children[:0] = daemons
-            usage = Usage([child.ref.pid for child in children], len(daemons))
+            usage = Usage([child.ref.pid for child in (*daemons, children[-1])], len(daemons))
             ends = _watch(what, list(homes.values()), daemons, usage, say)
             peak = usage.peak_rss_mb()
-        statuses = [_status(node) for node in homes.values()]
-        say("measuring plain TCP")
-        tcp = bench_tcp.measure(what.nodes, what.exchanged)
+            stop_children(daemons)
+            statuses = [_status(node) for node in homes.values()]
+            say("measuring plain TCP")
+            tcp = bench_tcp.measure(what.nodes, what.exchanged, _route(home, what))
     counted = [
         RoundFigures(
             seconds=after.time - before.time,
@@ -143,6 +160,7 @@ def measure(what: Measure, folder: Path | None, say: Say) -> Figures:
         codec=what.codec,
         mode=what.mode,
         ring=what.ring,
+        lines=what.lines,
         payload_mb=what.exchanged / 1e6,
         rounds=counted,
         median_seconds=float(np.median([figures.seconds for figures in counted])),
@@ -151,6 +169,11 @@ def measure(what: Measure, folder: Path | None, say: Say) -> Figures:
         peak_rss_mb=peak,
         trio_tcp_seconds=tcp,
     )
+
+
+def _route(home: TestnetHome, what: Measure) -> bench_tcp.Route:
+    """Plain TCP takes the way that the nodes' bytes took."""
+    return partial(bench_links.reroute, home, what.names) if what.lines.are_shaped else bench_links.direct
 
 
 @contextmanager
@@ -181,7 +204,7 @@ def _running() -> Iterator[list[Child]]:
 
 def _found(home: TestnetHome, what: Measure, children: list[Child]) -> dict[str, Home]:
     """Homes that are ready to run, by name; the chain is put among `children`."""
-    names = [f"node-{index + 1:02d}" for index in range(what.nodes)]
+    names = what.names
     homes = {name: home.node(name) for name in names}
     publics = []
     for name, node in homes.items():
@@ -198,8 +221,9 @@ def _found(home: TestnetHome, what: Measure, children: list[Child]) -> dict[str,
     (gas_key,) = unlock([homes[names[0]].keys / GAS], passphrase)
     contract = deploy([rpc], gas_key, founding_of(charter)).contract
     for index, (name, node) in enumerate(homes.items()):
+        write_member(node, charter.members[index])
         write_charter(node, charter, signatures)
-        node.config.write_text(_config(name, names, rpc, contract, index), encoding="utf-8")
+        node.config.write_text(_config(what, home, name, rpc, contract, index), encoding="utf-8")
         Journal.create(node.store)
     return homes
 
@@ -234,7 +258,7 @@ def _charter(
     sizes = [min(_TENSOR, what.parameters - at) for at in range(0, what.parameters, _TENSOR)]
     tensors = [{"name": f"tensor-{index:04d}", "shape": [size]} for index, size in enumerate(sizes)]
     moved = what.exchanged * what.nodes * (what.nodes - 1)
-    attempt = min(600.0, max(8.0, moved / SLOWEST_BYTES))
+    attempt = min(600.0, max(8.0, moved / what.slowest))
     tables = {
         "name": "bench",
         "model": {"kind": "mlp", "layers": [1, 1], "initial": initial.root.hex(), "tensors": tensors},
@@ -249,11 +273,10 @@ def _charter(
     return charter
 
 
-def _config(name: str, names: Sequence[str], rpc: str, contract: bytes, seed: int) -> str:
-    others = tuple(f"../{other}/address" for other in names if other != name)
+def _config(what: Measure, home: TestnetHome, name: str, rpc: str, contract: bytes, seed: int) -> str:
     config = NodeConfig(
         name=name,
-        network=NetworkConfig(bootstrap=others),
+        network=NetworkConfig(bootstrap=bench_links.bootstrap(home, name, what.names, what.lines)),
         ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
         trainer=TrainerConfig(command=(sys.executable, "-m", "folkmoot.testnet.bench_trainer", str(seed))),
         storage=StorageConfig(keep_models=2),
@@ -279,7 +302,7 @@ def _watch(
     what: Measure, homes: Sequence[Home], daemons: Sequence[Child], usage: Usage, say: Say
 ) -> list[RoundEnd]:
     """When each round ended at the last node; raises `TestnetError` if a process ends or nothing moves."""
-    limit = STALL_SECONDS + what.parameters * what.nodes * what.nodes * 4 / SLOWEST_BYTES
+    limit = STALL_SECONDS + what.parameters * what.nodes * what.nodes * 4 / what.slowest
     moved, ends = time.monotonic(), list[RoundEnd]()
     while len(ends) < what.rounds + WARM_UP:
         for child in daemons:

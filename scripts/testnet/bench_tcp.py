@@ -10,6 +10,8 @@ hashing, no disk. Standard input and output carry lines: out goes `port N`; in c
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import trio
 
@@ -18,8 +20,11 @@ from folkmoot.testnet.processes import TestnetError
 LIMIT_SECONDS = 600.0
 _PIECE = bytes(1 << 20)
 
+Route: TypeAlias = Callable[[Sequence[int]], list[list[int]]]
+"""From the ports on which the processes listen to those on which each of them finds the others."""
 
-def measure(nodes: int, size: int) -> float:
+
+def measure(nodes: int, size: int, route: Route) -> float:
     """Seconds in which each of `nodes` processes gets `size` bytes from each other one; raises `TestnetError`."""
     command = [sys.executable, "-m", "folkmoot.testnet.bench_tcp", str(size)]
     workers = [
@@ -27,9 +32,9 @@ def measure(nodes: int, size: int) -> float:
         for _ in range(nodes)
     ]
     try:
-        ports = [_hear(worker).removeprefix("port ") for worker in workers]
-        for index, worker in enumerate(workers):
-            _tell(worker, " ".join(ports[:index] + ports[index + 1 :]))
+        ports = [int(_hear(worker).removeprefix("port ")) for worker in workers]
+        for worker, others in zip(workers, route(ports), strict=True):
+            _tell(worker, " ".join(map(str, others)))
         for worker in workers:
             _hear(worker)
         began = time.monotonic()

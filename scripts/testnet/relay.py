@@ -1,4 +1,4 @@
-"""`python -m folkmoot.testnet.relay HOME`: all links of a testnet, each a small relay that can be slow, silent or cut.
+"""`python -m folkmoot.testnet.relay HOME NAME...`: all links of a testnet, which can be slow, silent or cut.
 
 For each node A and other node B there is a port on which A, and nobody else, finds B: so every connection is known to
 belong to one pair. It needs no rights: bytes are read, held back and written again. What crosses is not looked at.
@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from folkmoot.node.charter_files import load_member
-from folkmoot.testnet.home import TestnetHome, read_testnet
+from folkmoot.testnet.home import TestnetHome
 from folkmoot.testnet.processes import TestnetError
 from folkmoot.testnet.shaping import Conditions, Order
 
@@ -166,11 +166,11 @@ def _replace(path: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Relay for the testnet in the directory that is the one argument; the exit status."""
-    home = TestnetHome(Path(arguments[0]))
+    """Relay between the named nodes of the home that is the first argument; the exit status."""
+    home, names = TestnetHome(Path(arguments[0])), arguments[1:]
     os.umask(0o077)
     os.chdir(home.path)  # the address of a Unix socket has room for about 100 characters only
-    trio.run(Relay(home, read_testnet(home).plan.names).run)
+    trio.run(Relay(home, names).run)
     return 0
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import sys
+from collections.abc import Sequence
 
 import msgspec
 
@@ -14,10 +15,10 @@ START_SECONDS = 60.0
 ANSWER_SECONDS = 10.0
 
 
-def start_relay(home: TestnetHome) -> Child:
-    """Start the relay of a founded testnet; `await_relay` waits until nodes can call."""
+def start_relay(home: TestnetHome, names: Sequence[str]) -> Child:
+    """Start the relay between founded nodes; `await_relay` waits until they can call."""
     home.relay_socket.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "folkmoot.testnet.relay", str(home.path)]
+    command = [sys.executable, "-m", "folkmoot.testnet.relay", str(home.path), *names]
     return Child.start("relay", command, home.logs / "relay.log")
 
 
@@ -40,6 +41,11 @@ def give(home: TestnetHome, order: Order) -> None:
         )
     if testnet.process("relay") is None:
         raise TestnetError(f"{home.path}: the testnet is down: start it with 'folkmoot testnet up'")
+    tell(home, order)
+
+
+def tell(home: TestnetHome, order: Order) -> None:
+    """The same, for a relay that is known to run."""
     try:
         answer = _ask(home, msgspec.json.encode(order))
     except OSError as error:

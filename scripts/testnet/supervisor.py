@@ -184,7 +184,7 @@ class Supervisor:
 
     def _start_relay(self) -> None:
         if self.plan.links == "shaped":
-            self.relay = relay_link.start_relay(self.home)
+            self.relay = relay_link.start_relay(self.home, self.plan.names)
             self._save()
             relay_link.await_relay(self.home, self.relay)
 

@@ -24,6 +24,10 @@ def test_a_bench_moves_every_update_to_every_other_node(codec: str, bytes_each: 
         ROUNDS,
         "--codec",
         codec,
+        "--delay",
+        "2ms",
+        "--rate",
+        "1gbit",
         "--json",
     ]
     command = [sys.executable, "-m", "folkmoot.node.cli", *map(str, words)]

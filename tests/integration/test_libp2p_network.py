@@ -54,8 +54,9 @@ from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 member, seed, home, *peer_ids = sys.argv[1:]
 files = tuple(str(Path(home, str(other))) for other in range(len(peer_ids)))
 settings = Libp2pSettings(int(member), bytes.fromhex(seed), dict(enumerate(peer_ids)), bootstrap=files)
+held = {bytes.fromhex(path.name): path for path in Path(home, "held").glob("*")}
 async def main():
-    async with open_libp2p(settings, lambda _: None, lambda *_: None, random.Random(0)) as network:
+    async with open_libp2p(settings, held.get, lambda *_: None, random.Random(0)) as network:
         Path(home, member).write_text(network.addresses[0])
         async for event in network.events:
             pass
@@ -159,6 +160,34 @@ def child(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     for process in started:
         process.kill()
         process.wait()
+
+
+async def test_a_blob_whose_sender_dies_in_the_middle_is_completed_by_another_member(
+    tmp_path: Path, child: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    data = random.Random(3).randbytes(24 * blob.CHUNK)
+    ref = blob.ref_of(data)
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / ref.root.hex()).write_bytes(data)
+    async with federation(tmp_path, 0, 1) as (asker, second):
+        sender = child()
+        await until(lambda: 2 in asker.network.peers())
+        kept = 0
+
+        def cut(done: int, _: int) -> None:
+            nonlocal kept
+            kept = done
+            if done >= 8 * blob.CHUNK:
+                sender.kill()
+
+        with pytest.raises(FetchError, match="unreachable"):
+            await asker.network.fetch(ref, 2, tmp_path / "got", cut)
+        second.hold(tmp_path / "second", data)
+        before = second.network.stats.bytes_sent
+        await asker.network.fetch(ref, 1, tmp_path / "got")
+        rest = len(data) - kept
+        assert 0 < rest <= second.network.stats.bytes_sent - before < rest + blob.CHUNK
+        assert (tmp_path / "got").read_bytes() == data
 
 
 async def test_a_peer_that_is_killed_or_hangs_is_down_and_comes_back_on_another_port(

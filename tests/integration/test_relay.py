@@ -48,7 +48,7 @@ class Street:
             node.address.write_text(f"/ip4/127.0.0.1/tcp/{port}/p2p/peer-{name}\n")
         plan = Plan(nodes=len(NAMES), rounds=1, example="digits", links="shaped")
         write_testnet(home, Testnet(plan=plan))
-        self.relay = relay_link.start_relay(home)
+        self.relay = relay_link.start_relay(home, plan.names)
         write_testnet(home, Testnet(plan=plan, processes=(self.relay.ref,)))
         relay_link.await_relay(home, self.relay)
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from folkmoot.node.network import serving
+from folkmoot.node.network import memory, serving
 from folkmoot.node.network.memory import Faults, MemoryHub
 from folkmoot.node.network.peer_network import EVENTS, PeerNetwork
 from folkmoot.node.network.port import (
@@ -279,6 +279,20 @@ async def test_a_fetch_goes_on_where_it_was_interrupted(autojump_clock: MockCloc
         before = peers[1].network.stats.bytes_sent
         await peers[0].network.fetch(ref, 1, tmp_path / "got")
         assert peers[1].network.stats.bytes_sent - before < 8 * blob.CHUNK
+    assert (tmp_path / "got").read_bytes() == data
+
+
+async def test_a_small_blob_costs_a_long_line_two_round_trips_one_of_them_for_the_stream(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "PIPE_BYTES", 8 * blob.CHUNK)
+    data = random.Random(5).randbytes(3 * blob.CHUNK)
+    federation = Federation(2, Faults(latency=(1.0, 1.0)))
+    async with federation as peers:
+        ref = _hold(peers[1], tmp_path / "held", data)
+        began = trio.current_time()
+        await peers[0].network.fetch(ref, 1, tmp_path / "got")
+        assert trio.current_time() - began == pytest.approx(4)
     assert (tmp_path / "got").read_bytes() == data
 
 
