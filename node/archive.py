@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 
 from folkmoot.node.disk import raise_if_full
 from folkmoot.protocol import merkle
-from folkmoot.protocol.blob import CHUNK, BlobRef, chunk_count, chunk_size, ref_of
+from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.outer import Piece
 from folkmoot.protocol.types import Digest, Round
@@ -125,14 +125,6 @@ class BlobStore:
         assert blob.ref is not None
         return blob.ref
 
-    def add_file(self, source: Path, expected: BlobRef | None = None) -> BlobRef:
-        """Store a copy of the file `source`, read chunk by chunk; raises `ArchiveError`."""
-        with _explained(source), source.open("rb") as file, self.writer(expected) as blob:
-            while chunk := file.read(CHUNK):
-                blob.write(chunk)
-        assert blob.ref is not None
-        return blob.ref
-
     def path(self, root: Digest) -> Path | None:
         """The file of the blob called `root`; None if it is not here."""
         path = self.place(root)
@@ -176,16 +168,6 @@ class BlobStore:
                 f"{self.place(ref.root)}: the contents are not {ref}: the file is damaged: run 'folkmoot repair'"
             )
         return data
-
-    def read_chunk(self, ref: BlobRef, index: int) -> bytes:
-        """Chunk `index` of the blob, unverified (the fetcher checks it against its leaf hash).
-
-        Raises `ArchiveError` if the blob is absent or has the wrong size, or has no such chunk.
-        """
-        if not 0 <= index < chunk_count(ref.size):
-            raise ArchiveError(f"blob {ref} has no chunk {index}")
-        with self.open(ref) as file, _explained(self.place(ref.root)):
-            return os.pread(file.fileno(), chunk_size(ref.size, index), index * CHUNK)
 
     def leaves(self, ref: BlobRef) -> list[Digest]:
         """The blob's chunk hashes, in order; raises `ArchiveError` unless they fold to its root."""
@@ -282,6 +264,12 @@ class Archive(BlobStore):
         path = self.record_path(number)
         with _explained(path):
             return path.read_bytes() if path.is_file() else None
+
+    def remove_record(self, number: Round) -> None:
+        """Forget the record of a round, if it is here."""
+        path = self.record_path(number)
+        with _explained(path):
+            path.unlink(missing_ok=True)
 
     def rounds(self) -> list[Round]:
         """The rounds that have a record, ascending."""

@@ -88,9 +88,14 @@ class DataConfig(_Table, frozen=True):
 
 
 class StorageConfig(_Table, frozen=True):
-    """How many models of recorded rounds stay on disk; older ones can be computed again from the archive."""
+    """How many models of recorded rounds stay on disk; older ones can be computed again from the archive.
+
+    Of how many rounds payloads and records stay in the archive, 0 for all. Rounds that are not final, or that may still
+    be disputed, are kept in any case.
+    """
 
     keep_models: Annotated[int, Meta(ge=2, le=1_000_000)] = 10
+    keep_archive: Annotated[int, Meta(ge=0)] = 0
 
 
 class LogConfig(_Table, frozen=True):
@@ -255,7 +260,8 @@ def render_config(config: NodeConfig) -> str:
         *_assignments(config.data),
         "",
         "[storage]",
-        "# keep_models: how many rounds' models stay on disk once they are recorded",
+        "# keep_models: how many rounds' models stay on disk once they are recorded; keep_archive: of how many rounds",
+        "# the payloads and records, which auditors need, stay (0: of all)",
         *_assignments(config.storage),
         "",
         "[log]",

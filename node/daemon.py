@@ -41,6 +41,7 @@ from folkmoot.node.network.port import Network
 from folkmoot.node.opening import Node
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
+from folkmoot.node.retention import Retention
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_after_entry, kill_at_write
 from folkmoot.node.trainer import Task, TrainerProcess
@@ -328,9 +329,13 @@ class _Daemon:
         waiting.cancel()
 
     async def _hand_in_again(self, recorded: Round) -> None:
-        """Rounds under earlier charters that the ledger lacks: the machine of this term knows nothing of them."""
+        """Rounds that the ledger lacks and of which the machine knows nothing.
+
+        They were under earlier charters, or the journal has forgotten them and a deep reorganisation undid them.
+        """
+        first = max(self._node.first, await trio.to_thread.run_sync(lambda: self._journal.pruned_before))
         records = await trio.to_thread.run_sync(
-            unrecorded, self._archive, recorded, self._node.first, self.timeline, self._node.config.name
+            unrecorded, self._archive, recorded, first, self.timeline, self._node.config.name
         )
         for record in records:
             self._outbox.add(record)
@@ -375,7 +380,9 @@ class _Daemon:
             once=self._once,
             log=self._log,
             rng=self._rng,
-            keep_models=node.config.storage.keep_models,
+            retention=Retention(
+                node.charter, self._journal, self._archive, self._models, node.config.storage
+            ),
         )
 
 

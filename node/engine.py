@@ -67,6 +67,7 @@ from folkmoot.protocol.events import (
 from folkmoot.protocol.fork import encode_fork
 from folkmoot.protocol.journal import (
     Adopted,
+    Attested,
     Entry,
     RolledBack,
     SatOut,
@@ -106,7 +107,6 @@ class Engine:
         self.machine = machine
         self._rooms = rooms
         self._send, self._receive = trio.open_memory_channel[Event](EVENTS)
-        self._models_of: dict[Round, Digest] = {}
         self._recorded: Round | None = None
         self._transfers = Transfers(
             rooms.network,
@@ -153,7 +153,8 @@ class Engine:
         if await trio.to_thread.run_sync(lambda: self._rooms.journal.is_replacement):
             self.machine.replace_journal()
         self.machine.restore(entries, trio.current_time())
-        attestations = await trio.to_thread.run_sync(self._read_attestations)
+        attested = [entry.opening.survivors.round for entry in entries if isinstance(entry, Attested)]
+        attestations = await trio.to_thread.run_sync(self._read_attestations, attested)
         async with trio.open_nursery() as nursery:
             await self._handle(Started(), nursery)
             for signed in attestations:
@@ -165,11 +166,14 @@ class Engine:
     def _read_journal(self) -> list[Entry]:
         """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind.
 
+        What earlier lives left behind and need not be kept goes first.
+
         Of rounds under an earlier charter only how they ended: member ids meant something else in them.
         """
         journal, first = self._rooms.journal, self.machine.first
         rows = journal.entries(first_round=self._first_reread())
         try:
+            self._rooms.retention.begin(self._read_recorded())
             return [
                 decode_entry(body)
                 for _, round_, kind, body in rows
@@ -179,18 +183,18 @@ class Engine:
             raise StoreDamaged(journal.path, str(error)) from error
 
     def _first_reread(self) -> Round:
-        recorded = int(self._rooms.journal.meta(RECORDED) or 0)
-        return max(1, recorded + 1 - ROUNDS_REREAD)
+        return max(1, self._read_recorded() + 1 - ROUNDS_REREAD)
 
-    def _read_attestations(self) -> list[Signed]:
+    def _read_recorded(self) -> Round:
+        return int(self._rooms.journal.meta(RECORDED) or 0)
+
+    def _read_attestations(self, rounds: Iterable[Round]) -> list[Signed]:
         """The quorums under the statements of those rounds, as archived.
 
         The journal has my own attestation only. Peers forget the others' after some rounds: without these, rounds that
         wait for the ledger while everybody restarts could never be recorded.
         """
-        archive, first = self._rooms.archive, self._first_reread()
-        first = max(first, self.machine.first)
-        records = [archive.record(round_) for round_ in archive.rounds() if round_ >= first]
+        records = [self._rooms.archive.record(round_) for round_ in rounds]
         attestations: list[Signed] = []
         for record in filter(None, records):
             try:
@@ -293,17 +297,14 @@ class Engine:
         if height == self._recorded:
             return
         self._recorded = height
-        behind = [round_ for round_ in self._models_of if round_ <= height - self._rooms.keep_models]
-        old = {self._models_of.pop(round_) for round_ in behind} - set(self._models_of.values())
         # Never beyond my own journal: a node that is behind still has to read the round that it is in.
         settled = min(height, self.machine.completed)
-        await trio.to_thread.run_sync(self._forget, settled, old)
+        await trio.to_thread.run_sync(self._settle, settled)
         await self.put(HeadAdvanced(height, statement))
 
-    def _forget(self, settled: Round, models: set[Digest]) -> None:
+    def _settle(self, settled: Round) -> None:
         self._rooms.journal.set_meta(RECORDED, str(settled).encode())
-        for root in models:
-            self._rooms.models.remove(root)
+        self._rooms.retention.settle(settled)
 
     async def _read_record(self, first: Round, last: Round) -> None:
         await trio.sleep(READ_SECONDS)  # an RPC that contradicts itself may think better of it
@@ -341,7 +342,7 @@ class Engine:
         self._rooms.log.info(
             "round done", round=effect.round, model=effect.model.root.hex(), participants=names
         )
-        self._models_of[effect.round] = effect.model.root
+        self._rooms.retention.promoted(effect.round, effect.model.root)
         self._rooms.watcher.promoted(effect)
         await trio.to_thread.run_sync(self._close, effect.round, effect.included)
 

@@ -14,6 +14,7 @@ from folkmoot.node.masking import Masking
 from folkmoot.node.network import port
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
+from folkmoot.node.retention import Retention
 from folkmoot.node.store import Journal
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Promote
@@ -58,7 +59,7 @@ class Rooms:
     once: Once
     log: BoundLogger
     rng: random.Random
-    keep_models: int
+    retention: Retention
 
     def name(self, member: MemberId | None) -> str:
         """What people call a member."""

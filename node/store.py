@@ -51,6 +51,9 @@ PERMITTED = "permitted"
 _APPLICATION = 0x464D4A4C  # "FMJL", tells our files from any other SQLite file
 _VERSION = 3
 _PAGE = 256
+PRUNED_AT_ONCE = 1000
+"""Rounds that one call of `prune` forgets at most."""
+_SETTLED = "(state IN ('final', 'dropped'))"
 _OUTBOX = "round, statement, nonce, raw, hash, state, first_seen"
 
 _SCHEMA = """
@@ -217,7 +220,8 @@ class Journal:
 
         Raises `StoreDamaged` for a row that is not what was written.
         """
-        after = 0
+        first = self._database.query("SELECT min(seq) FROM journal WHERE round >= ?", (first_round,))[0][0]
+        after = (first or 0) - 1
         while rows := self._database.query(
             "SELECT seq, round, kind, body, crc FROM journal WHERE seq > ? AND round >= ? ORDER BY seq LIMIT ?",
             (after, first_round, _PAGE),
@@ -235,11 +239,21 @@ class Journal:
         return int(value) if value is not None else 0
 
     def prune(self, before_round: Round) -> None:
-        """Forget the entries of all rounds below `before_round`; the floor itself is remembered."""
-        floor = max(before_round, self.pruned_before)
+        """Forget what stands here of rounds below `before_round`: entries, content keys, transactions that are settled.
+
+        At most `PRUNED_AT_ONCE` rounds at a time, or it would take long. The floor is remembered, and what is forgotten
+        is overwritten; what a file system or disk keeps of overwritten blocks is beyond reach.
+        """
+        oldest = self._database.query("SELECT min(round) FROM journal")[0][0]
+        floor = min(before_round, (oldest or 0) + PRUNED_AT_ONCE)
+        if oldest is None or floor <= max(oldest, self.pruned_before):
+            return
         with self._database.transaction() as db:
             db.execute("DELETE FROM journal WHERE round < ?", (floor,))
+            db.execute("DELETE FROM secrets WHERE round < ?", (floor,))
+            db.execute(f"DELETE FROM outbox WHERE round < ? AND {_SETTLED}", (floor,))
             db.execute("INSERT OR REPLACE INTO meta VALUES ('pruned_before', ?)", (b"%d" % floor,))
+        self._database.query("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def secrets(self, number: Round) -> list[Secret]:
         """The content keys kept for round `number`, of all its rosters."""
@@ -255,16 +269,6 @@ class Journal:
             "SELECT key FROM secrets WHERE round = ? AND roster = ? AND member = ?", (number, roster, member)
         )
         return rows[0][0] if rows else None
-
-    def erase_secrets(self, before_round: Round) -> None:
-        """Overwrite the content keys of all rounds below `before_round`, and drop the write-ahead log that
-        had them.
-
-        What a file system or disk keeps of overwritten blocks is beyond reach.
-        """
-        with self._database.transaction() as db:
-            db.execute("DELETE FROM secrets WHERE round < ?", (before_round,))
-        self._database.query("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def entries_of(self, number: Round, kind: str) -> list[bytes]:
         """The bodies of one kind of entry of round `number`, in the order of writing."""
@@ -288,7 +292,7 @@ class Journal:
         return [epoch for (epoch,) in self._database.query("SELECT epoch FROM epochs ORDER BY epoch")]
 
     def erase_epochs(self, before_epoch: int) -> None:
-        """Overwrite the mask secrets of all epochs below `before_epoch`, as `erase_secrets` does."""
+        """Overwrite the mask secrets of all epochs below `before_epoch`, and drop the log that had them."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM epochs WHERE epoch < ?", (before_epoch,))
         self._database.query("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -315,7 +319,7 @@ class Journal:
 
     def outbox_pending(self) -> list[OutboxRow]:
         """The rows that are neither final nor dropped, oldest first."""
-        return self._outbox("state NOT IN ('final', 'dropped')")
+        return self._outbox(f"NOT {_SETTLED}")
 
     def outbox_of(self, statement: Digest) -> list[OutboxRow]:
         """All attempts to record one statement, oldest first."""

@@ -22,6 +22,7 @@ from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import LedgerHead
 from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.node.archive import Archive, Models
+from folkmoot.node.config import StorageConfig
 from folkmoot.node.engine import Engine
 from folkmoot.node.learning import DISCLOSURE, Learning
 from folkmoot.node.logs import Once, logger
@@ -31,6 +32,7 @@ from folkmoot.node.network.memory import Faults, MemoryHub
 from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
+from folkmoot.node.retention import Retention
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import PERMITTED, Journal, JournalEntry
 from folkmoot.node.trainer import FakeTrainer, Trainer
@@ -258,7 +260,7 @@ class House:
             once=self.once,
             log=logger(),
             rng=random.Random(self.me),
-            keep_models=10,
+            retention=Retention(made.charter, journal, self.archive, self.models, StorageConfig()),
         )
 
     # --- what is left behind ----------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from folkmoot.node.archive import Archive, ArchiveError, Models
 from folkmoot.node.disk import DiskFull
-from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 
 DATA = random.Random(1).randbytes(2 * CHUNK + 12_345)
@@ -68,26 +67,6 @@ def test_how_a_stream_is_cut_does_not_matter(archive: Archive, cuts: list[int]) 
         for start, end in pairwise(edges):
             blob.write(DATA[start:end])
     assert blob.ref == ref_of(DATA)
-
-
-def test_chunks_are_read_one_by_one_and_match_the_leaves(archive: Archive) -> None:
-    ref = archive.add_bytes(DATA)
-    chunks = [archive.read_chunk(ref, index) for index in range(3)]
-    assert b"".join(chunks) == DATA
-    assert [merkle.leaf_hash(chunk) for chunk in chunks] == archive.leaves(ref)
-    for index in (-1, 3):
-        with pytest.raises(ArchiveError, match=f"no chunk {index}"):
-            archive.read_chunk(ref, index)
-
-
-def test_a_file_is_copied(archive: Archive, tmp_path: Path) -> None:
-    source = tmp_path / "update.f32"
-    source.write_bytes(DATA)
-    ref = archive.add_file(source, ref_of(DATA))
-    source.unlink()
-    assert archive.read(ref) == DATA
-    with pytest.raises(ArchiveError, match=r"update\.f32: No such file"):
-        archive.add_file(source)
 
 
 def test_what_is_not_the_expected_blob_is_not_kept(archive: Archive) -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from folkmoot.node.disk import DiskFull
-from folkmoot.node.store import Journal, OutboxRow, Secret, StoreError
+from folkmoot.node.store import PRUNED_AT_ONCE, Journal, OutboxRow, Secret, StoreError
 
 ENTRIES = [(1, "vote", b"one"), (1, "lock", b""), (2, "vote", bytes(range(256)))]
 
@@ -224,6 +224,21 @@ def test_prune_forgets_rounds_and_remembers_the_floor(journal: Journal) -> None:
     assert [entry[0] for entry in journal.entries()] == [3, 4]
 
 
+def test_a_long_history_is_forgotten_step_by_step(journal: Journal) -> None:
+    journal.append([(number, "x", b"") for number in range(1, 2 * PRUNED_AT_ONCE + 100)])
+    for floor in (PRUNED_AT_ONCE + 1, 2 * PRUNED_AT_ONCE + 1, 2 * PRUNED_AT_ONCE + 50):
+        journal.prune(2 * PRUNED_AT_ONCE + 50)
+        assert next(journal.entries())[1] == journal.pruned_before == floor
+
+
+def test_settled_transactions_are_forgotten_and_open_ones_are_not(journal: Journal) -> None:
+    journal.append([(1, "x", b""), (9, "x", b"")])
+    for state in ("new", "sent", "mined", "final", "dropped"):
+        journal.outbox_insert(OutboxRow(round=1, statement=b"s", state=state, first_seen=0.0))
+    journal.prune(5)
+    assert [row.state for row in journal.outbox_of(b"s")] == ["new", "sent", "mined"]
+
+
 def test_secrets_are_kept_by_roster_and_not_shown(journal: Journal) -> None:
     secret = Secret(1, b"r" * 32, 2, b"\x13\x37" * 16)
     journal.append([], [secret, Secret(1, b"s" * 32, 2, b"other"), Secret(2, b"r" * 32, 2, b"later")])
@@ -238,7 +253,8 @@ def test_erased_secrets_leave_the_files(journal: Journal, path: Path) -> None:
     journal.append([], [Secret(1, b"r", 0, key), Secret(2, b"r", 0, b"kept")])
     files = [path, path.with_name("store.sqlite-wal")]
     assert any(key in file.read_bytes() for file in files)
-    journal.erase_secrets(before_round=2)
+    journal.append([(1, "x", b""), (2, "x", b"")])
+    journal.prune(2)
     assert not any(key in file.read_bytes() for file in files)
     assert (journal.secrets(1), journal.secret(2, b"r", 0)) == ([], b"kept")
 
