@@ -166,9 +166,8 @@ class Engine:
     def _read_journal(self) -> list[Entry]:
         """The entries of the rounds that were not on the ledger yet, and of a few before for peers that are behind.
 
-        What earlier lives left behind and need not be kept goes first.
-
-        Of rounds under an earlier charter only how they ended: member ids meant something else in them.
+        Of rounds under an earlier charter only how they ended: member ids meant something else in them. Models that
+        earlier lives left behind, and that need not be kept, go first.
         """
         journal, first = self._rooms.journal, self.machine.first
         rows = journal.entries(first_round=self._first_reread())

@@ -11,7 +11,16 @@ from folkmoot.node.config import StorageConfig
 from folkmoot.node.store import Journal
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import RemoteProtocolError
-from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, Locked, decode_entry, entry_tag
+from folkmoot.protocol.journal import (
+    Adopted,
+    Attested,
+    Began,
+    Entry,
+    Locked,
+    RolledBack,
+    decode_entry,
+    entry_tag,
+)
 from folkmoot.protocol.messages import Commitment, Sum
 from folkmoot.protocol.record import RoundRecord, decode_record
 from folkmoot.protocol.types import Digest, Round
@@ -22,7 +31,7 @@ JOURNAL_ROUNDS = 1000
 STEP = 100
 """Rounds after which journal and archive are gone through again."""
 
-_NAMING_MODELS = (entry_tag(Began), entry_tag(Locked), entry_tag(Attested), entry_tag(Adopted))
+_NAMING_MODELS = tuple(entry_tag(kind) for kind in (Began, Locked, Attested, Adopted, RolledBack))
 
 
 @dataclass(slots=True)
@@ -98,7 +107,7 @@ class Retention:
 
 def _models_in(entry: Entry) -> set[Digest]:
     match entry:
-        case Began(base=model) | Attested(model=model):
+        case Began(base=model) | Attested(model=model) | RolledBack(base=model):
             return {model.root}
         case Adopted(final=final):
             return {final.model.root}
