@@ -20,7 +20,7 @@ Multiaddr = Annotated[str, Meta(pattern=r"^/(ip4|ip6|dns|dns4|dns6)/")]
 Url = Annotated[str, Meta(pattern=r"^https?://")]
 Address = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{40}$")]
 
-_MULTIADDR_STARTS = ("/ip4/", "/ip6/", "/dns/", "/dns4/", "/dns6/")
+_MULTIADDR_STARTS = ("/ip4/", "/ip6/", "/dns/", "/dns4/", "/dns6/", "/p2p/")
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,12 +32,16 @@ class NetworkConfig(_Table, frozen=True):
 
     `announce` holds the addresses under which others reach this node, where they differ from `listen` (behind a
     router, or when listening on all interfaces). An entry of `bootstrap` is a multiaddr ending in /p2p/PEER, or a
-    file that holds such addresses, one per line (another node's `address` file), which may appear later.
+    file that holds such addresses, one per line (another node's `address` file), which may appear later. With `relay`
+    this node passes on what members send each other through it; `via` names the members through which this one is
+    reached, "auto": any that relay.
     """
 
     listen: Multiaddr = "/ip4/127.0.0.1/tcp/0"
     announce: tuple[Multiaddr, ...] = ()
     bootstrap: tuple[str, ...] = ()
+    relay: bool = False
+    via: Literal["auto"] | tuple[Name, ...] = ()
 
 
 class LedgerConfig(_Table, frozen=True):
@@ -243,7 +247,8 @@ def render_config(config: NodeConfig) -> str:
         "",
         "[network]",
         '# announce: how others reach this node, if not by `listen`, e.g. "/dns4/fl.example.org/tcp/4001"',
-        "# bootstrap: multiaddrs ending in /p2p/PEER, or files that hold them",
+        "# bootstrap: multiaddrs ending in /p2p/PEER, or files that hold them; one member is enough",
+        '# relay: let others reach each other through this node; via: reach this one through others, "auto" or names',
         *_assignments(config.network),
         "",
         "[ledger]",

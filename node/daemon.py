@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import trio
 
@@ -136,6 +137,14 @@ async def _wait_for_room(full: DiskFull, node: Node, watch: Watch, stop: _Stop) 
     models = 3 * 4 * node.charter.snapshot_values  # an update, what is sent of it, and the next model
     await await_room(full, LEAST_ROOM + models, stop.asked)
     logger().info("going on: there is room again" if not stop.asked.is_set() else "stopped")
+
+
+def _via(node: Node) -> Literal["auto"] | tuple[str, ...]:
+    """The peer ids of the members through which this one is to be reached. Raises CharterError for an unknown name."""
+    via, charter = node.config.network.via, node.charter
+    return (
+        "auto" if via == "auto" else tuple(charter.members[charter.member_named(one)].peer_id for one in via)
+    )
 
 
 def _trainer(node: Node) -> TrainerProcess:
@@ -276,6 +285,8 @@ class _Daemon:
             announce=node.config.network.announce,
             bootstrap=tuple(bootstrap_entries(node.config.network, node.home)),
             directory=self._directory,
+            relay=node.config.network.relay,
+            via=_via(node),
         )
         async with open_libp2p(settings, self._locate, self._served, self._rng) as network:
             _write_addresses(node.home.address, network.addresses)

@@ -45,6 +45,8 @@ class Addresses(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     addresses: Annotated[
         tuple[Annotated[str, Meta(max_length=MAX_ADDRESS)], ...], Meta(max_length=MAX_ADDRESSES)
     ]
+    relay: bool = False
+    """Whether the member passes on what others send each other through it."""
 
 
 class SignedAddresses(

@@ -95,6 +95,8 @@ _NETWORK_LIMITS = (
     ("control.LOST_AFTER_SECONDS", "seconds of silence after which a peer is lost"),
     ("control.QUEUE_BYTES", "bytes that may wait for one peer"),
     ("libp2p_addresses.MAX_TOLD", "members of whose addresses a peer may tell at once"),
+    ("libp2p_relay.MAX_CIRCUITS", "circuits that a relay carries at once"),
+    ("libp2p_relay.MAX_CIRCUITS_OF_ONE", "of these, circuits that one member asked for"),
     ("bulk.MAX_RUN", "chunks in one answer"),
     ("bulk.MAX_BLOB", "bytes of the largest blob"),
     ("serving.MAX_STREAMS_PER_PEER", "bulk streams that one peer may have open"),

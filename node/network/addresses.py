@@ -16,14 +16,16 @@ from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
 
-_MULTIADDR = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{1,5}/p2p/([1-9A-HJ-NP-Za-km-z]+)")
-_LOOKS_LIKE_ONE = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/")
+_PEER = "[1-9A-HJ-NP-Za-km-z]+"
+_WAY = rf"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/\d{{1,5}}|/p2p/{_PEER}/p2p-circuit"
+_MULTIADDR = re.compile(rf"(?:{_WAY})/p2p/({_PEER})")
+_LOOKS_LIKE_ONE = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6|p2p)/")
 _FAMILIES = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 _MAX_FILE = 64 * 1024
 
 
 def peer_id_of(address: str) -> str | None:
-    """The peer id that a multiaddr ends in, or None if it is not `/ip4|ip6|dns…/HOST/tcp/PORT/p2p/PEER`."""
+    """The peer id that a multiaddr ends in, or None if it is no address of a peer, nor a way through one."""
     match = _MULTIADDR.fullmatch(address)
     return match.group(1) if match else None
 

@@ -71,16 +71,22 @@ class Directory:
             (),
         )
 
-    def announce(self, addresses: Sequence[str]) -> None:
-        """Say where this node is. Nothing new is signed if that is what was said last.
+    def relays(self, peer: str) -> bool:
+        """Whether a member said that others may be reached through it."""
+        return any(one.body.relay for key, one in self._known.items() if self._members.get(key) == peer)
+
+    def announce(self, addresses: Sequence[str], relay: bool = False) -> None:
+        """Say where this node is, and whether it relays. Nothing new is signed if that is what was said last.
 
         Raises `RemoteProtocolError` for what is no address.
         """
         for address in addresses:
             check_address(address)
         last = self._known.get(self._me)
-        if last is None or last.body.addresses != tuple(addresses):
-            self._say(tuple(addresses), 1 + (last.body.sequence if last is not None else 0))
+        sequence = last.body.sequence if last is not None else 0
+        body = Addresses(self._me, sequence, tuple(addresses), relay)
+        if last is None or last.body != body:
+            self._say(msgspec.structs.replace(body, sequence=sequence + 1))
 
     def take(self, peer: str, heard: Iterable[bytes]) -> int:
         """Take in what a peer says of itself and others; how much of it was news.
@@ -133,12 +139,11 @@ class Directory:
     def _outbid(self, known: SignedAddresses | None, heard: SignedAddresses) -> None:
         """I said that once, and have forgotten: my home is a copy, or was lost. What holds now has to be newer."""
         if known is not None:
-            self._say(known.body.addresses, heard.body.sequence + 1)
+            self._say(msgspec.structs.replace(known.body, sequence=heard.body.sequence + 1))
         else:
             self._known[self._me] = heard
 
-    def _say(self, addresses: tuple[str, ...], sequence: int) -> None:
-        body = Addresses(self._me, sequence, addresses)
+    def _say(self, body: Addresses) -> None:
         self._known[self._me] = sign_addresses(self._identity, self._federation, body)
         self._write()  # before anybody hears of it: no number is used twice
         self._notify()

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 from libp2p import new_host
 from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn, ISecureTransport
+from libp2p.connection_types import ConnectionType
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -252,7 +253,9 @@ class MembersOnly(ISecureTransport):
 
     def _counted(self, conn: IRawConnection) -> IRawConnection:
         if isinstance(conn, RawConnection):
-            conn.stream = _CountedStream(conn.stream, self._stats)
+            # What goes through a relay is counted as bytes of the connection to the relay.
+            is_relayed = conn.get_connection_type() is ConnectionType.RELAYED
+            conn.stream = _CountedStream(conn.stream, Stats() if is_relayed else self._stats)
         return conn
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -19,6 +20,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from folkmoot.node.network.addresses import AddressBook, resolve
+from folkmoot.node.network.announcing import Announcing
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_addresses import ADDRESSES, AddressExchange
 from folkmoot.node.network.libp2p_host import (
@@ -30,13 +32,13 @@ from folkmoot.node.network.libp2p_host import (
     make_pubsub,
 )
 from folkmoot.node.network.libp2p_muxer import widen
+from folkmoot.node.network.libp2p_relay import Circuits
 from folkmoot.node.network.libp2p_streams import Libp2pStream, mapped
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, Incoming, Purpose, StreamBroken
-from folkmoot.protocol.addresses import is_loopback
-from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.addresses import is_loopback, relay_of
 from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,10 @@ class Libp2pSettings:
     """See `AddressBook`."""
     directory: Directory | None = None
     """Where members say they are, this one included; without it nobody is told."""
+    relay: bool = False
+    """Whether members may reach each other through this one."""
+    via: Literal["auto"] | tuple[str, ...] = ()
+    """Peer ids of the members through which this one is to be reached; "auto": any that relay."""
 
     def __repr__(self) -> str:
         return f"Libp2pSettings(me={self.me}, listen={self.listen!r})"
@@ -142,7 +148,7 @@ class Libp2pTransport:
             self._directory.addresses if self._directory is not None else lambda _: (),
             same_host=is_loopback(settings.listen),
         )
-        self._announce = settings.announce
+        self._settings = settings
         self._host = make_host(settings.identity, self._is_known, stats, refusals)
         if self._host.get_id() != self._ids[settings.me]:
             raise NetworkError(
@@ -153,13 +159,14 @@ class Libp2pTransport:
             self._host, frozenset(self._ids.values()).__contains__, refusals
         )
         self._exchange = AddressExchange(self._host, self._directory, refusals) if self._directory else None
+        self._circuits = Circuits(self._host, self._swarm, frozenset(self._members), settings.relay, refusals)
         self.troubles: dict[MemberId, Trouble] = {}
         self._nameless: set[str] = set()
         self._dials: dict[MemberId, _Dial] = {}
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        bare = self._announce or [str(address) for address in self._host.get_transport_addrs()]
+        bare = self._settings.announce or [str(address) for address in self._host.get_transport_addrs()]
         return tuple(f"{address.split('/p2p/')[0]}/p2p/{self._host.get_id()}" for address in bare)
 
     def _is_known(self, peer: ID) -> bool:
@@ -174,6 +181,7 @@ class Libp2pTransport:
             self._host.set_stream_handler(PROTOCOLS[purpose], self._handler(purpose, incoming))
         if self._exchange is not None:
             self._host.set_stream_handler(ADDRESSES, self._exchange.hear)
+        self._circuits.listen()
         self._pubsub.deliver = lambda message: self._hear(message, incoming)
         async with (
             self._host.run(listen_addrs=[listen]),
@@ -201,17 +209,19 @@ class Libp2pTransport:
         if self._directory is None or self._exchange is None:
             yield
             return
-        own = [address.split("/p2p/")[0] for address in self.addresses]
-        try:
-            self._directory.announce(own)
-        except RemoteProtocolError as error:
-            if self._announce:
-                raise NetworkError(f"network.announce: {error}") from error
-            log.warning("others cannot call this node: %s; set network.announce", error)
-            self._directory.announce([])
+        announcing = Announcing(
+            self._directory,
+            [address.rpartition("/p2p/")[0] for address in self.addresses],
+            self._settings.announce,
+            self._settings.relay,
+            self._settings.via,
+            lambda: [str(peer) for peer in self._members if self._is_peer_connected(peer)],
+        )
+        announcing.begin()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._exchange.run)
             nursery.start_soon(self._dial_the_moved, self._directory, incoming)
+            nursery.start_soon(announcing.run)
             yield
             nursery.cancel_scope.cancel()
 
@@ -281,8 +291,10 @@ class Libp2pTransport:
         return swarm
 
     def _is_connected(self, member: MemberId) -> bool:
-        connections = self._swarm.get_connections(self._ids[member])
-        return any(not connection.is_closed for connection in connections)
+        return self._is_peer_connected(self._ids[member])
+
+    def _is_peer_connected(self, peer: ID) -> bool:
+        return any(not connection.is_closed for connection in self._swarm.get_connections(peer))
 
     async def _dial_all(self, member: MemberId) -> None:
         """Dial one address after the other until there is a connection."""
@@ -311,10 +323,19 @@ class Libp2pTransport:
         # after one failure.
         try:
             with trio.fail_after(DIAL_SECONDS):
-                await self._swarm.dial_addr(Multiaddr(address), self._ids[member])
+                await self._dial_way(self._ids[member], address)
         except Exception as error:  # libp2p documents no closed list
             log.debug("dialling %s: %r", address, error)
-            self.troubles[member] = Trouble(time.time(), f"{address.split('/p2p/')[0]}: {_reason(error)}")
+            self.troubles[member] = Trouble(
+                time.time(), f"{address.rpartition('/p2p/')[0]}: {_reason(error)}"
+            )
+
+    async def _dial_way(self, peer: ID, address: str) -> None:
+        relay = relay_of(address.removesuffix(f"/p2p/{peer}"))
+        if relay is None:
+            await self._swarm.dial_addr(Multiaddr(address), peer)
+        else:
+            await self._circuits.dial(peer, ID.from_string(relay))
 
     def _handler(self, purpose: Purpose, incoming: Incoming) -> Callable[[INetStream], Awaitable[None]]:
         async def handle(stream: INetStream) -> None:

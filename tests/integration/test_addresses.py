@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -14,6 +15,8 @@ from nacl.signing import SigningKey
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.peer_network import PeerNetwork
+from folkmoot.node.network.port import Trouble
+from folkmoot.protocol import blob
 
 pytestmark = pytest.mark.integration
 
@@ -29,13 +32,23 @@ def identities(*members: int) -> dict[bytes, str]:
 
 @asynccontextmanager
 async def node(
-    member: int, home: Path, bootstrap: tuple[str, ...] = (), members: int = 3, known: int = 3
+    member: int,
+    home: Path,
+    bootstrap: tuple[str, ...] = (),
+    members: int = 3,
+    known: int = 3,
+    *,
+    relay: bool = False,
+    via: Literal["auto"] | tuple[str, ...] = (),
+    blobs: dict[bytes, Path] | None = None,
 ) -> AsyncIterator[tuple[PeerNetwork, Directory]]:
     """The member's network, under a charter with `members` members; `known`: with those that are to come."""
     directory = Directory(FEDERATION, KEYS[member], identities(*range(known)), home / str(member))
     peers = dict(enumerate(PEERS[:members]))
-    settings = Libp2pSettings(member, bytes(KEYS[member]), peers, bootstrap=bootstrap, directory=directory)
-    opened = open_libp2p(settings, lambda _: None, lambda *_: None, random.Random(member))
+    settings = Libp2pSettings(
+        member, bytes(KEYS[member]), peers, bootstrap=bootstrap, directory=directory, relay=relay, via=via
+    )
+    opened = open_libp2p(settings, (blobs or {}).get, lambda *_: None, random.Random(member))
     async with opened as network, trio.open_nursery() as nursery:
         nursery.start_soon(drain, network)
         yield network, directory
@@ -98,3 +111,33 @@ async def test_why_a_member_is_not_connected_is_told(tmp_path: Path) -> None:
         await until(lambda: set(network.troubles()) == {1, 2})
         assert "refused" in network.troubles()[1].error and "tcp/9" in network.troubles()[1].error
         assert network.troubles()[2].error == "no address known"
+
+
+async def test_members_that_cannot_be_called_meet_through_a_relay(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(3 << 20)
+    (tmp_path / "blob").write_bytes(data)
+    ref = blob.ref_of(data)
+    async with AsyncExitStack() as stack:
+        hub, _ = await stack.enter_async_context(node(0, tmp_path, relay=True))
+        one, _ = await stack.enter_async_context(
+            node(1, tmp_path, hub.addresses, via="auto", blobs={ref.root: tmp_path / "blob"})
+        )
+        two, known = await stack.enter_async_context(node(2, tmp_path, hub.addresses, via=(PEERS[0],)))
+        await until(lambda: one.peers() == {0, 2} and two.peers() == {0, 1})
+        await until(lambda: known.addresses(PEERS[1]) == (f"/p2p/{PEERS[0]}/p2p-circuit",))
+        assert known.addresses(PEERS[2]) == (f"/p2p/{PEERS[0]}/p2p-circuit",)
+        await two.fetch(ref, 1, tmp_path / "fetched")
+        assert (tmp_path / "fetched").read_bytes() == data
+        assert hub.stats.bytes_sent > len(data)  # through the relay
+        assert sum(hub.stats.refused.values()) == 0
+
+
+async def test_who_did_not_agree_relays_nothing(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        hub, _ = await stack.enter_async_context(node(0, tmp_path))
+        await stack.enter_async_context(node(1, tmp_path, hub.addresses, via=(PEERS[0],)))
+        two, known = await stack.enter_async_context(node(2, tmp_path, hub.addresses, via="auto"))
+        await until(lambda: "declines" in two.troubles().get(1, Trouble(0.0, "")).error)
+        assert "it does not relay" in two.troubles()[1].error
+        assert known.addresses(PEERS[2]) == ()  # nobody relays
+        assert two.peers() == {0}
