@@ -20,10 +20,13 @@ BEHIND = 64
 """Blocks that an endpoint's last one may be behind the others' before it is said."""
 
 
-def compare_endpoints(endpoints: Sequence[tuple[str, Ask]], contract: bytes) -> tuple[str, ...]:
-    """What the operator should know of the endpoints; raises `LedgerDisagrees` if they show different histories."""
+def compare_endpoints(endpoints: Sequence[tuple[str, Ask]], contract: bytes, depth: int) -> tuple[str, ...]:
+    """What the operator should know of the endpoints; raises `LedgerDisagrees` if they show different histories.
+
+    `depth`: see `ContractView`.
+    """
     notes: dict[str, str] = {}
-    views = {name: ContractView(ask, contract) for name, ask in endpoints}
+    views = {name: ContractView(ask, contract, depth) for name, ask in endpoints}
     tips = _ask_all(views, _tips, notes)
     last = max((latest for latest, _ in tips.values()), default=0)
     for name, (latest, _) in tips.items():

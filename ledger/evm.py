@@ -22,6 +22,7 @@ from folkmoot.ledger.port import PreparedTransaction
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.refusals import explain_refusal, is_known
 from folkmoot.ledger.rpc import RpcClient, RpcError
+from folkmoot.protocol.charter import FINALITY_DEPTH
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.types import Digest
 
@@ -53,13 +54,20 @@ class EvmLedger(LedgerReader):
         span: int = 2000,
         chain_id: int | None = None,
         fee_cap: int | None = None,
+        finality_depth: int = FINALITY_DEPTH,
     ) -> None:
         """`gas_key`: 32 secret bytes of the account that pays; the rest as in `LedgerReader`.
 
         `fee_cap`: the most wei that it pays for one gas.
         """
         super().__init__(
-            rpc_urls, contract, timeout=timeout, first_block=first_block, span=span, chain_id=chain_id
+            rpc_urls,
+            contract,
+            timeout=timeout,
+            first_block=first_block,
+            span=span,
+            chain_id=chain_id,
+            finality_depth=finality_depth,
         )
         self._gas_key = gas_key
         self._fee_cap = fee_cap

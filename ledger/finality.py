@@ -6,9 +6,6 @@ from folkmoot.ledger.errors import LedgerReorganised, LedgerUnavailable
 from folkmoot.ledger.port import FinalBlock
 from folkmoot.protocol.types import Digest
 
-FINALITY_DEPTH = 64
-"""Blocks that count as final on a chain that has no `finalized` tag (two epochs of Ethereum)."""
-
 
 class Finality:
     """The newest block that counted as final, as far as this process, or the journal of an earlier one, knows."""

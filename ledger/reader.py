@@ -16,7 +16,7 @@ from folkmoot.ledger.history import History, read_receipt
 from folkmoot.ledger.port import AmendmentRecord, FinalBlock, LedgerHead, LedgerIdentity, Receipt, Record
 from folkmoot.ledger.rpc import Ask, RpcClient, RpcError
 from folkmoot.ledger.views import ContractView
-from folkmoot.protocol.charter import federation_id, quorum
+from folkmoot.protocol.charter import FINALITY_DEPTH, federation_id, quorum
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import Digest, Round
@@ -34,17 +34,21 @@ class LedgerReader:
         first_block: int | None = None,
         span: int = 2000,
         chain_id: int | None = None,
+        finality_depth: int = FINALITY_DEPTH,
     ) -> None:
         """`contract`: 20 bytes. `timeout`: seconds for one call to the RPC.
 
         `chain_id`: the chain that is meant; then a URL that shows another one, or other code at the contract's address,
         is not used, and `WrongLedger` is raised only when no other is left. Without it all must show one chain.
 
+        `finality_depth`: how many blocks on top make one final, on a chain that does not say it itself; the charter's.
+
         `first_block`: where to begin to look for records (None: where the contract says that it was deployed; on some
         second layers that is a block of the first, much too early). `span`: blocks searched at once, at most.
         """
         self._rpc = RpcClient(rpc_urls, timeout, self._check_endpoint if chain_id is not None else None)
-        self._view = ContractView(self._rpc.call, contract)
+        self._view = ContractView(self._rpc.call, contract, finality_depth)
+        self._depth = finality_depth
         self._contract = contract
         self._chain_id = chain_id
         self._finality = Finality()
@@ -80,7 +84,7 @@ class LedgerReader:
     def compare(self) -> tuple[str, ...]:
         """See `Ledger.compare`. Nothing is asked where there is one URL only."""
         endpoints = self._rpc.each()
-        return compare_endpoints(endpoints, self._contract) if len(endpoints) > 1 else ()
+        return compare_endpoints(endpoints, self._contract, self._depth) if len(endpoints) > 1 else ()
 
     def records(self, first: Round, last: Round | None = None) -> list[Record]:
         """See `Ledger.records`. Records in final blocks are read once."""

@@ -9,9 +9,9 @@ from folkmoot.ledger import codec
 from folkmoot.ledger.answers import BlockAnswer, exactly, parse, to_bytes, to_hex, to_int
 from folkmoot.ledger.build import contract_build, expected_code_hash
 from folkmoot.ledger.errors import WrongLedger
-from folkmoot.ledger.finality import FINALITY_DEPTH
 from folkmoot.ledger.port import FinalBlock
 from folkmoot.ledger.rpc import Ask, RpcError
+from folkmoot.protocol.charter import FINALITY_DEPTH
 from folkmoot.protocol.typed_data import keccak256
 from folkmoot.protocol.types import Digest, Round
 
@@ -29,10 +29,11 @@ class Position(NamedTuple):
 class ContractView:
     """Blocks, and the contract's state in them."""
 
-    def __init__(self, ask: Ask, contract: bytes) -> None:
-        """`contract`: its address, 20 bytes."""
+    def __init__(self, ask: Ask, contract: bytes, depth: int = FINALITY_DEPTH) -> None:
+        """`contract`: its address, 20 bytes. `depth`: what makes a block final where the chain does not say it."""
         self._ask = ask
         self._contract = contract
+        self._depth = depth
         self._has_final_tag = False
 
     def block(self, tag: str) -> BlockAnswer:
@@ -56,8 +57,8 @@ class ContractView:
                 raise
             found = None
         if found is None:
-            depth = max(0, number - FINALITY_DEPTH)
-            return FinalBlock(depth, self.hash_of(depth))
+            deep = max(0, number - self._depth)
+            return FinalBlock(deep, self.hash_of(deep))
         self._has_final_tag = True
         answer = parse(found, BlockAnswer)
         # The chain may have grown between the two questions.

@@ -172,6 +172,7 @@ def _ledger(node: Node) -> EvmLedger:
         node.keys.gas,
         chain_id=node.charter.ledger.chain_id,
         fee_cap=config.fee_cap,
+        finality_depth=node.charter.ledger.finality_depth,
     )
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from folkmoot.ledger.identity import check_identity
 from folkmoot.ledger.port import LedgerHead
 from folkmoot.ledger.reader import LedgerReader
-from folkmoot.node.charters import load_timeline
+from folkmoot.node.charters import load_charter_in_work, load_timeline
 from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.proposals import Proposal, ProposalError
 from folkmoot.protocol.amending import check_amended, compute_changes, make_amendment, verify_amendment
-from folkmoot.protocol.charter import Charter, quorum
+from folkmoot.protocol.charter import FINALITY_DEPTH, Charter, quorum
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.governance import Amendment, decode_changes
 from folkmoot.protocol.timeline import Timeline
@@ -30,18 +30,23 @@ class Standing:
     """Those in blocks that the chain calls final."""
     head: LedgerHead
     domain: Domain
+    finality_depth: int = FINALITY_DEPTH
+    """What makes a block final where the chain does not say it, under the charter that the node works with."""
 
     @classmethod
     def read(cls, home: Home) -> "Standing":
         """Ask the home's ledger; raises `FolkmootError`."""
         config, founding = load_config(home), load_timeline(home, ()).founding
         contract = bytes.fromhex(config.ledger.contract[2:])
-        reader = LedgerReader(config.ledger.rpc, contract, chain_id=founding.ledger.chain_id)
+        depth = load_charter_in_work(home).ledger.finality_depth
+        reader = LedgerReader(
+            config.ledger.rpc, contract, chain_id=founding.ledger.chain_id, finality_depth=depth
+        )
         check_identity(reader.identity(), founding)
         head, records = reader.head(), reader.amendments()
         timeline = load_timeline(home, [record.amendment for record in records])
         final = tuple(record.amendment for record in records if record.block <= head.final.number)
-        return cls(home, config, timeline, final, head, Domain(founding.ledger.chain_id, contract))
+        return cls(home, config, timeline, final, head, Domain(founding.ledger.chain_id, contract), depth)
 
     @property
     def earliest(self) -> Round:

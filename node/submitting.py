@@ -123,6 +123,7 @@ async def _submit(standing: Standing, journal: Journal, order: Amend, gas_key: b
         gas_key,
         chain_id=standing.domain.chain_id,
         fee_cap=config.fee_cap,
+        finality_depth=standing.finality_depth,
     )
     call = LedgerCalls()
     transactions = Transactions(ledger, journal, call, logger(), config.bump_seconds)

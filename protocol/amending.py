@@ -22,9 +22,11 @@ _FIXED = (
     ("name", "a federation keeps its name"),
     ("data", "members' rows are encoded by it, into the model's inputs"),
     ("model", "the rounds so far are of this model: found another federation for another one"),
-    ("ledger", "the record is kept by the contract that it began with"),
 )
 _FIXED_TERMS = (
+    ("ledger", "chain_id", "the record is kept by the contract that it began with"),
+    ("ledger", "code_hash", "the record is kept by the contract that it began with"),
+    ("ledger", "cadence", "members on both sides of a change would wait for each other's checkpoints"),
     ("averaging", "mode", "no quorum may decide that others' updates are seen"),
     ("averaging", "rule", "what one rule remembers of the rounds so far means nothing to another"),
     (
@@ -41,7 +43,7 @@ _KEYS = (
     ("sealing_key", "sealing key"),
     ("peer_id", "peer id"),
 )
-_TABLES = ("schedule", "training", "averaging", "secrecy")
+_TABLES = ("ledger", "schedule", "training", "averaging", "secrecy")
 
 
 def check_amended(before: Charter, after: Charter, source: str = "amended charter") -> None:

@@ -208,12 +208,20 @@ class Schedule(_Terms, frozen=True, kw_only=True):
     max_ahead: Positive = 50
 
 
+FINALITY_DEPTH = 64
+"""Blocks on top of one that counts as final, unless a charter says otherwise (two epochs of Ethereum)."""
+
+
 class LedgerTerms(_Terms, frozen=True, kw_only=True):
-    """Which chain and which contract code (Keccak-256 of the run-time code) keep the record, every `cadence` rounds."""
+    """Which chain and which contract code (Keccak-256 of the run-time code) keep the record, every `cadence` rounds.
+
+    On a chain that has no `finalized` tag a block counts as final once `finality_depth` others are on top of it.
+    """
 
     chain_id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     code_hash: Hex32
     cadence: Annotated[int, Meta(ge=1, le=MAX_CHECKPOINT)] = 1
+    finality_depth: Annotated[int, Meta(ge=1, le=100_000)] = FINALITY_DEPTH
 
 
 class Charter(_Terms, frozen=True, kw_only=True):

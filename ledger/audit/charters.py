@@ -10,7 +10,7 @@ from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.port import LedgerIdentity
 from folkmoot.protocol.amending import MAX_CHARTER
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import Charter, federation_id, verify_charter
+from folkmoot.protocol.charter import FINALITY_DEPTH, Charter, federation_id, verify_charter
 from folkmoot.protocol.charter_rules import decode_charter
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.governance import Amendment
@@ -45,6 +45,13 @@ def gather_charters(
     for charter in _in_archives(amendments, sources):
         known[charter.digest] = charter
     return Charters(founding, tuple(one for one in signed if one is not founding), known)
+
+
+def finality_depth(given: SignedCharter | None, sources: Sequence[Source]) -> int:
+    """What makes a block final where the chain does not say it: the most that any charter at hand asks for."""
+    signed = [given] if given else [found for source in sources if (found := source.charter())]
+    charters = [charter for one in signed for charter in (one.charter, *one.amended)]
+    return max((charter.ledger.finality_depth for charter in charters), default=FINALITY_DEPTH)
 
 
 def check_charters(

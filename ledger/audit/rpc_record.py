@@ -12,6 +12,7 @@ from folkmoot.ledger.errors import LedgerReorganised, LedgerUnavailable
 from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.rpc import RpcClient, RpcError
+from folkmoot.protocol.charter import FINALITY_DEPTH
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.types import Digest, Round
 
@@ -25,14 +26,20 @@ class RpcRecord:
     """What one RPC shows of a federation's contract. See `LedgerReader` for the errors."""
 
     def __init__(
-        self, url: str, contract: bytes, *, first_block: int | None = None, timeout: float = 10.0
+        self,
+        url: str,
+        contract: bytes,
+        *,
+        first_block: int | None = None,
+        timeout: float = 10.0,
+        finality_depth: int = FINALITY_DEPTH,
     ) -> None:
-        """`contract`: 20 bytes. `timeout`: seconds for a call.
+        """`contract`: 20 bytes. `timeout`: seconds for a call. `finality_depth`: see `LedgerReader`.
 
         `first_block`: where to begin to look for events (None: where the contract says that it was deployed).
         """
         self._url, self._first_block, self._timeout = url, first_block, timeout
-        self._contract = contract
+        self._contract, self._depth = contract, finality_depth
         self._reader = self._new_reader()
         self._rpc = RpcClient([url], timeout)
 
@@ -102,7 +109,13 @@ class RpcRecord:
             return None
 
     def _new_reader(self) -> LedgerReader:
-        return LedgerReader([self._url], self._contract, first_block=self._first_block, timeout=self._timeout)
+        return LedgerReader(
+            [self._url],
+            self._contract,
+            first_block=self._first_block,
+            timeout=self._timeout,
+            finality_depth=self._depth,
+        )
 
     def _block(self, number: int) -> BlockShown:
         block = parse(self._rpc.call("eth_getBlockByNumber", hex(number), False), dict[str, Any])

@@ -12,7 +12,7 @@ import msgspec
 
 from folkmoot.ledger.audit import memory
 from folkmoot.ledger.audit.bundle import open_bundle, write_bundle
-from folkmoot.ledger.audit.charters import gather_charters
+from folkmoot.ledger.audit.charters import finality_depth, gather_charters
 from folkmoot.ledger.audit.checks import Audited, audit
 from folkmoot.ledger.audit.html import render
 from folkmoot.ledger.audit.in_force import Ground
@@ -128,7 +128,9 @@ def online_session(
     state: Path | None,
 ) -> Session:
     """An audit of a chain, through `rpcs`."""
-    ledgers = [RpcRecord(url, contract, first_block=first_block) for url in rpcs]
+    charter = load_signed_charter(charter_file) if charter_file else None
+    depth = finality_depth(charter, sources)
+    ledgers = [RpcRecord(url, contract, first_block=first_block, finality_depth=depth) for url in rpcs]
     named = [("--rpc", ledger.name) for ledger in ledgers]
     named += [("--home" if source.is_home else "--archive", source.name) for source in sources]
     named += [("--charter", str(charter_file))] if charter_file else []
@@ -137,7 +139,7 @@ def online_session(
         ledgers=ledgers,
         names=[f"RPC {place} ({ledger.name})" for place, ledger in enumerate(ledgers, start=1)],
         sources=sources,
-        charter=load_signed_charter(charter_file) if charter_file else None,
+        charter=charter,
         development=any(list(map(RpcRecord.is_development, ledgers))),
         command=[
             "folkmoot",

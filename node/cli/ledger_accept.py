@@ -30,6 +30,7 @@ def accept(home: Path) -> None:
     from folkmoot.ledger.identity import check_identity
     from folkmoot.ledger.reader import LedgerReader
     from folkmoot.node.charter_files import load_charter
+    from folkmoot.node.charters import load_charter_in_work
     from folkmoot.node.config import load_config
     from folkmoot.node.ledger_start import accept_chain, read_final_block
     from folkmoot.node.store import Journal
@@ -37,10 +38,12 @@ def accept(home: Path) -> None:
     place = Home(home)
     config, charter = load_config(place).ledger, load_charter(place)
     contract = bytes.fromhex(config.contract[2:])
+    depth = load_charter_in_work(place).ledger.finality_depth
     with Journal.open(place.store) as journal:
         known = read_final_block(journal)
         ledger, doubting = (
-            LedgerReader(config.rpc, contract, chain_id=charter.ledger.chain_id) for _ in range(2)
+            LedgerReader(config.rpc, contract, chain_id=charter.ledger.chain_id, finality_depth=depth)
+            for _ in range(2)
         )
         check_identity(ledger.identity(), charter)
         ledger.compare()

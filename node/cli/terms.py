@@ -43,6 +43,10 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     )
     if terms.ledger.cadence > 1:
         yield "ledger", f"rounds are recorded every {terms.ledger.cadence}, in one transaction"
+    yield (
+        "ledger",
+        f"final is a block with {terms.ledger.finality_depth} on top, unless the chain says it itself",
+    )
     if terms.auditors:
         yield "auditors", ", ".join(auditor.name for auditor in terms.auditors) + " can open every update"
 

@@ -75,6 +75,11 @@ def test_words_and_ledger_changes_of_each_kind() -> None:
             [f"training.lr {FOUNDING.training.lr} -> 0.05"],
             {},
         ),
+        (
+            replace(FOUNDING, ledger=replace(FOUNDING.ledger, finality_depth=8)),
+            ["ledger.finality_depth 64 -> 8"],
+            {},
+        ),
     ]
     for after, words, roles in cases:
         changes = compute_changes(FOUNDING, after)
@@ -92,6 +97,8 @@ def test_words_and_ledger_changes_of_each_kind() -> None:
         (replace(FOUNDING, name="another"), "keeps its name"),
         (replace(FOUNDING, model=replace(FOUNDING.model, initial="00" * 31 + "01")), "of this model"),
         (replace(FOUNDING, ledger=replace(FOUNDING.ledger, chain_id=77)), "by the contract"),
+        (replace(FOUNDING, ledger=replace(FOUNDING.ledger, code_hash="11" * 32)), "by the contract"),
+        (replace(FOUNDING, ledger=replace(FOUNDING.ledger, cadence=2)), "ledger.cadence"),
         (replace(FOUNDING, schedule=replace(FOUNDING.schedule, max_ahead=7)), "max_ahead"),
         (replace(FOUNDING, secrecy=replace(FOUNDING.secrecy, epoch=7)), "secrecy.epoch"),
         (replace(FOUNDING, averaging=replace(FOUNDING.averaging, mode="secure")), "averaging.mode"),

@@ -2,14 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from faulty_rpc import CHAIN_ID, Chain, Front, failing, final_is, serving
+from msgspec.structs import replace
 
+from folkmoot.ledger.audit.charters import finality_depth
+from folkmoot.ledger.audit.rpc_record import RpcRecord
+from folkmoot.ledger.audit.sources import SignedCharter
 from folkmoot.ledger.errors import LedgerDisagrees, LedgerReorganised, LedgerUnavailable, WrongLedger
 from folkmoot.ledger.port import FinalBlock
 from folkmoot.ledger.reader import LedgerReader
+from folkmoot.node.config import LedgerConfig
+from folkmoot.node.daemon import _ledger
+from folkmoot.node.opening import Node
+from folkmoot.testnet.simulation.node import simulated_charter
 
 DEAD = "http://127.0.0.1:9"
 
@@ -239,6 +248,35 @@ def test_a_tag_that_is_known_is_not_replaced_by_a_depth(fronts: list[Front]) -> 
     )
     with pytest.raises(LedgerUnavailable, match="rate limit"):
         ledger.head()
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_where_the_chain_has_no_tag_the_charters_depth_counts(fronts: list[Front], depth: int) -> None:
+    """For the node's ledger and the auditor's view."""
+    front = fronts[0]
+    front.edit = lambda request, reply: (
+        {"error": {"code": -32602, "message": "invalid block tag"}}
+        if request["params"][:1] == ["finalized"]
+        else reply
+    )
+    charter = simulated_charter(4, 9)
+    charter = replace(charter, ledger=replace(charter.ledger, chain_id=CHAIN_ID, finality_depth=depth))
+    config = SimpleNamespace(
+        ledger=LedgerConfig(rpc=(front.url,), contract=f"0x{front.chain.contract.hex()}")
+    )
+    keys = SimpleNamespace(gas=bytes([1]) * 32)
+    node = SimpleNamespace(config=config, contract=front.chain.contract, keys=keys, charter=charter)
+    given = SignedCharter(
+        replace(charter, ledger=replace(charter.ledger, finality_depth=1)), {}, "", (charter,)
+    )
+    asked = finality_depth(given, [])
+    views = [
+        _ledger(cast(Node, node)),
+        RpcRecord(front.url, front.chain.contract, timeout=2.0, finality_depth=asked),
+    ]
+    for height in range(1, 6):
+        front.chain.record()
+        assert [view.head().finalized_height for view in views] == [max(0, height - depth)] * 2
 
 
 def test_an_older_final_block_is_not_gone_back_to(fronts: list[Front]) -> None:
