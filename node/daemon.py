@@ -22,6 +22,7 @@ from typing import Literal
 import trio
 
 from folkmoot.ledger.audit_key import AuditKey
+from folkmoot.ledger.development import DEVELOPMENT_CHAINS
 from folkmoot.ledger.evm import EvmLedger
 from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.archive import Archive, Models
@@ -91,6 +92,10 @@ async def _run_until(node: Node, stop: _Stop) -> None:
     on_append = kill_after_entry(os.environ[KILL_AFTER_ENTRY]) if KILL_AFTER_ENTRY in os.environ else None
     with Journal.open(node.home.store, on_write=on_write, on_append=on_append) as journal:
         journal.bind(node.federation.id, node.timeline.founding.digest)
+        if node.charter.ledger.chain_id in DEVELOPMENT_CHAINS:
+            logger().warning(
+                "a chain for development: its record proves nothing", chain_id=node.charter.ledger.chain_id
+            )
         watch = Watch(node.home, node.charter, node.me)
         with watch.telling():
             async with _trainer(node) as trainer:

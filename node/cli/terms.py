@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     """The terms and what they mean, as (heading, sentence)."""
+    from folkmoot.ledger.development import DEVELOPMENT_CHAINS
+
     members, faults = len(terms.members), terms.faults
     model, schedule = terms.model, terms.schedule
     yield "charter", f"{terms.name!r}, digest {terms.digest.hex()}"
@@ -28,6 +30,8 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
         "ledger",
         f"chain {terms.ledger.chain_id}; {terms.attester_quorum} of {attesters} attesters sign each round",
     )
+    if terms.ledger.chain_id in DEVELOPMENT_CHAINS:
+        yield "", "a chain for development: whoever runs it can rewrite the record, so it proves nothing"
     widths = " - ".join(map(str, model.layers))
     yield (
         "model",

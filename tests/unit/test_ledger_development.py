@@ -6,6 +6,7 @@ from audited_federation import AuditedFederation
 from eth_account import Account
 
 from folkmoot.ledger.development import DEVELOPMENT_CHAINS, WELL_KNOWN, WellKnownKey, check_secret_keys
+from folkmoot.node.cli.terms import describe
 from folkmoot.protocol.charter import Charter, LedgerTerms
 from folkmoot.testnet.chains import DEFAULT_CHAIN_ID
 
@@ -58,3 +59,9 @@ def test_a_member_with_a_known_audit_key_is_refused_by_all() -> None:
 
 def test_the_embedded_chain_is_one_for_development() -> None:
     assert DEFAULT_CHAIN_ID in DEVELOPMENT_CHAINS
+
+
+@pytest.mark.parametrize("chain_id", [1, *sorted(DEVELOPMENT_CHAINS)])
+def test_the_terms_say_what_a_record_on_a_chain_for_development_is_worth(chain_id: int) -> None:
+    said = "\n".join(text for _, text in describe(charter_on(chain_id)))
+    assert ("proves nothing" in said) is (chain_id in DEVELOPMENT_CHAINS)
