@@ -1,5 +1,7 @@
 """Attempts of one round: when to wait, when to give up, and how to stay together. PROTOCOL section 2, rule 7."""
 
+from collections.abc import Collection
+
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.errors import Ignore
 from folkmoot.protocol.events import Timer, TimerKind
@@ -114,6 +116,14 @@ class Attempts:
             timeout += grace
         self.start_timer("grace", grace)
         self.start_timer("attempt", timeout)
+
+    def wait_for_payloads(self, missing: Collection[MemberId]) -> None:
+        """A quorum's payloads are here: start the grace for the others'. A slow line is waited for now and then."""
+        context, state = self._context, self._state
+        grace = context.pace.grace(state.elapsed)
+        if state.attempt == 0 and any(map(self._deserves_a_long_wait, missing)):
+            grace = context.charter.schedule.grace_max  # the attempt lasts as long as payloads still arrive
+        self.start_timer("exchange", grace)
 
     def _deserves_a_long_wait(self, member: MemberId) -> bool:
         missed = self._context.missed[member]

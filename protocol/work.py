@@ -93,8 +93,7 @@ class Work:
         if not state.i_propose:
             self._context.send(state.proposer, self._context.sign(exchange.receipt()))
         elif len(exchange.held) == state.quorum < len(exchange.members):
-            grace = self._context.pace.grace(state.elapsed)
-            self._attempts.start_timer("exchange", grace)
+            self._attempts.wait_for_payloads(set(exchange.members) - exchange.held - self._context.down)
 
     def on_served(self, root: Digest, member: MemberId) -> None:
         """A peer has a payload from me."""

@@ -80,7 +80,7 @@ class Federation:
                 for rounds in last
             )
 
-        wait(settled)
+        wait(settled, poll=0.5)
 
 
 def seconds(event: dict[str, Any]) -> float:
@@ -88,13 +88,13 @@ def seconds(event: dict[str, Any]) -> float:
     return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
-def wait(condition: Callable[[], bool]) -> None:
+def wait(condition: Callable[[], bool], poll: float = 0.1) -> None:
     """Poll until `condition` holds."""
     deadline = time.monotonic() + LIMIT
     while not condition():
         if time.monotonic() > deadline:
             raise SystemExit(f"nothing came of it within {LIMIT:.0f} s")
-        time.sleep(0.1)
+        time.sleep(poll)
 
 
 def first(rounds: list[Done], condition: Callable[[Done], bool]) -> Done | None:

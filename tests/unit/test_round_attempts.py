@@ -7,6 +7,9 @@ from one_node import (
     ME,
     OTHER,
     PROPOSER,
+    arrive,
+    commit,
+    encoded,
     fire,
     hear_ready,
     in_exchange,
@@ -172,3 +175,15 @@ def test_a_silent_member_holds_up_ever_fewer_rounds_and_then_ends_no_attempt(
     assert timers["grace"] == (schedule.grace_max if is_long else schedule.grace_min)
     assert timers["attempt"] > timers["grace"]
     assert timers["attempt"] == schedule.attempt_min + (schedule.grace_max if is_long else 0)
+
+
+@pytest.mark.parametrize(("missed", "is_long"), [(0, False), (4, True), (5, False), (8, True)])
+def test_a_payload_on_a_slow_line_is_waited_for_in_ever_fewer_rounds_too(missed: int, is_long: bool) -> None:
+    node = start(PROPOSER)
+    schedule = node.town.charter.schedule
+    node.machine._context.missed[LAST] = missed
+    hear_ready(node, *others(node))
+    encoded(node)
+    commit(node, *others(node))
+    timers = {one.timer.kind: one.delay for one in of_kind(arrive(node, ME, OTHER), StartTimer)}
+    assert timers["exchange"] == (schedule.grace_max if is_long else schedule.grace_min)
