@@ -15,6 +15,7 @@ import msgspec
 from folkmoot.node.config import Home
 from folkmoot.protocol.schema import Task
 from folkmoot.testnet.processes import ProcessRef, TestnetError
+from folkmoot.testnet.strays import find_strays
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
 MAX_NODES = 64
@@ -201,7 +202,17 @@ class TestnetHome:
 
 
 def read_testnet(home: TestnetHome) -> Testnet:
-    """The testnet of `home`; raises `TestnetError` if there is none or its file is not ours."""
+    """The testnet of `home`, with nodes that were started by hand; raises `TestnetError` if there is none, or its
+    file is not ours.
+    """
+    testnet = _read_state(home)
+    lacking = [name for name in testnet.names if testnet.process(name) is None]
+    strays = find_strays((name, home.node(name)) for name in lacking)
+    others = (one for one in testnet.processes if one.name not in {stray.name for stray in strays})
+    return msgspec.structs.replace(testnet, processes=(*others, *strays))
+
+
+def _read_state(home: TestnetHome) -> Testnet:
     try:
         return msgspec.json.decode(home.state.read_bytes(), type=Testnet)
     except FileNotFoundError as error:

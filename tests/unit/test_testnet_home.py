@@ -6,6 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from folkmoot.node.status_file import NodeStatus, write_status
+from folkmoot.node.store import Journal
 from folkmoot.testnet.home import Plan, Testnet, TestnetHome, open_home, read_testnet, write_testnet
 from folkmoot.testnet.overview import read_overview, stop_testnet
 from folkmoot.testnet.processes import ProcessRef, TestnetError, start_mark
@@ -113,3 +115,19 @@ def test_stopping_what_does_not_run_is_no_error(home: TestnetHome) -> None:
     said: list[str] = []
     stop_testnet(home, said.append)
     assert said == ["nothing was running"]
+
+
+def test_a_node_that_was_started_by_hand_belongs_to_the_testnet(home: TestnetHome) -> None:
+    open_home(home, PLAN, fresh=False)
+    found(home)
+    bob = home.node("bob")
+    bob.path.mkdir(parents=True)
+    Journal.create(bob.store)
+    with Journal.open(bob.store):
+        write_status(bob.status, NodeStatus(name="bob", pid=os.getpid(), peer_id="", member=1))
+        process = read_testnet(home).process("bob")
+        assert process is not None and process.pid == os.getpid()
+        with pytest.raises(TestnetError, match=r"still running \(bob\)"):
+            open_home(home, PLAN, fresh=True)
+        assert bob.store.exists()
+    assert read_testnet(home).process("bob") is None  # this process lives on, and is no node any more
