@@ -76,7 +76,16 @@ from folkmoot.protocol.journal import (
     entry_kind,
     entry_tag,
 )
-from folkmoot.protocol.messages import Frame, KeyShared, KeyWanted, Signed, decode_frame, encode
+from folkmoot.protocol.messages import (
+    Frame,
+    Hello,
+    KeyShared,
+    KeyWanted,
+    Recall,
+    Signed,
+    decode_frame,
+    encode,
+)
 from folkmoot.protocol.record import decode_record, encode_record
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.typed_data import struct_hash
@@ -223,6 +232,9 @@ class Engine:
             frame = decode_frame(data)
         except RemoteProtocolError as error:
             self._rooms.once.note(f"bad frame ({via})", self._rooms.name(member), error=str(error))
+            self._rooms.network.blame(member, f"bad frame ({via}): {error}")
+            return
+        if isinstance(frame, Hello | Recall) and not self._rooms.network.may_ask(member):
             return
         if isinstance(frame, KeyWanted | KeyShared):
             await self._transfers.on_key_frame(member, frame)
@@ -270,6 +282,8 @@ class Engine:
                 await self._roll_back(effect)
             case Blame(member=member, kind=kind, reason=reason):
                 rooms.once.note(f"refused {kind}", self._rooms.name(member), reason=reason)
+                if member is not None:
+                    rooms.network.blame(member, f"{kind}: {reason}")
             case _:
                 assert_never(effect)
 

@@ -81,6 +81,18 @@ class MissingPeer(_Report):
     """What came of that."""
 
 
+class ShutOutMember(_Report):
+    """A member that this node leaves alone for a while, because it broke rules."""
+
+    member: str
+    until: float
+    """Unix seconds."""
+    reason: str
+    """What it did last."""
+    times: int
+    """How often this happened lately; each time is twice as long as the one before."""
+
+
 class NodeStatus(_Report):
     """The whole file. Sizes in bytes unless they end in `_mb` (10^6 bytes); times are Unix seconds."""
 
@@ -115,6 +127,7 @@ class NodeStatus(_Report):
     history: list[RoundStatus] = []
     refused: dict[str, int] = {}
     """What peers sent that was refused: count by kind."""
+    shut_out: list[ShutOutMember] = []
     misbehaviour: list[Misbehaviour] = []
     """Who was caught lying, here, in all runs of this home."""
     updated: float = 0.0

@@ -19,6 +19,7 @@ from folkmoot.node.status_file import (
     NodeStatus,
     PeakRss,
     RoundStatus,
+    ShutOutMember,
     StatusError,
     read_status,
     write_status,
@@ -35,6 +36,9 @@ HISTORY = 500
 """Rounds that the status tells of; the archive has them all."""
 
 WRITE_SECONDS = 0.5
+
+REASON = 200
+"""Characters of a reason that the status shows: a peer may have a part in its text."""
 
 LEFT = "no longer a member"
 """The phase in which a removed or suspended member's node ends."""
@@ -209,6 +213,7 @@ class Watch:
         status.trainer_peak_rss_mb = self._trainer_rss.peak
         status.coming = self.coming
         status.ledger = _ledger_status(outbox)
+        status.shut_out = self._shut_out(network)
         status.refused = dict(network.stats.refused + Counter(once.counts()))
 
     def _leave_network(self) -> None:
@@ -229,6 +234,18 @@ class Watch:
                 status.missing.append(
                     MissingPeer(member=member.name, since=began, tried=trouble.tried, error=trouble.error)
                 )
+
+    def _shut_out(self, network: Network) -> list[ShutOutMember]:
+        from_now = time.time() - trio.current_time()
+        return [
+            ShutOutMember(
+                member=self._charter.members[one.member].name,
+                until=one.until + from_now,
+                reason=one.reason[:REASON],
+                times=one.times,
+            )
+            for one in network.shut_out()
+        ]
 
     def _bytes_moved(self) -> int:
         return sum(self._moved_before) + sum(self._network_bytes())

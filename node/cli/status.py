@@ -12,6 +12,7 @@ from folkmoot.node.status_file import (
     LedgerStatus,
     NodeStatus,
     RoundStatus,
+    ShutOutMember,
     StatusError,
     is_running,
     read_status,
@@ -71,6 +72,13 @@ def describe_ledger(ledger: LedgerStatus) -> str:
     return f"{ledger.state}, {ledger.height} rounds recorded, {ledger.backlog} waiting{waiting}{reason}"
 
 
+def describe_shut_out(one: ShutOutMember, now: float) -> str:
+    """Whom this node leaves alone, for how long from Unix time `now`, and why."""
+    again = f" (time {one.times})" if one.times > 1 else ""
+    until = time.strftime("%H:%M:%S", time.localtime(one.until))
+    return f"{one.member} until {until}, {max(0.0, one.until - now):.0f} s{again}: {one.reason}"
+
+
 def _show(report: NodeStatus, running: bool, now: float) -> None:
     from rich.console import Console
 
@@ -99,6 +107,8 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         rows["coming"] = "\n".join(report.coming)
     if report.refused:
         rows["refused"] = ", ".join(f"{kind}: {count}" for kind, count in sorted(report.refused.items()))
+    if running and report.shut_out:
+        rows["shut out"] = "\n".join(describe_shut_out(one, now) for one in report.shut_out)
     for one in report.misbehaviour:
         caught = f"{one.member}: {one.kind} (round {one.round}): {one.reason}"
         rows["caught"] = f"{rows['caught']}\n{caught}" if "caught" in rows else caught

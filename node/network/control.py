@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import trio
 
+from folkmoot.node.network.conduct import Allowance
 from folkmoot.node.network.port import MAX_MESSAGE
 from folkmoot.node.network.queues import BoundedQueue
 from folkmoot.node.network.streams import ByteStream, StreamBroken
@@ -75,8 +76,10 @@ class SessionEnd:
 class ControlSession:
     """The life of one control stream: `run` it, `offer` messages to it."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, allowance: Allowance) -> None:
+        """`allowance`: the peer's, beyond which it waits."""
         self._stream = stream
+        self._allowance = allowance
         self._outbox = BoundedQueue[bytes](QUEUE_BYTES, len)
         self._inbox = BoundedQueue[bytes](QUEUE_BYTES, len)
         self._has_spoken = False
@@ -122,6 +125,7 @@ class ControlSession:
                     data = await self._stream.read(_READ_BYTES)
                 if not data:
                     return self._finish(SessionEnd("closed by the peer"))
+                await trio.sleep(self._allowance.bytes.owe(len(data), trio.current_time()))
                 await self._receive(decoder.feed(data))
         except RemoteProtocolError as error:
             self._finish(SessionEnd(str(error), faulty=True))
@@ -161,4 +165,5 @@ class ControlSession:
                 is_up = True
                 await on_up()
             if message:
+                await trio.sleep(self._allowance.messages.owe(1, trio.current_time()))
                 await deliver(message)

@@ -11,11 +11,12 @@ import errno
 import logging
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import trio
+from google.protobuf.message import DecodeError
 from libp2p import new_host
 from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn, ISecureTransport
 from libp2p.connection_types import ConnectionType
@@ -38,8 +39,10 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.exceptions import SecurityUpgradeFailure
+from libp2p.transport.tcp.tcp import TCPListener
 from multiaddr import Multiaddr
 
+from folkmoot.node.network.conduct import Allowance, Bucket
 from folkmoot.node.network.gate import CrowdedOutError, Gate
 from folkmoot.node.network.libp2p_muxer import bound_windows, hold_to_window
 from folkmoot.node.network.port import MAX_ANNOUNCEMENT, NetworkError, Stats
@@ -52,6 +55,7 @@ MESH = TProtocol("/meshsub/1.1.0")
 
 MAX_CONNECTIONS = 512
 """Connections at once, of which those in their handshake are few (`gate.py`); below the usual limit of 1024 files."""
+ACCEPT_QUEUE = 1024
 UPGRADE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 MAX_STREAMS_PER_PEER = 32
@@ -156,7 +160,7 @@ def _hold_to_windows(swarm: Swarm, refusals: Refusals) -> None:
     upgrade = swarm.upgrader.upgrade_connection
 
     def blame(peer: ID, detail: str) -> None:
-        refusals.count("bytes beyond the window", peer, detail)
+        refusals.blame("bytes beyond the window", peer, detail, grave=True)
 
     async def upgrade_strictly(conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         muxer = await upgrade(conn, peer_id)
@@ -182,7 +186,8 @@ def guard(
         try:
             await handler(stream)
         except Exception as error:  # whatever it is, it must not reach the host's nursery
-            refusals.count("malformed stream", peer, repr(error))
+            tell = refusals.blame if isinstance(error, DecodeError) else refusals.count
+            tell("malformed stream", peer, repr(error))
             await _reset(stream)
         finally:
             open_streams[peer] -= 1
@@ -206,6 +211,14 @@ async def close_connections(swarm: Swarm, peers: Iterable[ID]) -> None:
                 nursery.start_soon(_close_connection, swarm, peer)
 
 
+def lengthen_queues(swarm: Swarm) -> None:
+    """Let more connections wait to be accepted than libp2p's 128: whom the kernel drops tries again a second later."""
+    for listener in swarm.listeners.values():
+        if isinstance(listener, TCPListener):
+            for one in listener.listeners:
+                one.socket.listen(ACCEPT_QUEUE)
+
+
 async def close_listeners(swarm: Swarm) -> None:
     """Stop listening, even in a cancelled task: the next network of this process may want the port.
 
@@ -213,10 +226,17 @@ async def close_listeners(swarm: Swarm) -> None:
     """
     with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
         for listener in list(swarm.listeners.values()):
+            sockets: list[trio.SocketListener] = []
+            if isinstance(listener, TCPListener):
+                # Gossip still asks them for our addresses, and must not meet a closed one.
+                sockets, listener.listeners = listener.listeners, []
             try:
                 await listener.close()
             except Exception as error:  # as above
                 log.debug("closing a listener: %r", error)
+            finally:
+                for one in sockets:
+                    await one.aclose()  # closes even if there is no time left
 
 
 async def _close_connection(swarm: Swarm, peer: ID) -> None:
@@ -242,13 +262,16 @@ class MembersOnly(ISecureTransport):
         secured = await self._noise.secure_inbound(self._counted(conn))
         peer = secured.get_remote_peer()
         if not self._is_member(peer):
-            self._refusals.count("stranger", peer)
+            known = peer in self._refusals.members
+            self._refusals.count("member that is shut out" if known else "stranger", peer)
             await secured.close()
-            raise HandshakeFailure(f"{peer} is not a member")
+            raise HandshakeFailure(f"{peer} is not welcome")
         return secured
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
-        """The dialler compares the peer's identity with the one it wanted."""
+        """The dialler compares the peer's identity with the one it wanted. Raises HandshakeFailure as above."""
+        if not self._is_member(peer_id):
+            raise HandshakeFailure(f"{peer_id} is not welcome")
         return await self._noise.secure_outbound(self._counted(conn), peer_id)
 
     def _counted(self, conn: IRawConnection) -> IRawConnection:
@@ -296,13 +319,20 @@ class SafePubsub(Pubsub):
 
     refusals: Refusals
     deliver: Callable[[rpc_pb2.Message], None]
+    may_announce: Callable[[ID], bool]
+    forwarded: defaultdict[ID, Bucket]
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
-        """Validate and spread one message; errors are the forwarder's."""
+        """Validate and spread one message; errors are the forwarder's.
+
+        Nobody who keeps to the origins' allowances passes on more than all of them together.
+        """
+        if not self.forwarded[msg_forwarder].take(1, trio.current_time()):
+            return self.refusals.blame("flood of announcements", msg_forwarder)
         try:
             await super().push_msg(msg_forwarder, msg)
         except Exception as error:  # an undecodable key, for one, would end the process
-            self.refusals.count("announcement", msg_forwarder, repr(error))
+            self.refusals.blame("announcement", msg_forwarder, repr(error))
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Hand a valid message on at once: a subscription's own queue drops what finds 32 waiting."""
@@ -333,17 +363,27 @@ def make_pubsub(
     )
     pubsub = SafePubsub(host, router, max_inbound_rpc_size=MAX_PUBSUB_FRAME, allowed_topics={TOPIC})
     pubsub.refusals = refusals
+    pubsub.forwarded = defaultdict(lambda: _forwarder_bucket(len(refusals.members)))
     # Its own start value, whole seconds, repeats numbers after a restart; peers then drop our messages as seen.
     pubsub.counter = time.time_ns()
 
     def is_acceptable(forwarder: ID, message: rpc_pb2.Message) -> bool:
-        if len(message.data) <= MAX_ANNOUNCEMENT and is_member(ID(message.from_id)):
-            return True
-        refusals.count("announcement", forwarder, "too long or by a stranger")
+        if len(message.data) > MAX_ANNOUNCEMENT:
+            refusals.blame("announcement", forwarder, "too long")
+        elif not is_member(ID(message.from_id)):
+            refusals.count("announcement", forwarder, "by a stranger")  # whom another charter may name
+        else:
+            return pubsub.may_announce(ID(message.from_id))
         return False
 
     pubsub.set_topic_validator(TOPIC, is_acceptable, is_async_validator=False)
     return pubsub, router
+
+
+def _forwarder_bucket(members: int) -> Bucket:
+    """What all of so many origins may announce, and half as much again: an honest forwarder never comes up to it."""
+    own = Allowance().announcements
+    return Bucket(1.5 * members * own.rate, 1.5 * members * own.burst)
 
 
 def check_port_is_free(listen: Multiaddr) -> None:

@@ -28,6 +28,7 @@ from folkmoot.node.network.libp2p_host import (
     check_port_is_free,
     close_connections,
     close_listeners,
+    lengthen_queues,
     make_host,
     make_pubsub,
 )
@@ -149,7 +150,9 @@ class Libp2pTransport:
             same_host=is_loopback(settings.listen),
         )
         self._settings = settings
-        self._host = make_host(settings.identity, self._is_known, stats, refusals)
+        self._refusals = refusals
+        refusals.members = dict(self._members)
+        self._host = make_host(settings.identity, self._is_welcome, stats, refusals)
         if self._host.get_id() != self._ids[settings.me]:
             raise NetworkError(
                 f"the identity key belongs to peer {self._host.get_id()}, but the charter says that member "
@@ -183,6 +186,7 @@ class Libp2pTransport:
             self._host.set_stream_handler(ADDRESSES, self._exchange.hear)
         self._circuits.listen()
         self._pubsub.deliver = lambda message: self._hear(message, incoming)
+        self._pubsub.may_announce = lambda peer: self._may_announce(peer, incoming)
         async with (
             self._host.run(listen_addrs=[listen]),
             background_trio_service(self._pubsub),
@@ -193,6 +197,7 @@ class Libp2pTransport:
                 raise NetworkError(
                     f"cannot listen on {listen}: choose an address of this host and a free port"
                 )
+            lengthen_queues(self._swarm)
             await self._pubsub.wait_until_ready()
             await self._pubsub.subscribe(TOPIC)
             try:
@@ -278,6 +283,13 @@ class Libp2pTransport:
     async def publish(self, data: bytes) -> None:
         await self._pubsub.wait_for_room()
         await self._pubsub.publish(TOPIC, data)
+
+    def _is_welcome(self, peer: ID) -> bool:
+        return self._is_known(peer) and not self._refusals.is_shut_out(peer)
+
+    def _may_announce(self, peer: ID, incoming: Incoming) -> bool:
+        member = self._members.get(peer)
+        return member is None or incoming.may_announce(member)  # we may say what we like
 
     def _hear(self, message: rpc_pb2.Message, incoming: Incoming) -> None:
         member = self._members.get(ID(message.from_id))

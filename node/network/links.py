@@ -9,11 +9,13 @@ is open replaces it: its opener has given up the old one, and only it can know.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import trio
 
+from folkmoot.node.network.conduct import Allowance
 from folkmoot.node.network.control import ControlSession, SessionEnd
 from folkmoot.node.network.port import Inbound, NetworkEvent, PeerDown, PeerUp
 from folkmoot.node.network.refusals import Refusals
@@ -25,8 +27,6 @@ LAST_DELAY_SECONDS = 5.0
 START_GRACE_SECONDS = 0.1
 OPENER_GRACE_SECONDS = 2.0
 """How long the larger id leaves dialling to the smaller one, which would otherwise cross it; less when it starts."""
-PENALTY_SECONDS = 5.0
-"""How long a member whose stream broke a rule is left alone."""
 
 
 class _Link:
@@ -37,7 +37,6 @@ class _Link:
         self.session: ControlSession | None = None
         self.is_up = False
         self.failures = 0
-        self.refused_until = -float("inf")
         self.changed = trio.Event()
 
     def is_held(self) -> bool:
@@ -59,6 +58,7 @@ class Links:
         transport: Transport,
         emit: Callable[[NetworkEvent], Awaitable[None]],
         refusals: Refusals,
+        allowances: Mapping[MemberId, Allowance],
         rng: random.Random,
     ) -> None:
         self._me = me
@@ -66,7 +66,9 @@ class Links:
         self._transport = transport
         self._emit = emit
         self._refusals = refusals
+        self._allowances = allowances
         self._rng = rng
+        self._leaving, self._left = trio.open_memory_channel[MemberId](math.inf)
 
     def up(self) -> frozenset[MemberId]:
         """The members that are up."""
@@ -80,6 +82,7 @@ class Links:
     async def run(self) -> None:
         """Keep every link, for ever."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._part)
             for link in self._links.values():
                 nursery.start_soon(self._keep_open if self._opens(link) else self._keep_reachable, link)
 
@@ -88,13 +91,24 @@ class Links:
         self._links[member].failures = 0
         self._links[member].notify()
 
+    def shut_out(self, member: MemberId) -> None:
+        """End what a member has open; how long nothing new is let in or made, the refusals know."""
+        session = self._links[member].session
+        if session is not None:
+            session.stop("shut out: it broke rules")
+        self._leaving.send_nowait(member)
+
+    async def _part(self) -> None:
+        async for member in self._left:
+            await self._transport.disconnect(member)
+
     async def accept(self, member: MemberId, stream: ByteStream) -> None:
         """Hold a control stream that a member has opened, until it ends."""
         link = self._links[member]
         if self._opens(link):
             self._refusals.count("control stream opened by the larger member id", member)
             return await stream.reset()
-        if trio.current_time() < link.refused_until:
+        if self._refusals.is_shut_out(member):
             return await stream.reset()
         while (old := link.session) is not None:
             old.stop("replaced by a new stream")
@@ -106,7 +120,7 @@ class Links:
 
     async def _keep_open(self, link: _Link) -> None:
         while True:
-            await trio.sleep_until(link.refused_until)
+            await self._until_welcome(link)
             try:
                 stream = await self._transport.open(link.member, "control")
             except StreamBroken:
@@ -121,9 +135,13 @@ class Links:
             while link.is_held():
                 await link.changed.wait()
             await self._pause(link, patience)
+            await self._until_welcome(link)
             if not link.is_held():
                 await self._call(link)
             patience = OPENER_GRACE_SECONDS + self._delay(link)
+
+    async def _until_welcome(self, link: _Link) -> None:
+        await trio.sleep_until(max(trio.current_time(), self._refusals.shut_out_until(link.member)))
 
     async def _call(self, link: _Link) -> None:
         try:
@@ -142,7 +160,7 @@ class Links:
 
     async def _hold(self, link: _Link, stream: ByteStream) -> None:
         """Run a session on a stream from beginning to end."""
-        session = ControlSession(stream)
+        session = ControlSession(stream, self._allowances[link.member])
         link.session = session
         try:
             end = await session.run(lambda: self._went_up(link), lambda data: self._deliver(link, data))
@@ -164,8 +182,7 @@ class Links:
 
     async def _went_down(self, link: _Link, end: SessionEnd) -> None:
         if end.faulty:
-            self._refusals.count("control stream", link.member, end.reason)
-            link.refused_until = trio.current_time() + PENALTY_SECONDS
+            self._refusals.blame("control stream", link.member, end.reason, grave=True)
         if link.is_up:
             link.is_up = False
             await self._emit(PeerDown(link.member, end.reason))

@@ -147,7 +147,8 @@ class MemoryTransport:
         """Take an announcement in after its delay."""
         await trio.sleep(delay)
         self.stats.bytes_received += len(data)
-        self.incoming.heard(member, data)
+        if self.incoming.may_announce(member):
+            self.incoming.heard(member, data)
 
     def crash(self) -> None:
         """Break every stream, as the operating system does for a process that died."""

@@ -9,11 +9,13 @@ from pathlib import Path
 import trio
 
 from folkmoot.node.network.blocking import RunBlocking, in_thread
+from folkmoot.node.network.conduct import Allowance, ShutOut
 from folkmoot.node.network.fetching import Fetch
 from folkmoot.node.network.links import Links
 from folkmoot.node.network.port import (
     MAX_ANNOUNCEMENT,
     MAX_MESSAGE,
+    FetchError,
     Inbound,
     Locate,
     NetworkEvent,
@@ -56,8 +58,11 @@ class PeerNetwork:
         self._transport = transport
         self._stats = stats
         self._run_blocking = run_blocking
-        self._server = BlobServer(locate, on_served, refusals, run_blocking)
-        self._links = Links(me, sorted(self._others), transport, self._emit, refusals, rng)
+        self._refusals = refusals
+        self._allowances = {member: Allowance() for member in self._others}
+        self._server = BlobServer(locate, on_served, refusals, self._allowances, run_blocking)
+        self._links = Links(me, sorted(self._others), transport, self._emit, refusals, self._allowances, rng)
+        refusals.on_shut_out = self._links.shut_out
         self._gossip = BoundedQueue[Inbound](GOSSIP_BYTES, lambda event: len(event.data))
         self._events_in, self._events = trio.open_memory_channel[NetworkEvent](EVENTS)
 
@@ -80,6 +85,18 @@ class PeerNetwork:
         up = self.peers()
         return {member: one for member, one in self._transport.troubles.items() if member not in up}
 
+    def shut_out(self) -> list[ShutOut]:
+        return self._refusals.shut_out()
+
+    def may_ask(self, member: MemberId) -> bool:
+        if self._allowances[member].questions.take(1, trio.current_time()):
+            return True
+        self._refusals.count("question beyond the allowance", member)
+        return False
+
+    def blame(self, member: MemberId, reason: str) -> None:
+        self._refusals.mark(member, reason)
+
     async def send(self, member: MemberId, data: bytes) -> None:
         _check_size(data, MAX_MESSAGE, "message")
         if member not in self._others:
@@ -97,6 +114,8 @@ class PeerNetwork:
     ) -> None:
         if member not in self._others:
             raise LocalProtocolError(f"member {member} is not another member of this federation")
+        if self._refusals.is_shut_out(member):
+            raise FetchError(ref, member, "unreachable", "it is shut out, because it broke rules")
         fetch = Fetch(ref, member, destination, on_progress, self._run_blocking)
         await fetch.run(lambda: self._transport.open(member, "bulk"))
 
@@ -117,6 +136,13 @@ class PeerNetwork:
                 await self._links.accept(member, stream)
             case "bulk":
                 await self._server.serve(member, stream)
+
+    def may_announce(self, member: MemberId) -> bool:
+        """See `streams.Incoming`."""
+        if self._allowances[member].announcements.take(1, trio.current_time()):
+            return True
+        self._refusals.count("announcement beyond the allowance", member)
+        return False
 
     def heard(self, member: MemberId, data: bytes) -> None:
         """See `streams.Incoming`."""

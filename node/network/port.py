@@ -17,6 +17,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import trio
 
+from folkmoot.node.network.conduct import ShutOut
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.types import Digest, MemberId
@@ -125,6 +126,15 @@ class Network(Protocol):
 
     def troubles(self) -> Mapping[MemberId, Trouble]:
         """Of members that could not be reached when that was last tried."""
+
+    def shut_out(self) -> list[ShutOut]:
+        """The members that are left alone for breaking rules; times are trio's."""
+
+    def may_ask(self, member: MemberId) -> bool:
+        """Whether a question of a few bytes with a long answer is to be answered once more. Asked once for each."""
+
+    def blame(self, member: MemberId, reason: str) -> None:
+        """What a member sent broke a rule that no honest one breaks; often enough, and it is shut out."""
 
     async def send(self, member: MemberId, data: bytes) -> None:
         """Queue `data` for a member; never waits for the peer. Dropped and counted while the member is down.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import trio
 
 from folkmoot.node.network import bulk
 from folkmoot.node.network.blocking import RunBlocking
+from folkmoot.node.network.conduct import Allowance
 from folkmoot.node.network.port import Locate, OnServed
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, StreamBroken, read_exactly
@@ -39,11 +40,17 @@ class BlobServer:
     """Answers bulk requests from the files that `locate` names."""
 
     def __init__(
-        self, locate: Locate, on_served: OnServed, refusals: Refusals, run_blocking: RunBlocking
+        self,
+        locate: Locate,
+        on_served: OnServed,
+        refusals: Refusals,
+        allowances: Mapping[MemberId, Allowance],
+        run_blocking: RunBlocking,
     ) -> None:
         self._locate = locate
         self._on_served = on_served
         self._refusals = refusals
+        self._allowances = allowances
         self._run_blocking = run_blocking
         self._streams: Counter[MemberId] = Counter()
         self._turns = trio.Semaphore(MAX_ANSWERS)
@@ -59,7 +66,7 @@ class BlobServer:
             await self._serve(member, stream)
             await stream.close()
         except RemoteProtocolError as error:
-            self._refusals.count("bulk request", member, error)
+            self._refusals.blame("bulk request", member, error)
             await stream.reset()
         except (StreamBroken, trio.TooSlowError):
             await stream.reset()
@@ -72,6 +79,7 @@ class BlobServer:
             if data is None:
                 return
             request = bulk.decode_request(data)
+            await trio.sleep(self._allowances[member].requests.owe(1, trio.current_time()))
             with trio.move_on_after(WAIT_FOR_TURN_SECONDS) as waiting:
                 await self._turns.acquire()
             if waiting.cancelled_caught:

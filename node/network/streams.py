@@ -69,6 +69,9 @@ class Incoming(Protocol):
     async def accept(self, member: MemberId, purpose: Purpose, stream: ByteStream) -> None:
         """Use an incoming stream; it is done when this returns."""
 
+    def may_announce(self, member: MemberId) -> bool:
+        """Whether one more announcement of a member is to be taken in and passed on. Asked once for each."""
+
     def heard(self, member: MemberId, data: bytes) -> None:
         """An announcement whose origin's signature has been checked."""
 

@@ -146,9 +146,9 @@ def malformed_key() -> bytes:
     return encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString())
 
 
-def announcement(seed: bytes, data: bytes) -> bytes:
+def announcement(seed: bytes, data: bytes, number: int = 0) -> bytes:
     keys = create_new_key_pair(seed)
-    message = rpc_pb2.Message(data=data, topicIDs=[TOPIC], seqno=b"12345678")
+    message = rpc_pb2.Message(data=data, topicIDs=[TOPIC], seqno=number.to_bytes(8, "big"))
     message.from_id = ID.from_pubkey(keys.public_key).to_bytes()
     message.signature = keys.private_key.sign(b"libp2p-pubsub:" + message.SerializeToString())
     return encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString())

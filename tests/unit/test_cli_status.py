@@ -24,6 +24,7 @@ from folkmoot.node.status_file import (
     MissingPeer,
     NodeStatus,
     RoundStatus,
+    ShutOutMember,
     StatusError,
     write_status,
 )
@@ -173,3 +174,15 @@ def test_it_says_who_is_not_connected_since_when_and_why(report: NodeStatus) -> 
         "not dave, for 2 min: /ip4/192.0.2.7/tcp/4001: Connection refused (tried 10 s ago)",
         "not erin, for 5 h: waiting for its call",
     ]
+
+
+def test_it_names_who_is_shut_out_until_when_and_why(tmp_path: Path, report: NodeStatus) -> None:
+    until = time.time() + 40
+    report.shut_out = [ShutOutMember(member="dave", until=until, reason="bad frame (control)", times=3)]
+    write_status(tmp_path / "status.json", report)
+    shown = CliRunner().invoke(status, ["--home", str(tmp_path)])
+    clock = time.strftime("%H:%M:%S", time.localtime(until))
+    assert f"dave until {clock}" in shown.output
+    assert "(time 3): bad frame (control)" in " ".join(shown.output.split())
+    told = json.loads(CliRunner().invoke(status, ["--home", str(tmp_path), "--json"]).output)
+    assert told["shut_out"][0]["member"] == "dave"

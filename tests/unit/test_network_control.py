@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from folkmoot.node.network.conduct import Allowance
 from folkmoot.node.network.control import (
     LOST_AFTER_SECONDS,
     QUEUE_BYTES,
@@ -82,7 +83,7 @@ class Talk:
 
     def __init__(self) -> None:
         self.wire = Wire()
-        self.session = ControlSession(self.wire)
+        self.session = ControlSession(self.wire, Allowance())
         self.told: list[str | bytes] = []
         self.end: SessionEnd | None = None
         self.can_deliver = trio.Event()

@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from folkmoot.node.network import memory, serving
+from folkmoot.node.network.conduct import FAULTS, Allowance
 from folkmoot.node.network.memory import Faults, MemoryHub
 from folkmoot.node.network.peer_network import EVENTS, PeerNetwork
 from folkmoot.node.network.port import (
@@ -375,3 +376,85 @@ async def _reason(peer: Peer, ref: BlobRef, folder: Path) -> tuple[str, int | No
 async def _partition_after(federation: Federation, seconds: float) -> None:
     await trio.sleep(seconds)
     federation.hub.partition({0}, {1})
+
+
+# --- conduct --------------------------------------------------------------------------------------------------------
+
+
+async def test_who_breaks_rules_is_shut_out_for_a_growing_while_and_comes_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with Federation(3) as peers:
+        await all_up(peers)
+        victim = peers[0].network
+        for time, seconds in [(1, 5), (2, 10), (3, 20)]:
+            began = trio.current_time()
+            for _ in range(FAULTS + 1):
+                victim.blame(2, "bad frame")
+            [one] = victim.shut_out()
+            assert (one.member, one.reason, one.times) == (2, "bad frame", time)
+            assert one.until == began + seconds
+            await until(lambda: victim.peers() == {1} and peers[2].network.peers() == {1})
+            await trio.sleep_until(one.until - 0.1)
+            assert victim.peers() == {1}
+            with pytest.raises(FetchError, match="shut out"):
+                await victim.fetch(BlobRef(bytes(32), 1), 2, Path("/nowhere"))
+            await until(lambda: victim.peers() == {1, 2}, seconds=20)
+        assert victim.shut_out() == []
+        assert PeerDown(2, "shut out: it broke rules") in peers[0].events
+
+
+@pytest.mark.parametrize("loss", [0.02, 0.3])
+async def test_nobody_is_shut_out_for_what_the_link_does(
+    autojump_clock: MockClock, tmp_path: Path, loss: float
+) -> None:
+    faults = Faults(
+        latency=(0.01, 2), bytes_per_second=2e5, stream_break=loss, gossip_loss=loss, gossip_duplicate=loss
+    )
+    async with Federation(4, faults, seed=3) as peers:
+        held = tmp_path / "held"
+        held.write_bytes(bytes(3000))
+        ref = blob.ref_of(bytes(3000))
+        peers[1].blobs[ref.root] = held
+        for number in range(40):
+            for one in peers:
+                for other in {0, 1, 2, 3} - {peers.index(one)}:
+                    await one.network.send(other, bytes(1 + number * 50))
+                await one.network.publish(bytes(100))
+            peers[number % 4].network._transport.crash()  # type: ignore[attr-defined]
+            with suppress(FetchError):
+                await peers[0].network.fetch(ref, 1, tmp_path / f"{number}")
+            await trio.sleep(2)
+        assert [peer.network.shut_out() for peer in peers] == [[]] * 4
+        assert not any(peer.network.stats.refused for peer in peers)
+
+
+async def test_announcements_and_questions_have_an_allowance(autojump_clock: MockClock) -> None:
+    async with Federation(3) as peers:
+        await all_up(peers)
+        allowance = Allowance()
+        for _ in range(3000):
+            await peers[2].network.publish(b"news")
+        await trio.sleep(1)
+        refused = peers[0].network.stats.refused
+        assert len(peers[0].gossip()) <= allowance.announcements.burst + 3 * allowance.announcements.rate
+        assert len(peers[0].gossip()) + refused["announcement beyond the allowance"] == 3000
+        asked = [peers[0].network.may_ask(2) for _ in range(100)]
+        assert asked.count(True) == allowance.questions.burst
+        assert peers[0].network.may_ask(1)
+        await trio.sleep(5)
+        assert peers[0].network.may_ask(2)
+        assert peers[0].network.shut_out() == []
+
+
+async def test_a_flood_of_messages_waits_and_is_nobody_elses_loss(autojump_clock: MockClock) -> None:
+    async with Federation(3) as peers:
+        await all_up(peers)
+        limit, began = Allowance().messages, trio.current_time()
+        for _ in range(6_000):
+            await peers[2].network.send(0, b"x")
+        await peers[1].network.send(0, b"honest")
+        await until(lambda: (1, b"honest") in peers[0].control(), seconds=1)
+        await until(lambda: len(peers[0].control()) == 6_001)
+        assert trio.current_time() - began >= (6_000 - limit.burst) / limit.rate - 1
+        assert peers[0].network.shut_out() == []
