@@ -65,7 +65,7 @@ class Allowance:
         """Where do you stand, what did I sign: a few bytes whose answer may be everything of a round."""
         self.requests = Bucket(100, 1000)
         """For blobs: each answer is up to 4 MiB, read from disk."""
-        self.announcements = Bucket(20, 400)
+        self.announcements = Bucket(10, 100)
         """Of its own, whoever passes them on."""
 
 
