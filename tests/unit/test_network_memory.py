@@ -224,6 +224,7 @@ async def test_a_full_event_channel_holds_control_back_and_drops_old_announcemen
         await trio.sleep(1)
         for number in range(200):
             await talker.publish(number.to_bytes(2, "big") + bytes(MAX_ANNOUNCEMENT - 2))
+            await trio.sleep(0.1)
         await trio.sleep(60)
         assert talker.peers() == {1}
         assert sleeper.stats.dropped["announcement"] > 100
