@@ -15,9 +15,11 @@ from folkmoot.ledger.cli_options import (
     ARCHIVES,
     CHARTER,
     CONTRACT,
+    DEFAULT_AGE,
     FILE,
     HOMES,
     JSON,
+    MAX_AGE,
     OFFLINE,
     OUTPUT,
     RPCS,
@@ -45,6 +47,7 @@ def audit(
     archives: tuple[Path, ...],
     charter_file: Path | None,
     first_block: int | None,
+    max_age: float | None,
     state: Path | None,
     no_state: bool,
     offline: Path | None,
@@ -76,7 +79,9 @@ def audit(
     with ExitStack() as stack:
         if offline is not None:
             _refuse_ledger(rpcs, contract)
-            session = offline_session(offline, sources, charter_file, state=state, stack=stack)
+            session = offline_session(
+                offline, sources, charter_file, state=state, max_age=max_age, stack=stack
+            )
         else:
             asked, address = _required(rpcs, contract)
             session = online_session(
@@ -87,6 +92,7 @@ def audit(
                 first_block=first_block,
                 remembers=not no_state,
                 state=state,
+                max_age=DEFAULT_AGE if max_age is None else max_age,
             )
         audited = session.run()
         session.export(audited, Outputs(html, bundle))
@@ -128,6 +134,7 @@ def watch(
     archives: tuple[Path, ...],
     charter_file: Path | None,
     first_block: int | None,
+    max_age: float | None,
     state: Path | None,
     no_state: bool,
     every: float,
@@ -146,7 +153,14 @@ def watch(
     asked, address = _required(rpcs, contract)
     sources = [*map(Source.of_home, homes), *map(Source, archives)]
     session = online_session(
-        asked, address, sources, charter_file, first_block=first_block, remembers=not no_state, state=state
+        asked,
+        address,
+        sources,
+        charter_file,
+        first_block=first_block,
+        remembers=not no_state,
+        state=state,
+        max_age=DEFAULT_AGE if max_age is None else max_age,
     )
     watching = Watch(session, export)
     # Whoever stops it otherwise wants the exit code too.
@@ -201,6 +215,7 @@ def _required(rpcs: tuple[str, ...], contract: bytes | None) -> tuple[tuple[str,
 @HOMES
 @ARCHIVES
 @CHARTER
+@MAX_AGE
 @JSON
 @click.pass_context
 def dispute(
@@ -213,6 +228,7 @@ def dispute(
     homes: tuple[Path, ...],
     archives: tuple[Path, ...],
     charter_file: Path | None,
+    max_age: float | None,
     as_json: bool,
 ) -> None:
     """Open single updates of a round in secure mode, under a permit that a quorum of the members signed.
@@ -232,12 +248,21 @@ def dispute(
     with ExitStack() as stack:
         if offline is not None:
             _refuse_ledger(rpcs, contract)
-            session = offline_session(offline, sources, charter_file, state=None, stack=stack)
+            session = offline_session(
+                offline, sources, charter_file, state=None, max_age=max_age, stack=stack
+            )
         elif contract is None:
             raise click.UsageError("missing option '--contract'")
         else:
             session = online_session(
-                rpcs, contract, sources, charter_file, first_block=None, remembers=False, state=None
+                rpcs,
+                contract,
+                sources,
+                charter_file,
+                first_block=None,
+                remembers=False,
+                state=None,
+                max_age=DEFAULT_AGE if max_age is None else max_age,
             )
         report = run_dispute(session.ground(), load_permit(permit_file), answers, sealing_secrets(sources))
     if as_json:

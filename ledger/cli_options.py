@@ -69,6 +69,15 @@ RPCS = click.option(
     callback=_urls,
     help="JSON-RPC end point of the chain; give several and they are compared.",
 )
+MAX_AGE = click.option(
+    "--max-age",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="A chain whose newest block is older is INCONCLUSIVE (default: 3600; a bundle or development chain: any age).",
+)
+DEFAULT_AGE = 3600.0
+"""Seconds: longer than honest chains rest, shorter than most things take that somebody would hide."""
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -87,6 +96,7 @@ def online(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(min=0),
             help="Older blocks are not searched (default: where the contract was deployed).",
         ),
+        MAX_AGE,
         click.option(
             "--state",
             metavar="FILE",

@@ -136,20 +136,24 @@ def audit(
     development: bool = False,
     recall: Recall | None = None,
     names: Sequence[str] = (),
+    oldest: float | None = None,
 ) -> Audited:
     """Check all that can be checked with what is given; never raises for what ledgers or archives hold.
 
     `contract` (20 bytes) is the address that all `ledgers` read, through one RPC each, called `names`. Without
     `charter` a home among `sources` gives it. `development`: the chain is one that its owner can rewrite, unless its
-    id says otherwise. `recall` tells what an earlier audit verified. Raises `CharterError` or `ConfigError` for a
-    home's charter that cannot be read.
+    id says otherwise. `recall` tells what an earlier audit verified. `oldest` (Unix seconds): a chain whose newest
+    block was made before it does not pass, unless it is one for development. Raises `CharterError` or `ConfigError` for
+    a home's charter that cannot be read.
     """
     tallies = Tallies(PASSED)
     views = read_ledgers(ledgers, names, recall, tallies)
     # An RPC that lies would call itself a development node, of which less is asked; the chain id is in every signature.
     development = development and all(view.identity.chain_id in DEVELOPMENT_CHAINS for view in views)
     charters = gather_charters(charter, sources, views)
-    check_ledger(views, charters.founding.charter if charters.founding else None, development, tallies)
+    check_ledger(
+        views, charters.founding.charter if charters.founding else None, development, oldest, tallies
+    )
     timeline = check_charters(charters, views, contract, tallies)
     if views:
         check_reports(views[0], names_of(charters), tallies["reports"])
@@ -193,6 +197,7 @@ def check_ledger(
     views: Sequence[LedgerView],
     charter: Charter | None,
     development: bool,
+    oldest: float | None,
     tallies: Tallies,
 ) -> None:
     """(2) to (9) and (24) to (26); to (7) archives may add."""
@@ -212,7 +217,7 @@ def check_ledger(
     ledger_checks.check_finality(view, development, tallies["finality"])
     for each in views:
         roles = roles_of(each.identity, each.amendments)
-        state.check_headers(each, tallies["headers"])
+        state.check_headers(each, None if development else oldest, tallies["headers"])
         state.check_proof(each, roles, development, tallies["proof"])
         check_amendments(each, tallies["amendments"])
     memory.check_memory(view, tallies["memory"])

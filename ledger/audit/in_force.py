@@ -23,7 +23,7 @@ class Ground:
 
     `contract` (20 bytes) is the address that all `ledgers` read, through RPCs called `names`; there may be none: then
     only rounds under the founding charter can be looked at. `charter` is the founding one; without it a home among
-    `sources` gives it.
+    `sources` gives it. `oldest`: as for `audit`.
     """
 
     contract: bytes
@@ -32,6 +32,7 @@ class Ground:
     ledgers: Sequence[PublicRecord] = ()
     names: Sequence[str] = ()
     development: bool = False
+    oldest: float | None = None
 
 
 def federation_at(number: Round, ground: Ground, tally: Tally) -> Federation | None:
@@ -44,7 +45,7 @@ def federation_at(number: Round, ground: Ground, tally: Tally) -> Federation | N
     charters = gather_charters(ground.charter, ground.sources, views)
     if charters.founding is None:
         raise CharterError("no charter: give --charter, or a --home that has one")
-    check_ledger(views, charters.founding.charter, ground.development, tallies)
+    check_ledger(views, charters.founding.charter, ground.development, ground.oldest, tallies)
     timeline = check_charters(charters, views, ground.contract, tallies)
     span = timeline.span_at(number) if timeline is not None else None
     for finding in _told(tallies, span):

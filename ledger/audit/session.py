@@ -53,6 +53,7 @@ class Session:
     """What is audited, and what is remembered of it.
 
     `state`: the file that remembers; `remembers`: whether there is one (if no file is named, the federation's own).
+    `max_age`: seconds that the newest block may be old; None: any.
     """
 
     contract: bytes
@@ -64,6 +65,7 @@ class Session:
     command: Sequence[str]
     remembers: bool
     state: Path | None = None
+    max_age: float | None = None
 
     def run(self) -> Audited:
         """Audit once; what was verified is remembered for the next time."""
@@ -75,6 +77,7 @@ class Session:
             development=self.development,
             recall=self._recall if self.remembers else None,
             names=self.names,
+            oldest=self._oldest(),
         )
         if self.remembers and audited.memory is not None:
             memory.save(self._state_file(audited.memory.federation), audited.memory)
@@ -83,7 +86,13 @@ class Session:
     def ground(self) -> Ground:
         """The same, for who looks at one round alone."""
         return Ground(
-            self.contract, self.sources, self.charter, self.ledgers, self.names, development=self.development
+            self.contract,
+            self.sources,
+            self.charter,
+            self.ledgers,
+            self.names,
+            development=self.development,
+            oldest=self._oldest(),
         )
 
     def export(self, audited: Audited, outputs: Outputs) -> None:
@@ -107,6 +116,9 @@ class Session:
             with writing(outputs.html):
                 outputs.html.write_text(page, encoding="utf-8")
 
+    def _oldest(self) -> float | None:
+        return None if self.max_age is None else time.time() - self.max_age
+
     def _recall(self, federation: Digest) -> Remembered | None:
         return memory.load(self._state_file(federation.hex()))
 
@@ -126,6 +138,7 @@ def online_session(
     first_block: int | None,
     remembers: bool,
     state: Path | None,
+    max_age: float,
 ) -> Session:
     """An audit of a chain, through `rpcs`."""
     charter = load_signed_charter(charter_file) if charter_file else None
@@ -150,6 +163,7 @@ def online_session(
         ],
         remembers=remembers,
         state=state,
+        max_age=max_age,
     )
 
 
@@ -159,11 +173,12 @@ def offline_session(
     charter_file: Path | None,
     *,
     state: Path | None,
+    max_age: float | None,
     stack: ExitStack,
 ) -> Session:
     """An audit of a bundle, which is unpacked until `stack` is closed; `sources` may add homes with keys.
 
-    An old bundle is behind what later audits saw, so only a named file remembers.
+    An old bundle is behind what later audits saw: only a named file remembers, and any age may do (`max_age`: None).
     """
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="folkmoot-audit-")))
     opened = open_bundle(bundle, folder)
@@ -177,6 +192,7 @@ def offline_session(
         command=["folkmoot", "audit", "--offline", str(bundle)],
         remembers=state is not None,
         state=state,
+        max_age=max_age,
     )
 
 

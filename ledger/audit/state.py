@@ -91,8 +91,12 @@ class Provable(Protocol):
         ...
 
 
-def check_headers(view: "LedgerView", tally: Tally) -> None:
-    """(24) The hashes of the block that was read and of the final one are those of their headers."""
+def check_headers(view: "LedgerView", oldest: float | None, tally: Tally) -> None:
+    """(24) The hashes of the block that was read and of the final one are those of their headers.
+
+    A block that was made before `oldest` (Unix seconds; None: it may be of any age) may have been shown to hide what
+    came later.
+    """
     proof, head = view.proof, view.head
     if proof is None or proof.latest is None or proof.final is None:
         tally.add(Status.SKIPPED, proof.reason if proof else "this ledger has no block headers")
@@ -109,6 +113,13 @@ def check_headers(view: "LedgerView", tally: Tally) -> None:
     if final.number == latest.number and final.hash != latest.hash:
         problem = f"{view.name}: block {latest.number} was shown with two hashes"
         tally.add(Status.FAIL, problem, where=view.name)
+    if oldest is not None and latest.timestamp < oldest:
+        tally.add(
+            Status.INCONCLUSIVE,
+            f"{view.name}: its newest block, {latest.number}, was made at {_time(latest.timestamp)}: it is behind, or "
+            "hides what came later. Ask another RPC, or allow for it (--max-age)",
+            where=view.name,
+        )
     tally.add_pass()
     tally.remark(
         f"block {latest.number} is 0x{latest.hash.hex()}, made at {_time(latest.timestamp)}; final: {final.number}"

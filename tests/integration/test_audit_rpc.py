@@ -1,5 +1,6 @@
 """The audit against a real EVM node (anvil): what is proven, and every way in which an RPC may lie about it."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -74,6 +75,16 @@ def test_an_honest_node_proves_what_it_shows(federation: AuditedFederation, anvi
         assert report.check(id_).status == "PASS", report.check(id_)
     assert report.subject.height == 3 and report.subject.block_time is not None
     assert report.subject.block_hash in report.check("headers").detail
+
+
+def test_an_old_block_is_no_answer(federation: AuditedFederation, anvil: str) -> None:
+    """A lone RPC could show it to hide what came later; on a development chain blocks come when they are asked for."""
+    soon = time.time() + 60
+    report = run(federation, anvil, oldest=soon).report
+    assert (report.check("headers").status, report.exit_code) == ("INCONCLUSIVE", 3)
+    assert "it is behind, or hides what came later" in report.check("headers").detail
+    assert run(federation, anvil, oldest=soon, development=True).report.check("headers").status == "PASS"
+    assert run(federation, anvil, oldest=time.time() - 86_400).report.check("headers").status == "PASS"
 
 
 # --- an RPC that lies -------------------------------------------------------------------------------------------------
