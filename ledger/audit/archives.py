@@ -115,20 +115,21 @@ class CaseAudit:
         """Run one check on one record; returns what it found of members."""
         missing = [name for name in rests_on if name not in held]
         if missing:
-            self._tallies[id_].add(Status.SKIPPED, f"{case.where} rests on `{missing[0]}`")
+            self._tell(id_, Status.SKIPPED, case, f"{case.where} rests on `{missing[0]}`")
             return {}
         try:
             check()
         except NotJudged as error:
-            self._tallies[id_].add(Status.SKIPPED, f"{case.where} {error}")
+            self._tell(id_, Status.SKIPPED, case, f"{case.where} {error}")
         except (Lacking, OSError) as error:
-            self._tell(id_, Status.INCONCLUSIVE, case, error)
+            self._tell(id_, Status.INCONCLUSIVE, case, f"{case.where}: {error}")
             members = error.members if isinstance(error, Lacking) else ()
             return dict.fromkeys(members, (State.WITHHELD, "no archive given has its payload"))
         except Convicted as error:
-            self._tell(id_, Status.MISBEHAVIOUR, case, error)
+            self._tell(id_, Status.MISBEHAVIOUR, case, f"{case.where}: {error}")
         except (RemoteProtocolError, LocalProtocolError) as error:
-            self._tell(id_, Status.FAIL, case, error)
+            member = self._frame.name(error.member) if isinstance(error, Damaged) else None
+            self._tell(id_, Status.FAIL, case, f"{case.where}: {error}", member)
             if isinstance(error, Damaged):
                 return {error.member: (State.INVALID, str(error))}
         else:
@@ -136,11 +137,8 @@ class CaseAudit:
             self._tallies[id_].add_pass()
         return {}
 
-    def _tell(self, id_: str, status: Status, case: Case, error: Exception) -> None:
-        member = self._frame.name(error.member) if isinstance(error, Damaged) else None
-        self._tallies[id_].add(
-            status, f"{case.where}: {error}", round_=case.round, member=member, where=case.where
-        )
+    def _tell(self, id_: str, status: Status, case: Case, problem: str, member: str | None = None) -> None:
+        self._tallies[id_].add(status, problem, round_=case.round, member=member, where=case.where)
 
 
 def _open_replay(frame: Frame, tally: Tally, after: Replay | None) -> Replay | None:

@@ -11,6 +11,7 @@ from html import escape
 from importlib.resources import files
 
 from folkmoot.ledger.audit import picture
+from folkmoot.ledger.audit.grouping import Group, group, rounds_told
 from folkmoot.ledger.audit.participation import State
 from folkmoot.ledger.audit.report import AuditReport, Finding, MemberRow, Status
 
@@ -127,9 +128,12 @@ def _members(members: Sequence[MemberRow]) -> str:
 
 
 def _reasons(member: MemberRow) -> str:
+    alike: dict[tuple[str, str], list[int]] = {}
+    for one in member.rounds:
+        alike.setdefault((one.state, one.why), []).append(one.round)
     lines = "".join(
-        f"<li>round {one.round}: <b>{escape(one.state)}</b>, {escape(one.why)}</li>"
-        for one in member.rounds[:_MAX_SHOWN]
+        f"<li>{rounds_told(rounds)}: <b>{escape(state)}</b>, {escape(why)}</li>"
+        for (state, why), rounds in list(alike.items())[:_MAX_SHOWN]
     )
     count = len(member.rounds)
     told = f"{escape(member.name)}: {count} {'round' if count == 1 else 'rounds'} that did not count"
@@ -139,12 +143,9 @@ def _reasons(member: MemberRow) -> str:
 def _findings(findings: Sequence[Finding]) -> str:
     if not findings:
         return "<section><h2>Findings</h2><p>None.</p></section>"
-    rows = "".join(
-        f'<tr><td class="t t-{one.status.lower()}">{one.status}</td><td><code>{escape(one.check)}</code></td>'
-        f"<td><code>{one.id}</code></td><td>{escape(one.what)}{_evidence(one)}</td></tr>"
-        for one in findings[:_MAX_SHOWN]
-    )
-    more = len(findings) - _MAX_SHOWN
+    groups = group(findings)
+    rows = "".join(map(_finding_row, groups[:_MAX_SHOWN]))
+    more = sum(len(one.findings) for one in groups[_MAX_SHOWN:])
     note = f'<p class="soft">And {more} more, in the JSON report.</p>' if more > 0 else ""
     return (
         '<section><h2>Findings</h2><table class="cards"><thead><tr><th>status</th><th>check</th><th>id</th>'
@@ -152,12 +153,37 @@ def _findings(findings: Sequence[Finding]) -> str:
     )
 
 
+def _finding_row(found: Group) -> str:
+    first, count = found.first, len(found.findings)
+    number = f'<div class="soft">and {count - 1} more</div>' if count > 1 else ""
+    evidence = _evidence(first) if count == 1 else _each(found.findings)
+    return (
+        f'<tr><td class="t t-{first.status.lower()}">{first.status}</td><td><code>{escape(first.check)}</code></td>'
+        f"<td><code>{first.id}</code>{number}</td><td>{escape(found.told)}{evidence}</td></tr>"
+    )
+
+
+def _each(findings: Sequence[Finding]) -> str:
+    lines = "".join(
+        f"<li><code>{one.id}</code> {escape(one.what)}{_proof(one)}</li>" for one in findings[:_MAX_SHOWN]
+    )
+    more = len(findings) - _MAX_SHOWN
+    rest = f"<li>and {more} more, in the JSON report</li>" if more > 0 else ""
+    return f"<details><summary>one by one</summary><ul>{lines}{rest}</ul></details>"
+
+
 def _evidence(finding: Finding) -> str:
-    where = f'<div class="soft">{escape(finding.where)}</div>' if finding.where else ""
+    # Most findings begin with the place where they were made.
+    is_told = finding.what.startswith(finding.where)
+    where = "" if is_told else f'<div class="soft">{escape(finding.where)}</div>'
+    return where + _proof(finding)
+
+
+def _proof(finding: Finding) -> str:
     if finding.proof is None:
-        return where
+        return ""
     shown = escape(json.dumps(finding.proof, indent=1))
-    return f"{where}<details><summary>proof</summary><pre>{shown}</pre></details>"
+    return f"<details><summary>proof</summary><pre>{shown}</pre></details>"
 
 
 def _checks(report: AuditReport) -> str:

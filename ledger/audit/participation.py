@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from folkmoot.ledger.audit.grouping import spans
 from folkmoot.ledger.audit.report import MemberRound, MemberRow, Status, Tally
 from folkmoot.ledger.audit.round_checks import Case, Frame
 from folkmoot.ledger.audit.sources import Source
@@ -160,19 +161,8 @@ class _Row:
             contributed=self.contributed,
             others={state.value: states.count(state.value) for state in State if state.value in states},
             rounds=tuple(self.rounds),
-            spans=_spans(self.judged),
+            spans=spans(self.judged),
         )
-
-
-def _spans(rounds: Iterable[Round]) -> tuple[tuple[Round, Round], ...]:
-    """Runs of consecutive rounds, as (first, last)."""
-    spans: list[tuple[Round, Round]] = []
-    for number in sorted(rounds):
-        if spans and spans[-1][1] == number - 1:
-            spans[-1] = (spans[-1][0], number)
-        else:
-            spans.append((number, number))
-    return tuple(spans)
 
 
 def _judge(case: Case, frame: Frame, seen: Seen) -> Iterator[tuple[MemberId, tuple[State, str]]]:

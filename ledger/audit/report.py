@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from folkmoot.ledger.audit.grouping import group
 from folkmoot.protocol.types import Round
 
 _SHOWN = 5
-"""Problems that are named one by one in a check's detail; of the rest only the number is given."""
+"""Kinds of problems that are named in a check's detail; of the rest only the number is given."""
 
 MAX_FINDINGS = 1000
 """Findings of one check that are kept: who breaks everything must not fill the auditor's memory."""
@@ -223,9 +224,9 @@ class Tally:
         return Check(self.id, Status.PASS, _printable(detail), number)
 
     def _join(self, status: Status) -> str:
-        problems = list(self._found[status])[:_SHOWN]
-        more = self._count[status] - len(problems)
-        return "; ".join(problems) + (f"; and {more} more" if more > 0 else "")
+        groups = group(self._found[status].values())[:_SHOWN]
+        more = self._count[status] - sum(len(one.findings) for one in groups)
+        return "; ".join(one.told for one in groups) + (f"; and {more} more" if more > 0 else "")
 
 
 class Tallies:

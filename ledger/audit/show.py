@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from folkmoot.ledger.audit.grouping import group
 from folkmoot.ledger.audit.report import AuditReport, Check, Finding, MemberRow, Status
 
 if TYPE_CHECKING:
@@ -56,11 +57,13 @@ def show_dispute(report: "DisputeReport") -> None:
 
 
 def show_findings(when: str, findings: Iterable[Finding]) -> None:
-    """One line each, as they turn up."""
+    """One line for each kind, as they turn up."""
     console = Console(highlight=False)
-    for finding in findings:
-        line = f"{when}  {finding.status}  {finding.check}  {finding.what}  [{finding.id}]"
-        console.print(Text(line, style=_STYLES[finding.status]), soft_wrap=True)
+    for found in group(findings):
+        first, count = found.first, len(found.findings)
+        ids = first.id if count == 1 else f"{first.id} and {count - 1} more"
+        line = f"{when}  {first.status}  {first.check}  {found.told}  [{ids}]"
+        console.print(Text(line, style=_STYLES[first.status]), soft_wrap=True)
 
 
 def _checks_table(checks: Iterable[Check]) -> Table:
