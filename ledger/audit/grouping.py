@@ -1,5 +1,6 @@
 """Findings of one kind together: what was found in two hundred rounds is told once, with the rounds."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,7 +10,9 @@ from folkmoot.protocol.types import Round
 if TYPE_CHECKING:
     from folkmoot.ledger.audit.report import Finding
 
-_MAX_SOURCES = 3
+_MAX_RUNS, _MAX_SOURCES = 12, 3
+_BLOB = re.compile(r": (blobs|masked)/\S+ in .*")
+"""Which blob it is, at the end of what a finding says."""
 
 
 @dataclass
@@ -62,15 +65,17 @@ def _split(finding: "Finding") -> tuple[str, str]:
     if finding.round is None or not finding.what.startswith((f"{start} ", f"{start}:")):
         return "", finding.what
     source, text = finding.where.removeprefix(f"{start} in "), finding.what.removeprefix(start)
-    if source and text.startswith(f" in {source}"):
-        return source, text.removeprefix(f" in {source}")
-    return "", text
+    if not source or not text.startswith(f" in {source}"):
+        return "", _BLOB.sub("", text)
+    return source, _BLOB.sub("", text.removeprefix(f" in {source}"))
 
 
 def rounds_told(rounds: Iterable[Round]) -> str:
     """Rounds as people write them: "rounds 3-40, 52"."""
     found = spans(rounds)
-    told = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+    more = sum(last - first + 1 for first, last in found[_MAX_RUNS:])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in found[:_MAX_RUNS]]
+    told = ", ".join(shown) + (f" and {more} more" if more else "")
     return f"round {told}" if told.isdecimal() else f"rounds {told}"
 
 

@@ -17,7 +17,7 @@ from folkmoot.ledger.audit.report import AuditReport, Finding, MemberRow, Status
 
 _VERDICTS = {
     Status.PASS: "Every check that was asked for holds.",
-    Status.INCONCLUSIVE: "Something is missing, or not yet final. Nobody is convicted, and nothing more is shown.",
+    Status.INCONCLUSIVE: "Something is missing, or not yet final: neither good nor bad is shown, nobody is convicted.",
     Status.UNREACHABLE: "The ledger did not answer. What lies in the archives was checked as far as it goes.",
     Status.FAIL: "What was given contradicts itself or the ledger.",
     Status.MISBEHAVIOUR: "There is proof that needs nobody's word: contradicting signatures, or a rewritten record.",
@@ -76,21 +76,20 @@ def _subject(report: AuditReport) -> str:
     if subject.height is not None:
         rows.append(("recorded rounds", str(subject.height)))
     rows += [
-        ("federation", subject.federation),
+        ("federation id", subject.federation),
         (
             "contract",
             f"{subject.contract} on chain {subject.chain_id}" if subject.chain_id else subject.contract,
         ),
-        ("head", subject.head),
+        ("head of the record", subject.head),
     ]
     if subject.block is not None:
         when = f", made {_time(subject.block_time)}" if subject.block_time else ""
         rows.append(("read at block", f"{subject.block}{when}"))
         rows.append(("its hash", f"0x{subject.block_hash}" if subject.block_hash else ""))
     cells = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows if value)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    listed = f'<ul class="soft">{notes}</ul>' if notes else ""
-    return f"<section><h2>Summary</h2><dl>{cells}</dl>{listed}</section>"
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in report.notes[:_MAX_SHOWN])
+    return f"<section><h2>Summary</h2><dl>{cells}</dl>{notes}</section>"
 
 
 def _timeline(report: AuditReport) -> str:
@@ -106,8 +105,9 @@ def _timeline(report: AuditReport) -> str:
     note = (
         f"<p class='soft'>A column is {shared} rounds, and shows the worst of them.</p>" if shared > 1 else ""
     )
+    first_row = f'<p class="soft">{escape(picture.FIRST_ROW)}</p>'
     picture_and_legend = f'<div class="wide">{drawn}</div><ul class="legend">{entries}</ul>'
-    return f"<section><h2>Rounds</h2>{note}{picture_and_legend}</section>"
+    return f"<section><h2>Rounds</h2>{note}{picture_and_legend}{first_row}</section>"
 
 
 def _members(members: Sequence[MemberRow]) -> str:
@@ -155,7 +155,7 @@ def _findings(findings: Sequence[Finding]) -> str:
 
 def _finding_row(found: Group) -> str:
     first, count = found.first, len(found.findings)
-    number = f'<div class="soft">and {count - 1} more</div>' if count > 1 else ""
+    number = f' <span class="soft">and {count - 1} more</span>' if count > 1 else ""
     evidence = _evidence(first) if count == 1 else _each(found.findings)
     return (
         f'<tr><td class="t t-{first.status.lower()}">{first.status}</td><td><code>{escape(first.check)}</code></td>'

@@ -38,6 +38,11 @@ _STATUS_MARKS = {
     Status.UNREACHABLE: "?",
 }
 
+FIRST_ROW = (
+    "The first row is the worst that any check found in the round: green holds, ? something is missing or not final, "
+    "! a check fails, !! somebody is convicted."
+)
+
 Cell = tuple[str, str, str]
 """Class in the style sheet, mark, and what the pointer shows."""
 
@@ -53,7 +58,7 @@ def draw(report: AuditReport) -> str:
     side = min(_LARGEST, max(_SMALLEST, (_WIDTH - _LABEL) // len(columns) - _GAP))
     step = side + _GAP
     width, height = _LABEL + step * len(columns) + _GAP, _TOP + step * len(rows) + _GAP
-    fit = f"width:100%;max-width:{width}px;min-width:{_LABEL + 11 * len(columns)}px"
+    fit = f"width:100%;max-width:{width}px;min-width:{_LABEL + _SMALLEST * len(columns)}px"
     parts = [f'<svg viewBox="0 0 {width} {height}" style="{fit}" role="img">']
     parts.append("<title>What became of every round, and of every member's contribution to it</title>")
     parts += _axis(columns, step)

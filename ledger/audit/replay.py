@@ -99,7 +99,7 @@ class Replay:
                 return vector
         if case.round > 1:
             raise NotJudged(
-                f"rests on the replay of round {case.round - 1}, which gives the model it starts from"
+                "rests on the replay of the round before it, which gives the model that it starts from"
             )
         raise Lacking(f"the starting weights ({root.hex()}) are in no home or archive given")
 

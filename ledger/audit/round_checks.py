@@ -64,6 +64,10 @@ class Frame:
             self.measured[path] = ref_of_file(path)
         return self.measured[path]
 
+    def place(self, path: Path) -> str:
+        """Which file of which archive that is; not where the archive was unpacked for this audit."""
+        return next((found for source in self.sources if (found := source.place(path))), str(path))
+
     def name(self, member: MemberId) -> str:
         """What a member is called."""
         members = self.federation.charter.members
@@ -171,7 +175,7 @@ def check_payloads(case: Case, frame: Frame) -> None:
         copies = [path for source in frame.sources if (path := source.blob(ref.root))]
         for path in copies:
             if path.stat().st_size != ref.size or frame.ref_of_file(path) != ref:
-                raise Damaged(f"{path} is not the payload that its name says", commitment.member)
+                raise Damaged(f"a payload is not what its name says: {frame.place(path)}", commitment.member)
         if not copies:
             withheld.append(commitment.member)
     if withheld:

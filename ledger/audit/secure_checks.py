@@ -46,7 +46,9 @@ def check_shards(case: Case, frame: Frame) -> None:
             copies = list(_copies(frame, case, ref))
             for path in copies:
                 if frame.ref_of_file(path) != ref:
-                    raise RemoteProtocolError(f"{path} is not the masked shard that its name says")
+                    raise RemoteProtocolError(
+                        f"a masked shard is not what its name says: {frame.place(path)}"
+                    )
             there += bool(copies or not ref.size)
             wanted += 1
     if there < wanted:
@@ -62,7 +64,7 @@ def check_sums(case: Case, frame: Frame) -> None:
         copies = [path for source in frame.sources if (path := source.blob(ref.root))]
         for path in copies:
             if frame.ref_of_file(path) != ref:
-                raise RemoteProtocolError(f"{path} is not the sum that its name says")
+                raise RemoteProtocolError(f"a sum is not what its name says: {frame.place(path)}")
         if ref.size and not copies:
             withheld.append(str(shard))
     if withheld:

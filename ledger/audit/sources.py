@@ -94,6 +94,12 @@ class Source:
         """Whether it comes with models and keys."""
         return self._home is not None
 
+    def place(self, path: Path) -> str | None:
+        """What a file of this archive is called in reports; None if it is not of this archive."""
+        if not path.is_relative_to(self._archive):
+            return None
+        return f"{path.relative_to(self._archive).as_posix()} in {self.name}"
+
     def rounds(self) -> list[Round]:
         """The rounds that have a record here, ascending."""
         names = (path.stem for path in (self._archive / "rounds").glob("*.record"))

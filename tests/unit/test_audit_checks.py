@@ -180,7 +180,7 @@ def test_replay_takes_the_base_from_the_models_if_the_round_before_is_missing(
     # Model 1 is nowhere, so round 2 cannot be replayed, nor round 3 after it.
     assert not_passed(report) == {"records": "INCONCLUSIVE"}
     assert report.check("replay").status is Status.SKIPPED
-    assert "rests on the replay of round 1" in report.check("replay").detail
+    assert "rests on the replay of the round before it" in report.check("replay").detail
     (home / "models" / f"{federation.rounds[0].record.model.root.hex()}.f32").write_bytes(
         federation.models[1].tobytes()
     )
@@ -451,7 +451,7 @@ def test_payload_with_wrong_bytes(federation: AuditedFederation, home: Path) -> 
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     report = audit(federation.ledger(), home)
     assert (not_passed(report), report.exit_code) == ({"payloads": "FAIL"}, 1)
-    assert str(path) in report.check("payloads").detail
+    assert f"{path.name} in {home}" in report.check("payloads").detail
 
 
 def test_sums_that_the_payloads_do_not_give(federation: AuditedFederation, tmp_path: Path) -> None:

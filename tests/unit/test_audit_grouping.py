@@ -17,6 +17,7 @@ def tally_of(rounds: range, *sources: str, what: str = "withheld") -> Tally:
 def test_runs_of_rounds() -> None:
     assert spans([4, 2, 3, 9]) == ((2, 4), (9, 9))
     assert rounds_told([52, *range(3, 41)]) == "rounds 3-40, 52"
+    assert rounds_told(range(1, 99, 2)) == "rounds 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23 and 37 more"
     assert (rounds_told([7]), spans([])) == ("round 7", ())
 
 
@@ -50,6 +51,17 @@ def test_what_differs_stays_apart() -> None:
         "round 1 and nothing else",
         "round 12 is odd",
     ]
+
+
+def test_blobs_are_of_one_kind() -> None:
+    tally = Tally("payloads")
+    for number in (1, 2):
+        what = (
+            f"round {number} in a: a payload is not what its name says: blobs/{number:02}/{number:064} in b c"
+        )
+        tally.add(Status.FAIL, what, round_=number, where=f"round {number} in a")
+    (found,) = group(tally.findings)
+    assert found.told == "rounds 1-2 in a: a payload is not what its name says"
 
 
 def test_names_are_as_short_as_they_may_be() -> None:
