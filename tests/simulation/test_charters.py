@@ -6,6 +6,7 @@ who joins does not hold the recorded model at the end.
 
 import pytest
 
+from folkmoot.protocol.types import Round
 from folkmoot.testnet.simulation.faults import CHANGES, Faults
 from folkmoot.testnet.simulation.federation import Simulation
 
@@ -45,7 +46,7 @@ def test_all_of_them_at_once(secure: bool) -> None:
 
 def test_groups_are_drawn_anew_with_the_members() -> None:
     """Masks, shares and sums are of the groups of their round's charter."""
-    for seed, kind in enumerate(("joins", "leaves", "rotations")):
+    for seed, kind in enumerate(("joins", "leaves")):
         faults = Faults(until=10.0, latency=USUAL, dead=(seed,), **{kind: 1})  # type: ignore[arg-type]
         simulation = Simulation(seed, 9, 5, faults, max_ahead=1, secure=True, group_size=4)
         simulation.run(LIMIT)
@@ -53,3 +54,36 @@ def test_groups_are_drawn_anew_with_the_members() -> None:
         assert newest.first > 1
         assert len(newest.federation.groups(newest.first).groups) > 1
         assert simulation.transcript.released
+
+
+def rounds_with(simulation: Simulation, person: int) -> set[Round]:
+    """Those that this person's update is in, as anybody has them in the archive."""
+    records = {round_: one for node in simulation.honest for round_, one in node.records.items()}
+    members = {round_: one.certificate.survivors.members for round_, one in records.items()}
+    return {
+        round_
+        for round_, survivors in members.items()
+        if simulation.charters.at(round_).ids.get(person) in survivors
+    }
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["open", "secure"])
+def test_who_joins_takes_part_from_its_first_round_or_the_next_one_on(secure: bool) -> None:
+    """Unless its node starts late; and who leaves takes part no more."""
+    on_time = 0
+    for seed in range(3):
+        faults = Faults(until=8.0, latency=(0.005, 0.05), joins=1, leaves=seed % 2)
+        simulation = Simulation(seed, 5, 8, faults, max_ahead=1, secure=secure)
+        simulation.run(LIMIT)
+        (newcomer,) = (node for node in simulation.nodes if node.person == 5)
+        assert newcomer.era is not None
+        first = next(era.first for era in simulation.charters.eras if era.has(newcomer))
+        joined = min(rounds_with(simulation, 5))
+        assert joined >= first
+        on_time += joined <= first + 1
+        for node in simulation.nodes:
+            if node.left:
+                assert max(rounds_with(simulation, node.person)) < next(
+                    era.first for era in reversed(simulation.charters.eras) if not era.has(node)
+                )
+    assert on_time >= 2

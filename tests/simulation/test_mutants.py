@@ -160,3 +160,15 @@ def test_a_simulation_finds_the_machine_with(mutate: Patch, monkeypatch: pytest.
     mutate(monkeypatch)
     with pytest.raises(Violation, match="journal lacks"):
         Simulation(0, faults=Faults(broken_off=3)).run()
+
+
+@pytest.mark.parametrize("mutate", [no_lock_rule, unlocked_by_any_certificate, locks_below_what_was_signed])
+def test_attempts_that_cross_find_the_machine_with(mutate: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole machines, of which one signs every vote and lock that it hears."""
+    faults = Faults(
+        until=150.0, crossing=100.0, latency=(0.005, 0.3), loss=0.01, agreeing=(1,), contradicting=(1,)
+    )
+    mutate(monkeypatch)
+    with pytest.raises(Violation, match="opened twice"):
+        for seed in range(150):
+            Simulation(seed, 4, 1, faults).run(900.0)

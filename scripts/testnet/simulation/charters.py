@@ -37,6 +37,11 @@ class Charters:
         return len(self._spans) > 1
 
     @property
+    def eras(self) -> tuple[Era, ...]:
+        """All of them, in order."""
+        return tuple(self._spans)
+
+    @property
     def newest(self) -> Era:
         """That of the last rounds."""
         return self._spans[-1]

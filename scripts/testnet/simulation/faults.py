@@ -36,8 +36,9 @@ class Faults:
 
     *Links.* `loss`, `duplicate` and `replay` (the same message again, up to a minute later) are probabilities.
     `latency` bounds the seconds that a message takes; every pair has its own upper bound between them, so messages
-    overtake each other. `bandwidth` is bytes a second in each direction of each pair (0: any). `partitions` cut the
-    honest in two for a while.
+    overtake each other. `bandwidth` is bytes a second in each direction of each pair (0: any). With `crossing`
+    everybody hears of the votes of an attempt, and of its locks, either at once or all together up to so many seconds
+    later: attempts cross each other (`crossing.py`). `partitions` cut the honest in two for a while.
 
     *Nodes.* `crashes` happen between two events, `broken_off` inside the effects of one (biased to the edges of a
     Persist); both end in a restart from the journal. `freezes` stop a node for a while without its knowing. `dead`
@@ -69,6 +70,7 @@ class Faults:
     replay: float = 0.0
     latency: tuple[float, float] = (0.005, 0.05)
     bandwidth: float = 0.0
+    crossing: float = 0.0
     partitions: int = 0
     crashes: int = 0
     broken_off: int = 0

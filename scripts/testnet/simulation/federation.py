@@ -38,6 +38,7 @@ from folkmoot.testnet.simulation.afterwards import Afterwards
 from folkmoot.testnet.simulation.assembly import Assembly
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.charters import Charters
+from folkmoot.testnet.simulation.crossing import Crossing
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.governing import Governing
 from folkmoot.testnet.simulation.invariants import Broken, Invariants
@@ -115,6 +116,7 @@ class Simulation(Timeline):
         self.governing = Governing(self)
         self.ledger = SimulatedLedger(self, self._keys)
         self.links = Links(self.nodes, self.faults, self.random)
+        self._crossing = Crossing(self.faults, self.random)
         self.transcript = Transcript(self.charters, self.faults.liars)
         self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
         self._liars = Liars(self)
@@ -324,6 +326,8 @@ class Simulation(Timeline):
 
     def _deliver(self, receiver: Node, letter: Letter) -> None:
         if self.happens(self.faults.loss) or self._betrays_the_other_face(receiver, letter.frame):
+            return
+        if self.faults.crossing and self._crossing.holds_back(receiver, letter.frame, self.now):
             return
         if self.charters.are_amended:
             self._invariants.check_hearing(receiver, letter.sender, letter.frame)

@@ -32,7 +32,7 @@ class KeepingUp:
         before, self._done[finisher.name] = self._done.get(finisher.name, 0), round_
         self._first.setdefault(round_, now)
         if now < self._faults.until + LAG and (
-            self._faults.loss or self._faults.slow or self._faults.bandwidth
+            self._faults.loss or self._faults.slow or self._faults.bandwidth or self._faults.crossing
         ):
             return
         self._check(finisher, before, now)

@@ -24,6 +24,7 @@ from folkmoot.protocol.messages import (
     Ready,
     Receipt,
     Roster,
+    Share,
     Signed,
     Statement,
     Sum,
@@ -160,6 +161,12 @@ class Liars:
                 return replace(body, readies=body.readies[1:])
             case Ready():
                 return replace(body, report=odd)
+            case Enter():
+                return replace(body, attempt=body.attempt + 1)
+            case Receipt():
+                return replace(body, held=(odd,))
+            case Share():
+                return replace(body, value=odd[:31] + b"\0")
             case _:
                 return None
 

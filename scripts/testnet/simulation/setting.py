@@ -101,6 +101,7 @@ def _draw_faults(
         replay=sometimes(0.2, 0.1),
         latency=(0.005, rng.choice((*(0.02, 0.1, 0.3, 1.0) * 5, 6.0))),
         bandwidth=sometimes(0.2, rng.choice((20_000.0, 200_000.0))),
+        crossing=sometimes(0.1, 60.0),
         partitions=several(0.25, 3),
         crashes=several(0.4, 5),
         broken_off=several(0.4, 6),
@@ -113,7 +114,7 @@ def _draw_faults(
         finality=finality,
         reorgs=several(0.5, 3) if finality else 0,
         outages=several(0.25, 3),
-        coordinated=len(lost) > 1 and rng.random() < 0.5,
+        coordinated=len(lost) > 1 and rng.random() < 0.7,
         **changes,
         **lies,
     )
