@@ -40,13 +40,13 @@ from folkmoot.node.masking import Masking
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.port import Network
-from folkmoot.node.opening import Node
+from folkmoot.node.opening import Node, training_task
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
 from folkmoot.node.retention import Retention
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_after_entry, kill_at_write
-from folkmoot.node.trainer import Task, TrainerProcess
+from folkmoot.node.trainer import TrainerProcess
 from folkmoot.node.watch import Watch
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import FolkmootError
@@ -153,19 +153,8 @@ def _via(node: Node) -> Literal["auto"] | tuple[str, ...]:
 
 
 def _trainer(node: Node) -> TrainerProcess:
-    home, config = node.home, node.config
-    task = Task(
-        member=config.name,
-        model=node.charter.model,
-        training=node.charter.training,
-        train=str(home.resolve(config.data.train)),
-        test=str(home.resolve(config.data.test)),
-        threads=config.trainer.threads,
-        data=node.charter.data,
-        source=node.model_source,
-        device=config.trainer.device,
-    )
-    return TrainerProcess(task, home.logs / "trainer.log", config.trainer.command)
+    task = training_task(node.home, node.config, node.charter, node.model_source)
+    return TrainerProcess(task, node.home.logs / "trainer.log", node.config.trainer.command)
 
 
 def _ledger(node: Node) -> EvmLedger:

@@ -15,6 +15,7 @@ from folkmoot.node.model_file import read_starting_snapshot
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.store import Journal
 from folkmoot.node.train.source import locate_source
+from folkmoot.node.trainer import Task
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import Charter
@@ -84,6 +85,21 @@ def open_home(home: Home) -> Node:
     check_float_environment()
     initial = _initial_model(home, charter, first)
     return open_term(home, config, timeline, first, passphrase, initial, source)
+
+
+def training_task(home: Home, config: NodeConfig, charter: Charter, model_source: str) -> Task:
+    """What the home's trainer is to do under a charter."""
+    return Task(
+        member=config.name,
+        model=charter.model,
+        training=charter.training,
+        train=str(home.resolve(config.data.train)),
+        test=str(home.resolve(config.data.test)),
+        threads=config.trainer.threads,
+        data=charter.data,
+        source=model_source,
+        device=config.trainer.device,
+    )
 
 
 def open_term(

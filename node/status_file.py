@@ -93,6 +93,16 @@ class ShutOutMember(_Report):
     """How often this happened lately; each time is twice as long as the one before."""
 
 
+class PeerView(_Report):
+    """How a member sees this node, asked at `at` (Unix seconds): see `network/port.py`, `View`."""
+
+    member: str
+    at: float
+    seen_as: str
+    reached: list[str]
+    clock_offset: float
+
+
 class NodeStatus(_Report):
     """The whole file. Sizes in bytes unless they end in `_mb` (10^6 bytes); times are Unix seconds."""
 
@@ -113,6 +123,10 @@ class NodeStatus(_Report):
     """Names of the members that answer."""
     missing: list[MissingPeer] = []
     """The other members."""
+    announced: list[str] = []
+    """Addresses that others are told to call."""
+    views: list[PeerView] = []
+    """How members see this node, of those that were asked and answered."""
     model_digest: str = ""
     metrics: dict[str, float] = {}
     """Of that model, on this node's held-out data."""

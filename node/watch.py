@@ -18,6 +18,7 @@ from folkmoot.node.status_file import (
     MissingPeer,
     NodeStatus,
     PeakRss,
+    PeerView,
     RoundStatus,
     ShutOutMember,
     StatusError,
@@ -225,6 +226,18 @@ class Watch:
         status, up, troubles, now = self._status, network.peers(), network.troubles(), time.time()
         since = {one.member: one.since for one in status.missing}
         status.peers, status.missing = [], []
+        status.announced = list(network.announced())
+        status.views = [
+            PeerView(
+                member=self._charter.members[index].name,
+                at=view.at,
+                seen_as=view.seen_as,
+                reached=list(view.reached),
+                clock_offset=view.clock_offset,
+            )
+            for index, view in sorted(network.views().items())
+            if view.answered
+        ]
         for index, member in enumerate(self._charter.members):
             if index in up:
                 status.peers.append(member.name)

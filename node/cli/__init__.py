@@ -43,6 +43,9 @@ COMMANDS = {
     "dispute": Entry(
         "folkmoot.node.cli.dispute:dispute", "Let an auditor open single masked updates.", "node"
     ),
+    "doctor": Entry(
+        "folkmoot.node.cli.doctor:doctor", "Check a node and what it needs, and say what to do.", "node"
+    ),
     "export": Entry("folkmoot.node.cli.model:export", "Write a round's model to a file.", "node"),
     "member": Entry(
         "folkmoot.node.cli.member:member", "Add, remove or suspend members of the federation.", "node"

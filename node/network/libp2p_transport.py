@@ -35,8 +35,9 @@ from folkmoot.node.network.libp2p_host import (
 from folkmoot.node.network.libp2p_muxer import widen
 from folkmoot.node.network.libp2p_relay import Circuits
 from folkmoot.node.network.libp2p_streams import Libp2pStream, mapped
+from folkmoot.node.network.libp2p_views import Views
 from folkmoot.node.network.peer_network import PeerNetwork
-from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble
+from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble, View
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, Incoming, Purpose, StreamBroken
 from folkmoot.protocol.addresses import is_loopback, relay_of
@@ -163,6 +164,11 @@ class Libp2pTransport:
         )
         self._exchange = AddressExchange(self._host, self._directory, refusals) if self._directory else None
         self._circuits = Circuits(self._host, self._swarm, frozenset(self._members), settings.relay, refusals)
+        self._views = (
+            Views(self._host, self._swarm, self._members, self._directory, is_loopback(settings.listen))
+            if self._directory is not None
+            else None
+        )
         self.troubles: dict[MemberId, Trouble] = {}
         self._nameless: set[str] = set()
         self._dials: dict[MemberId, _Dial] = {}
@@ -171,6 +177,14 @@ class Libp2pTransport:
     def addresses(self) -> tuple[str, ...]:
         bare = self._settings.announce or [str(address) for address in self._host.get_transport_addrs()]
         return tuple(f"{address.split('/p2p/')[0]}/p2p/{self._host.get_id()}" for address in bare)
+
+    @property
+    def announced(self) -> tuple[str, ...]:
+        return self._directory.addresses(str(self._host.get_id())) if self._directory is not None else ()
+
+    @property
+    def views(self) -> Mapping[MemberId, View]:
+        return self._views.latest if self._views is not None else {}
 
     def _is_known(self, peer: ID) -> bool:
         """A member, or one to be: it is told where the others are, and may do nothing else yet."""
@@ -185,6 +199,8 @@ class Libp2pTransport:
         if self._exchange is not None:
             self._host.set_stream_handler(ADDRESSES, self._exchange.hear)
         self._circuits.listen()
+        if self._views is not None:
+            self._views.listen()
         self._pubsub.deliver = lambda message: self._hear(message, incoming)
         self._pubsub.may_announce = lambda peer: self._may_announce(peer, incoming)
         async with (
@@ -211,7 +227,7 @@ class Libp2pTransport:
     @asynccontextmanager
     async def _telling(self, incoming: Incoming) -> AsyncIterator[None]:
         """Tell members where we are and what we know of others while the block runs. Raises NetworkError."""
-        if self._directory is None or self._exchange is None:
+        if self._directory is None or self._exchange is None or self._views is None:
             yield
             return
         announcing = Announcing(
@@ -227,6 +243,7 @@ class Libp2pTransport:
             nursery.start_soon(self._exchange.run)
             nursery.start_soon(self._dial_the_moved, self._directory, incoming)
             nursery.start_soon(announcing.run)
+            nursery.start_soon(self._views.run, self._is_peer_connected)
             yield
             nursery.cancel_scope.cancel()
 

@@ -17,7 +17,7 @@ import trio
 
 from folkmoot.node.network.blocking import in_place
 from folkmoot.node.network.peer_network import PeerNetwork
-from folkmoot.node.network.port import Locate, OnServed, Stats, Trouble
+from folkmoot.node.network.port import Locate, OnServed, Stats, Trouble, View
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, Incoming, Purpose, StreamBroken
 from folkmoot.protocol.types import MemberId
@@ -110,6 +110,8 @@ class MemoryTransport:
         self.nursery = nursery
         self.troubles: dict[MemberId, Trouble] = {}
         """None: members of a hub find each other without addresses."""
+        self.announced: tuple[str, ...] = ()
+        self.views: dict[MemberId, View] = {}
         self._hub = hub
         self._streams: set[MemoryStream] = set()
 

@@ -23,6 +23,7 @@ from folkmoot.node.network.port import (
     Progress,
     Stats,
     Trouble,
+    View,
 )
 from folkmoot.node.network.queues import BoundedQueue
 from folkmoot.node.network.refusals import Refusals
@@ -96,6 +97,12 @@ class PeerNetwork:
 
     def blame(self, member: MemberId, reason: str) -> None:
         self._refusals.mark(member, reason)
+
+    def announced(self) -> tuple[str, ...]:
+        return self._transport.announced
+
+    def views(self) -> Mapping[MemberId, View]:
+        return self._transport.views
 
     async def send(self, member: MemberId, data: bytes) -> None:
         _check_size(data, MAX_MESSAGE, "message")

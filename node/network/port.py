@@ -92,6 +92,20 @@ class Trouble:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a member sees this node: asked at `at` (Unix seconds), and whether it answered."""
+
+    at: float
+    answered: bool = False
+    seen_as: str = ""
+    """The IP address from which this node comes to it; empty through a relay."""
+    reached: tuple[str, ...] = ()
+    """Which of the announced addresses led to this node."""
+    clock_offset: float = 0.0
+    """Seconds by which its clock is ahead, give or take the time that the question took."""
+
+
 @dataclass(slots=True)
 class Stats:
     """Counters since the start.
@@ -135,6 +149,12 @@ class Network(Protocol):
 
     def blame(self, member: MemberId, reason: str) -> None:
         """What a member sent broke a rule that no honest one breaks; often enough, and it is shut out."""
+
+    def announced(self) -> tuple[str, ...]:
+        """The addresses that others are told, without `/p2p/PEER`; through a relay as `/p2p/RELAY/p2p-circuit`."""
+
+    def views(self) -> Mapping[MemberId, View]:
+        """How members saw this node when they were last asked."""
 
     async def send(self, member: MemberId, data: bytes) -> None:
         """Queue `data` for a member; never waits for the peer. Dropped and counted while the member is down.

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import trio
 
-from folkmoot.node.network.port import Trouble
+from folkmoot.node.network.port import Trouble, View
 from folkmoot.protocol.types import MemberId
 
 Purpose: TypeAlias = Literal["control", "bulk"]
@@ -46,6 +46,14 @@ class Transport(Protocol):
     @property
     def troubles(self) -> Mapping[MemberId, Trouble]:
         """What the last tries to reach members came to, where they failed."""
+
+    @property
+    def announced(self) -> tuple[str, ...]:
+        """The addresses that others are told."""
+
+    @property
+    def views(self) -> Mapping[MemberId, View]:
+        """How members see this node."""
 
     async def connect(self, member: MemberId) -> None:
         """Make sure that there is a connection. Raises StreamBroken."""

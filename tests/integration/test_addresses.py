@@ -141,3 +141,15 @@ async def test_who_did_not_agree_relays_nothing(tmp_path: Path) -> None:
         assert "it does not relay" in two.troubles()[1].error
         assert known.addresses(PEERS[2]) == ()  # nobody relays
         assert two.peers() == {0}
+
+
+async def test_members_tell_each_other_how_they_see_them(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        hub, _ = await stack.enter_async_context(node(0, tmp_path, relay=True))
+        one, _ = await stack.enter_async_context(node(1, tmp_path, hub.addresses))
+        two, _ = await stack.enter_async_context(node(2, tmp_path, hub.addresses, via=(PEERS[0],)))
+        await until(lambda: {0, 2} <= one.views().keys() and {0, 1} <= two.views().keys())
+        assert one.views()[0].answered and one.views()[0].reached == one.announced() != ()
+        assert one.views()[0].seen_as == "127.0.0.1" and abs(one.views()[0].clock_offset) < 5
+        assert two.views()[0].answered and two.views()[0].reached == ()  # only through a relay
+        assert one.peers() == {0, 2} and hub.stats.refused == {}

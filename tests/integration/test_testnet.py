@@ -76,6 +76,10 @@ def test_up_status_down(tmp_path: Path) -> None:
             ["name", "peer_id", "peers", "phase", "pid", "rounds"]
         ] * NODES
         assert all(node["pid"] for node in overview["nodes"]) and overview["chain"]["pid"]
+        doctor = json.loads(folkmoot("doctor", "--home", f"{home}/nodes/alice", "--json").stdout)
+        states = {one["check"]: one["state"] for one in doctor["findings"]}
+        sure = ("configuration", "charter", "keys", "data", "disk", "ledger", "chain's clock", "funds")
+        assert [states[check] for check in sure] == ["ok"] * len(sure)
         again = folkmoot("testnet", "up", "--rounds", "200", "--home", home)
         assert again.returncode == 1 and "still running" in again.stderr
     finally:
