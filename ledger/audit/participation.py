@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from folkmoot.ledger.audit.grouping import spans
+from folkmoot.ledger.audit.grouping import rounds_told, spans
 from folkmoot.ledger.audit.report import MemberRound, MemberRow, Status, Tally
 from folkmoot.ledger.audit.round_checks import Case, Frame
 from folkmoot.ledger.audit.sources import Source
@@ -19,6 +19,8 @@ from folkmoot.protocol.journal import Proposed, Said, Voted, decode_entry
 from folkmoot.protocol.messages import Commitment, Proposal, Propose, Ready, Signed, roster_digest
 from folkmoot.protocol.types import Digest, MemberId, Round
 from folkmoot.protocol.validation import omitted_digest
+
+_UNEXPLAINED = "was named in the roster and is not in the sum; archives do not show whether it had committed"
 
 
 class State(StrEnum):
@@ -50,6 +52,8 @@ class Seen:
 
     commitments: dict[MemberId, list[Commitment]] = field(default_factory=dict)
     readies: set[MemberId] = field(default_factory=set)
+    has_journal: bool = False
+    """Whether a home was given whose node wrote something down of that round."""
     omissions: dict[tuple[Digest, MemberId], MemberId] = field(default_factory=dict)
     """Who lacked a member's payload, by survivor set and member: the proposer's signed reason for leaving it out."""
 
@@ -63,6 +67,7 @@ def read_journals(number: Round, sources: Iterable[Source], frame: Frame) -> See
                 entry = decode_entry(data)
             except LocalProtocolError:
                 continue
+            seen.has_journal = True
             match entry:
                 case Said(signed=signed):
                     _note(signed, seen, frame)
@@ -99,11 +104,15 @@ class Participation:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._rows: dict[str, _Row] = {}
+        self._unexplained: dict[str, list[Round]] = {}
+        """By name: in which rounds a member was named in the roster and left out, and no journal tells of it."""
 
     def add_round(self, case: Case, frame: Frame, seen: Seen, faults: Faults) -> None:
         """A round whose roster and survivors are checked; `faults` are what other checks found of members."""
         for member, judged in _judge(case, frame, seen):
             state, why = faults.get(member, judged)
+            if why == _UNEXPLAINED:
+                self._unexplained.setdefault(frame.name(member), []).append(case.round)
             self._row(frame, member).add(case.round, state, why)
             if state is State.EXCLUDED:
                 self._tally.add(
@@ -114,6 +123,17 @@ class Participation:
                     where=case.where,
                 )
         self._tally.add_pass()
+
+    def tell_unexplained(self) -> None:
+        """Say, after the last round, where only homes could show whether somebody was missing, late or excluded."""
+        if self._unexplained:
+            named = "; ".join(
+                f"{name} in {rounds_told(rounds)}" for name, rounds in self._unexplained.items()
+            )
+            self._tally.remark(
+                f"in the roster but not in the sum, and archives alone do not show why ({named}): the journal of that "
+                "member or of the proposer does (--home)"
+            )
 
     def add_attestation(self, frame: Frame, member: MemberId) -> None:
         """A member's signature stands on the ledger."""
@@ -193,7 +213,8 @@ def _judge_absent(
     if commitments:
         return State.LATE, "committed in an attempt that was given up"
     if is_named:
-        return State.MISSING, "was named in the roster, and no commitment was found"
+        found = "was named in the roster, and no commitment was found"
+        return State.MISSING, found if seen.has_journal else _UNEXPLAINED
     if member in seen.readies:
         return State.LATE, "was ready, but not when the roster was named"
     return State.MISSING, "was not named in the roster"

@@ -59,6 +59,7 @@ class RoundsAudit:
         for number in sorted(rounds):
             self._enter(number)
             self._check_round(number)
+        self._participation.tell_unexplained()
 
     def _enter(self, number: Round) -> None:
         """Take the charter that rules a round; there is no frame for rounds whose charter is not here."""

@@ -262,6 +262,18 @@ def test_missing(without_dave: tuple[AuditedFederation, bytes, Path]) -> None:
     assert row(report, "dave").contributed == 3 and row(report, "alice").contributed == 4
 
 
+def test_archives_alone_name_who_was_left_out_and_say_that_they_do_not_show_why(
+    without_dave: tuple[AuditedFederation, bytes, Path],
+) -> None:
+    federation, _, home = without_dave
+    report, state, why = state_of_dave(federation, home)
+    detail = report.check("participation").detail
+    assert (state, report.check("participation").status) == ("missing", "PASS")
+    assert "dave in round 4" in detail and "archives do not show" in why
+    journal(home, 4, Said(federation.say(3, commitment(federation, 4, bytes(32)))))
+    assert "dave" not in state_of_dave(federation, home)[0].check("participation").detail
+
+
 def test_excluded_alone_is_inconclusive(without_dave: tuple[AuditedFederation, bytes, Path]) -> None:
     federation, roster, home = without_dave
     journal(home, 4, Said(federation.say(3, commitment(federation, 4, roster))))
