@@ -22,6 +22,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<key>.+)`$")
 
+_MAX_PARTS = 16
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_MAX_PARTS}}}", re.ASCII)
+"""tomllib takes minutes for a key of a hundred thousand parts."""
+
 
 class ConfigError(FolkmootError):
     """A file that the operator wrote cannot be used as it stands; the message names file, key and remedy."""
@@ -35,9 +40,11 @@ def decode_toml(text: str, kind: type[T], source: str) -> T:
     Raises `ConfigError` for bad syntax (with the line), and, with the dotted path of the key, for an unknown
     key (with the nearest known one), a missing key and a value of the wrong type or out of bounds.
     """
+    if _LONG_KEY.search(text):
+        raise ConfigError(f"{source}: a key of more than {_MAX_PARTS} parts with dots between them")
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # tomllib's own, numbers of thousands of digits, nesting
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
     # Before msgspec, to which a typo in a required key would be a missing key.
     for path, known in _unknown_keys(table, inspect.type_info(kind), ""):
