@@ -4,6 +4,10 @@ Development nodes fund the same accounts everywhere, from mnemonics that stand i
 such a gas key is emptied by others, and with such an audit key anybody attests in its member's name.
 """
 
+from collections.abc import Iterable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import FolkmootError
 
@@ -50,6 +54,35 @@ class WellKnownKey(FolkmootError):
     """A key of the charter or of this node is one that everybody has."""
 
     exit_code = 2
+
+
+class DevelopmentChain(FolkmootError):
+    """A chain that anybody can rewrite, where a record is expected."""
+
+    exit_code = 2
+
+
+def check_chain(charter: Charter, endpoints: Iterable[str]) -> None:
+    """Raise `DevelopmentChain` if the charter's chain is one for development and one of the RPC URLs is elsewhere.
+
+    On this machine (or through a tunnel that ends here) somebody tries things out and knows it.
+    """
+    if charter.ledger.chain_id not in DEVELOPMENT_CHAINS:
+        return
+    for endpoint in endpoints:
+        if not _is_here(urlsplit(endpoint).hostname or ""):
+            raise DevelopmentChain(
+                f"chain {charter.ledger.chain_id} is one for development, which whoever runs it can rewrite, but "
+                f"{endpoint} is not on this machine: found the federation on a real chain, or to try things out reach "
+                "it through a tunnel (ssh -L) as 127.0.0.1"
+            )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def check_secret_keys(charter: Charter, gas_key: str) -> None:

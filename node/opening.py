@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from folkmoot.ledger.development import check_secret_keys
+from folkmoot.ledger.development import check_chain, check_secret_keys
 from folkmoot.node.archive import Models
 from folkmoot.node.charters import known_amendments, load_timeline, working_term
 from folkmoot.node.config import Home, NodeConfig, load_config
@@ -76,6 +76,7 @@ def open_home(home: Home) -> Node:
             timeline, first = load_timeline(home, known_amendments(journal)), working_term(journal)
     config, charter = load_config(home), timeline.charter_at(first)
     _own_keys(home, config, charter)  # what is wrong with them is said at once
+    check_chain(charter, config.ledger.rpc)
     source = locate_source(charter.model, home.resolve(config.trainer.path))
     if charter.data is not None and config.data.query is not None:
         prepare_data(home)

@@ -5,7 +5,14 @@ import pytest
 from audited_federation import AuditedFederation
 from eth_account import Account
 
-from folkmoot.ledger.development import DEVELOPMENT_CHAINS, WELL_KNOWN, WellKnownKey, check_secret_keys
+from folkmoot.ledger.development import (
+    DEVELOPMENT_CHAINS,
+    WELL_KNOWN,
+    DevelopmentChain,
+    WellKnownKey,
+    check_chain,
+    check_secret_keys,
+)
 from folkmoot.node.cli.terms import describe
 from folkmoot.protocol.charter import Charter, LedgerTerms
 from folkmoot.testnet.chains import DEFAULT_CHAIN_ID
@@ -32,6 +39,23 @@ def test_the_list_is_that_of_the_mnemonics() -> None:
         for index in range(10)
     }
     assert found == WELL_KNOWN
+
+
+@pytest.mark.parametrize(
+    "rpc", ["http://127.0.0.1:8545", "http://localhost:1", "http://[::1]:8545", "http://127.9.9.9"]
+)
+def test_a_development_chain_is_fine_on_this_machine(rpc: str) -> None:
+    check_chain(charter_on(31_337), [rpc])
+
+
+@pytest.mark.parametrize(
+    "rpc", ["https://rpc.example.org", "http://10.0.0.7:8545", "http://127.0.0.1.example.org"]
+)
+def test_a_development_chain_elsewhere_is_refused(rpc: str) -> None:
+    with pytest.raises(DevelopmentChain, match="is not on this machine") as caught:
+        check_chain(charter_on(31_337), ["http://127.0.0.1:8545", rpc])
+    assert caught.value.exit_code == 2
+    check_chain(charter_on(10), [rpc])
 
 
 def test_own_keys_are_fine_everywhere() -> None:
