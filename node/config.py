@@ -103,9 +103,19 @@ class StorageConfig(_Table, frozen=True):
 
 
 class LogConfig(_Table, frozen=True):
-    """From which severity on lines are logged."""
+    """From which severity on lines are logged.
+
+    A log file of `max_mb` (10^6 bytes) is set aside; `keep` older ones stay.
+    """
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    max_mb: Annotated[float, Meta(ge=0.01, le=100_000)] = 10.0
+    keep: Annotated[int, Meta(ge=1, le=1000)] = 5
+
+    @property
+    def max_bytes(self) -> int:
+        """The size at which a log file is set aside."""
+        return round(self.max_mb * 1e6)
 
 
 class NodeConfig(_Table, frozen=True):
@@ -270,6 +280,7 @@ def render_config(config: NodeConfig) -> str:
         *_assignments(config.storage),
         "",
         "[log]",
+        "# max_mb: size at which a log file is set aside; keep: how many older ones stay",
         *_assignments(config.log),
     ]
     return "\n".join(lines) + "\n"

@@ -153,8 +153,9 @@ def _via(node: Node) -> Literal["auto"] | tuple[str, ...]:
 
 
 def _trainer(node: Node) -> TrainerProcess:
-    task = training_task(node.home, node.config, node.charter, node.model_source)
-    return TrainerProcess(task, node.home.logs / "trainer.log", node.config.trainer.command)
+    home, config = node.home, node.config
+    task = training_task(home, config, node.charter, node.model_source)
+    return TrainerProcess(task, home.logs / "trainer.log", config.trainer.command, log_config=config.log)
 
 
 def _ledger(node: Node) -> EvmLedger:

@@ -109,7 +109,11 @@ class Governance:
         """
         await engine.term_ended.wait()
         machine = engine.machine
-        return await self._following(max(machine.current.round, machine.first))
+        first = await self._following(max(machine.current.round, machine.first))
+        span = self.timeline.span_at(first)
+        if span.charter is not None and not self._is_member(span):
+            await self._left.wait()  # who leaves serves, and submits, until its last round is final
+        return first
 
     async def left(self) -> Round:
         """Once the record has come to rounds in which this node is no member, or has another identity: as `next_term`.

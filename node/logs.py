@@ -5,26 +5,25 @@ do wrong is counted by `Once`, so that a flood of bad messages gives one line an
 """
 
 import logging
+import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 import structlog
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import Processor
 
+from folkmoot.node.config import LogConfig
 from folkmoot.protocol.errors import FolkmootError
 
-Level = Literal["debug", "info", "warning", "error"]
-
 FILE_NAME = "node.log"
-MAX_BYTES = 10_000_000
-"""Size at which a log file is set aside; `KEPT_FILES` older ones stay."""
-KEPT_FILES = 5
+_USUAL = LogConfig()
 
 
 class LogError(FolkmootError):
@@ -57,19 +56,19 @@ def logger(**context: object) -> BoundLogger:
 
 
 @contextmanager
-def logging_to(directory: Path, level: Level = "info", stream: TextIO | None = None) -> Iterator[None]:
+def logging_to(directory: Path, config: LogConfig = _USUAL, stream: TextIO | None = None) -> Iterator[None]:
     """Within the block log to `directory`/node.log (made if needed) and, for people, to `stream` (stderr).
 
     Raises `LogError` if the file cannot be opened.
     """
-    file = _open_file(directory)
+    file = _open_file(directory, config)
     human = logging.StreamHandler(stream or sys.stderr)
     file.setFormatter(_formatter(structlog.processors.JSONRenderer()))
     human.setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=human.stream.isatty())))
     root = logging.getLogger()
     earlier = root.level, _OURS.level
     root.setLevel(logging.WARNING)
-    _OURS.setLevel(level.upper())
+    _OURS.setLevel(config.level.upper())
     for handler in (file, human):
         root.addHandler(handler)
     try:
@@ -140,12 +139,27 @@ class _LogFile(RotatingFileHandler):
                 sys.stderr.write(f"{self.baseFilename}: lines are missing: {error.strerror}\n")
 
 
-def _open_file(directory: Path) -> RotatingFileHandler:
+def rotate(path: Path, config: LogConfig) -> None:
+    """Set aside a log that another process writes (by appending), if it is large enough. Raises `OSError`.
+
+    It keeps its file open, so its contents are copied; what it writes at that very moment may be lost.
+    """
+    if not path.exists() or path.stat().st_size < config.max_bytes:
+        return
+    older = [path.with_name(f"{path.name}.{number}") for number in range(1, config.keep + 1)]
+    for newer, old in zip(reversed(older[:-1]), reversed(older[1:]), strict=True):
+        if newer.exists():
+            newer.replace(old)
+    shutil.copyfile(path, older[0])
+    os.truncate(path, 0)
+
+
+def _open_file(directory: Path, config: LogConfig) -> RotatingFileHandler:
     path = directory / FILE_NAME
     try:
         if not directory.is_dir():
             directory.mkdir(parents=True)
-        return _LogFile(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+        return _LogFile(path, maxBytes=config.max_bytes, backupCount=config.keep, encoding="utf-8")
     except OSError as error:
         place = path if directory.is_dir() else directory
         raise LogError(

@@ -16,6 +16,8 @@ import msgspec
 import numpy as np
 import trio
 
+from folkmoot.node.config import LogConfig
+from folkmoot.node.logs import rotate
 from folkmoot.node.train import wire
 from folkmoot.node.train.command import DEFAULT_COMMAND, trainer_environment
 from folkmoot.node.train.vectors import Vector, read_vector, write_vector
@@ -65,9 +67,9 @@ class Trainer(Protocol):
 class TrainerProcess:
     """A `Trainer` in a process of its own; `async with` starts it without waiting until it is ready.
 
-    `log` takes its standard error; `command` replaces the built-in trainer. `start_timeout` bounds loading,
-    `stall_timeout` the silence between two signs of progress (seconds); a long epoch that reports steps is never
-    cut. `on_progress` is called from `fit` and `evaluate`.
+    `log` takes its standard error; between two requests it is set aside as `log_config` says. `command` replaces the
+    built-in trainer. `start_timeout` bounds loading, `stall_timeout` the silence between two signs of progress
+    (seconds); a long epoch that reports steps is never cut. `on_progress` is called from `fit` and `evaluate`.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class TrainerProcess:
         start_timeout: float = 120.0,
         stall_timeout: float = 120.0,
         on_progress: OnProgress | None = None,
+        log_config: LogConfig | None = None,
     ) -> None:
         self._task = task
+        self._log_config = log_config or LogConfig()
         self._log = log
         self._command = command or DEFAULT_COMMAND
         self._start_timeout = start_timeout
@@ -149,6 +153,8 @@ class TrainerProcess:
 
     async def _ask(self, request: wire.Fit | wire.Evaluate, kind: type[Answer]) -> Answer:
         """Send `request` to a running process and wait for its answer; a process that fails here is ended."""
+        with suppress(OSError):  # a log is worth no round
+            await trio.to_thread.run_sync(rotate, self._log, self._log_config)
         try:
             worker = await self._running()
             await worker.send(request)

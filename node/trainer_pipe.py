@@ -38,8 +38,12 @@ class Worker:
     @classmethod
     async def start(cls, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Self:
         """Start `command`, leader of its own process group, with no descriptor beyond its pipes and `log`."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as stderr:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            stderr = log.open("ab")
+        except OSError as error:
+            raise TrainerError("crash", f"{log}: cannot be written: {error.strerror}") from error
+        with stderr:
             start = stderr.tell()
             try:
                 process = await trio.lowlevel.open_process(
@@ -140,7 +144,8 @@ class Worker:
     def _last_words(self) -> str:
         """The last line that this process wrote to its log, for an error message."""
         with self._log.open("rb") as log:
-            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - 4096))
+            end = log.seek(0, os.SEEK_END)  # before `_log_start`, if it was set aside meanwhile
+            log.seek(max(self._log_start if self._log_start <= end else 0, end - 4096))
             lines = log.read().decode(errors="replace").split("\n")
         words = [line.strip() for line in lines if line.strip()]
         return f"; its last words in {self._log}: {words[-1][:300]}" if words else f"; nothing in {self._log}"

@@ -19,6 +19,11 @@ def run(home: Path) -> None:
     comes from FOLKMOOT_PASSPHRASE_FILE, FOLKMOOT_PASSPHRASE or a prompt.
     """
     import os
+    import signal
+    import sys
+
+    # Until the daemon listens to signals: children that were started to unlock keys or to read data are ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
     from folkmoot.node.heap import share_one_heap
     from folkmoot.node.no_dumps import forbid_core_dumps
@@ -39,8 +44,8 @@ def run(home: Path) -> None:
 
     place = Home(home.resolve())
     if lacks_charter(place):
-        with logging_to(place.logs, load_config(place).log.level):
+        with logging_to(place.logs, load_config(place).log):
             trio.run(search_lost, place)
     node = open_home(place)
-    with logging_to(node.home.logs, node.config.log.level):
+    with logging_to(node.home.logs, node.config.log):
         trio.run(daemon.run, node)

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,3 +130,38 @@ def test_with_rounds_that_could_not_be_recorded(tmp_path: Path) -> None:
 def backlog(daemons: Daemons) -> int:
     status = daemons.status("alice")
     return status.ledger.backlog if status is not None else 0
+
+
+HELD_UP = """
+import subprocess, sys
+from pathlib import Path
+from folkmoot.node import opening
+from folkmoot.node.cli import main
+
+def hold_up(home):
+    print("child", flush=True)
+    subprocess.run([sys.executable, "-c", "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"])
+
+opening.open_home = hold_up
+main(["run", "--home", sys.argv[1]])
+"""
+"""A start in which a child, as those that unlock keys or read data, takes its time."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_it_has_begun_it_ends_by_the_signal_and_so_do_its_children(
+    daemons: Daemons, number: signal.Signals
+) -> None:
+    home = daemons.node("bob")
+    command = [sys.executable, "-c", HELD_UP, str(home.path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "child\n"
+        child = int(process.stdout.readline())
+        mark = start_mark(child)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=patience())
+        assert process.returncode == 128 + number and "Traceback" not in errors, errors
+        assert start_mark(child) != mark
+    assert not home.address.exists() and not home.status.exists()

@@ -54,7 +54,7 @@ def test_the_least_that_must_be_said(home: Home) -> None:
             MINIMAL + '[network]\nlisten_on = "/ip4/1.2.3.4/tcp/1"',
             "unknown key 'network.listen_on'; did you mean 'listen'?",
         ),
-        (MINIMAL + "[log]\nfancy = 1", "unknown key 'log.fancy'; known keys here: level"),
+        (MINIMAL + "[log]\nfancy = 1", "unknown key 'log.fancy'; known keys here: keep, level, max_mb"),
         (MINIMAL.replace("rpc", "rcp"), "unknown key 'ledger.rcp'; did you mean 'rpc'?"),
         (MINIMAL.replace('"alice"', "7"), "'name': expected str, got int"),
         (MINIMAL.replace('["http://127.0.0.1:8545"]', '"http://x"'), "'ledger.rpc': expected array, got str"),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node.logs import FILE_NAME, LogError, Once, logger, logging_to
+from folkmoot.node.config import LogConfig
+from folkmoot.node.logs import FILE_NAME, LogError, Once, logger, logging_to, rotate
 from folkmoot.node.status_file import (
     LedgerStatus,
     NodeStatus,
@@ -50,9 +51,9 @@ def test_a_line_is_json_in_the_file_and_plain_for_people(tmp_path: Path) -> None
 
 
 def test_the_level_is_the_operators(tmp_path: Path) -> None:
-    with logging_to(tmp_path, "debug", io.StringIO()):
+    with logging_to(tmp_path, LogConfig(level="debug"), io.StringIO()):
         logger().debug("fine")
-    with logging_to(tmp_path, "error", io.StringIO()):
+    with logging_to(tmp_path, LogConfig(level="error"), io.StringIO()):
         logger().warning("quiet")
     assert [line["event"] for line in lines(tmp_path)] == ["fine"]
 
@@ -187,3 +188,27 @@ def test_a_full_disk_costs_lines_and_is_said_once(tmp_path: Path, capsys: pytest
     assert stream.getvalue().count("line") == 3
     complaints = capsys.readouterr().err.splitlines()
     assert complaints == [f"{tmp_path / 'node.log'}: lines are missing: No space left on device"]
+
+
+def test_logs_are_set_aside_by_size_and_the_oldest_goes(tmp_path: Path) -> None:
+    with logging_to(tmp_path, LogConfig(max_mb=0.01, keep=2), io.StringIO()):
+        for number in range(1000):
+            logger().info("line", number=number)
+    assert {path.name for path in tmp_path.iterdir()} == {"node.log", "node.log.1", "node.log.2"}
+    assert all(path.stat().st_size <= 10_000 for path in tmp_path.iterdir())
+    assert lines(tmp_path)[-1]["number"] == 999
+
+
+def test_the_log_of_a_process_that_goes_on_writing_is_set_aside(tmp_path: Path) -> None:
+    log, config = tmp_path / "trainer.log", LogConfig(max_mb=0.01, keep=2)
+    rotate(log, config)
+    with log.open("ab", buffering=0) as writer:
+        for number in range(4):
+            writer.write(b"%d" % number * 10_000)
+            rotate(log, config)
+            assert log.stat().st_size == 0
+        writer.write(b"the last word")
+    rotate(log, config)
+    assert log.read_bytes() == b"the last word"
+    assert [(tmp_path / f"trainer.log.{n}").read_bytes()[:1] for n in (1, 2)] == [b"3", b"2"]
+    assert len(list(tmp_path.iterdir())) == 3
