@@ -12,7 +12,6 @@ from typing import Literal
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
-from libp2p.custom_types import TProtocol
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
@@ -35,6 +34,7 @@ from folkmoot.node.network.libp2p_host import (
 from folkmoot.node.network.libp2p_muxer import widen
 from folkmoot.node.network.libp2p_relay import Circuits
 from folkmoot.node.network.libp2p_streams import Libp2pStream, mapped
+from folkmoot.node.network.libp2p_versions import SPOKEN, VERSIONS, VersionExchange, protocols
 from folkmoot.node.network.libp2p_views import Views
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble, View
@@ -45,10 +45,9 @@ from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
 
-PROTOCOLS: dict[Purpose, TProtocol] = {
-    "control": TProtocol("/folkmoot/control/1"),
-    "bulk": TProtocol("/folkmoot/bulk/1"),
-}
+PURPOSES: tuple[Purpose, ...] = ("control", "bulk")
+PROTOCOLS = {purpose: protocols(purpose, SPOKEN)[0] for purpose in PURPOSES}
+"""The newest version of each."""
 RESOLVE_SECONDS = 5.0
 DIAL_SECONDS = 5.0
 OPEN_SECONDS = 5.0
@@ -74,6 +73,8 @@ class Libp2pSettings:
     """See `AddressBook`."""
     directory: Directory | None = None
     """Where members say they are, this one included; without it nobody is told."""
+    versions: tuple[int, ...] = SPOKEN
+    """Of the protocols, newest first. Only a test says anything else than what this program speaks."""
     relay: bool = False
     """Whether members may reach each other through this one."""
     via: Literal["auto"] | tuple[str, ...] = ()
@@ -169,6 +170,9 @@ class Libp2pTransport:
             if self._directory is not None
             else None
         )
+        self._versions = settings.versions
+        self._version_exchange = VersionExchange(self._host, self._versions, self._speaks_otherwise)
+        self._foreign: set[tuple[MemberId, str]] = set()
         self.troubles: dict[MemberId, Trouble] = {}
         self._nameless: set[str] = set()
         self._dials: dict[MemberId, _Dial] = {}
@@ -194,8 +198,10 @@ class Libp2pTransport:
     async def running(self, incoming: Incoming, listen: Multiaddr) -> AsyncIterator[None]:
         """Listen and gossip while the block runs. Raises NetworkError."""
         self._swarm.register_notifee(_Connections(lambda peer: self._connected(peer, incoming)))
-        for purpose in PROTOCOLS:
-            self._host.set_stream_handler(PROTOCOLS[purpose], self._handler(purpose, incoming))
+        for purpose in PURPOSES:
+            for protocol in protocols(purpose, self._versions):
+                self._host.set_stream_handler(protocol, self._handler(purpose, incoming))
+        self._host.set_stream_handler(VERSIONS, self._version_exchange.answer)
         if self._exchange is not None:
             self._host.set_stream_handler(ADDRESSES, self._exchange.hear)
         self._circuits.listen()
@@ -285,14 +291,28 @@ class Libp2pTransport:
 
     async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
         await self.connect(member)
-        with trio.move_on_after(OPEN_SECONDS), mapped():
-            stream = await self._host.new_stream(self._ids[member], [PROTOCOLS[purpose]])
-            if purpose == "bulk":
-                await widen(stream)
-            return Libp2pStream(stream)
+        try:
+            with trio.move_on_after(OPEN_SECONDS), mapped():
+                stream = await self._host.new_stream(self._ids[member], protocols(purpose, self._versions))
+                if purpose == "bulk":
+                    await widen(stream)
+                return Libp2pStream(stream)
+        except StreamBroken:
+            if purpose == "control" and self._is_connected(member):
+                await self._version_exchange.ask(self._ids[member])
+            raise
         # A connection that is dead but still listed: without this it would be tried until TCP gives up.
         await self.disconnect(member)
         raise StreamBroken(f"member {member} is connected but does not answer")
+
+    def _speaks_otherwise(self, peer: ID, reason: str) -> None:
+        member = self._members.get(peer)
+        if member is None:
+            return
+        self.troubles[member] = Trouble(time.time(), reason)
+        if (member, reason) not in self._foreign and len(self._foreign) < MAX_COMPLAINTS:
+            self._foreign.add((member, reason))
+            log.warning("no protocol in common with member %d (peer %s): %s", member, peer, reason)
 
     async def disconnect(self, member: MemberId) -> None:
         await close_connections(self._swarm, [self._ids[member]])

@@ -17,6 +17,7 @@ from multiaddr import Multiaddr
 
 from folkmoot.node.network.libp2p_host import TOPIC, close_connections, make_host
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
+from folkmoot.node.network.libp2p_versions import SPOKEN
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Inbound, NetworkEvent, Stats
 from folkmoot.node.network.refusals import Refusals
@@ -63,14 +64,19 @@ class Peer:
 
 @asynccontextmanager
 async def running(
-    member: int, home: Path, locate: Callable[[bytes], Path | None] | None = None, *, listens: bool = True
+    member: int,
+    home: Path,
+    locate: Callable[[bytes], Path | None] | None = None,
+    *,
+    listens: bool = True,
+    versions: tuple[int, ...] = SPOKEN,
 ) -> AsyncIterator[Peer]:
     """A member's network in this process; addresses are found through files in `home`.
 
     Unless it `listens`, nobody takes its events.
     """
     files = tuple(str(home / str(other)) for other in PEER_IDS)
-    settings = Libp2pSettings(member, SEEDS[member], PEER_IDS, bootstrap=files)
+    settings = Libp2pSettings(member, SEEDS[member], PEER_IDS, bootstrap=files, versions=versions)
     blobs: dict[bytes, Path] = {}
     async with open_libp2p(settings, locate or blobs.get, lambda *_: None, random.Random(member)) as network:
         (home / str(member)).write_text(network.addresses[0])
