@@ -3,7 +3,8 @@
     manifest.json                    format, contract, chain, and the SHA-256 of the files that are not blobs
     ledger/1.json, ledger/2.json …   what each RPC showed, with its proofs (`folkmoot.ledger.audit.shown`)
     charter/charter.toml, charter/charter.sig/<name>.sig, charter/charters/<digest>.toml
-    archive/1/rounds/…, archive/1/blobs/…, archive/1/masked/…   what the records name, as archives have it
+    archive/1/rounds/…, archive/1/forks/…   records, and the proofs of histories that were given up
+    archive/1/blobs/…, archive/1/masked/…   what the records name, as archives have it
 
 How they lie in the file, `packing.py` says. Keys never go in: a bundle is made to be passed on. Reading trusts nothing:
 only these names, nothing larger than it says, and every hash is checked first (a blob's is its name, and the audit's
@@ -32,7 +33,7 @@ _HEX = "[0-9a-f]"
 _NAMES = re.compile(
     r"manifest\.json|ledger/[1-9][0-9]?\.json|charter/charter\.toml|charter/charter\.sig/[a-z0-9][a-z0-9-]{0,31}\.sig"
     rf"|charter/charters/{_HEX}{{64}}\.toml"
-    rf"|archive/[1-9][0-9]{{0,2}}/(rounds/[0-9]{{8}}\.record|blobs/{_HEX}{{2}}/{_HEX}{{64}}"
+    rf"|archive/[1-9][0-9]{{0,2}}/(rounds/[0-9]{{8}}\.record|forks/[0-9]{{8}}-{_HEX}{{16}}\.fork|blobs/{_HEX}{{2}}/{_HEX}{{64}}"
     rf"|masked/[0-9]{{1,10}}/{_HEX}{{64}})"
 )
 _BLOB = re.compile(r"archive/[0-9]+/(blobs|masked)/.*")
@@ -111,6 +112,9 @@ def _records(sources: Sequence[Source]) -> Iterator[tuple[str, Path]]:
         for place, source in enumerate(sources, start=1):
             if source.has_record(number):
                 yield f"archive/{place}/rounds/{number:08d}.record", source.record_path(number)
+    for place, source in enumerate(sources, start=1):
+        for file in source.fork_files():
+            yield f"archive/{place}/forks/{file.name}", file
 
 
 def _add_blobs(packer: Packer, sources: Sequence[Source], charter: Charter | None) -> None:

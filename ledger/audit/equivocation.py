@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 
 from folkmoot.ledger.audit.report import Status, Tally
@@ -9,6 +10,7 @@ from folkmoot.ledger.audit.round_checks import Frame
 from folkmoot.ledger.audit.sources import Source
 from folkmoot.protocol.equivocation import Register, verify_evidence
 from folkmoot.protocol.errors import RemoteProtocolError
+from folkmoot.protocol.fork import Fork, decode_fork
 from folkmoot.protocol.messages import Commitment, Evidence, Share, Signed, decode_frame, encode
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.types import MemberId, Round
@@ -23,14 +25,17 @@ class EquivocationSearch:
     def __init__(self, sources: Sequence[Source], tally: Tally) -> None:
         self._tally = tally
         self._kept: dict[Round, list[Evidence]] = defaultdict(list)
+        self._forks: dict[Round, list[Fork]] = defaultdict(list)
         for evidence in _kept_evidence(sources):
             # Receipts have no slot, so whatever is evidence has a round.
             self._kept[evidence.first.body.round].append(evidence)
+        for fork in _kept_forks(sources):
+            self._forks[fork.round].append(fork)
 
     @property
     def rounds(self) -> Iterable[Round]:
-        """Rounds of which nodes kept evidence."""
-        return self._kept.keys()
+        """Rounds of which nodes kept evidence, or two histories."""
+        return self._kept.keys() | self._forks.keys()
 
     def add_round(
         self, number: Round, frame: Frame, records: Sequence[RoundRecord], attested: Iterable[Signed]
@@ -39,7 +44,7 @@ class EquivocationSearch:
         register, convicted = Register(), set[MemberId]()
         kept = self._kept.pop(number, [])
         contradictions = (signed for evidence in kept for signed in (evidence.first, evidence.second))
-        unchecked = chain(_in_records(records), contradictions)
+        unchecked = chain(_in_records(records), contradictions, _in_forks(self._forks.pop(number, [])))
         good = (signed for signed in unchecked if _is_of(frame, signed) and _is_good(frame, signed))
         for signed in chain(attested, good):
             evidence = register.note(signed)
@@ -104,6 +109,19 @@ def _in_records(records: Sequence[RoundRecord]) -> Iterator[Signed]:
         if record.unmasking is not None:
             yield from record.unmasking.sums
             yield from record.unmasking.fingerprints
+
+
+def _in_forks(forks: Sequence[Fork]) -> Iterator[Signed]:
+    yield from _in_records([fork.record for fork in forks if fork.record is not None])
+    for fork in forks:
+        yield from fork.recorded.attestations
+
+
+def _kept_forks(sources: Sequence[Source]) -> Iterator[Fork]:
+    """Two histories of one round that a node saw: whoever signed both is convicted by that alone."""
+    for data in (found for source in sources for found in source.forks()):
+        with suppress(RemoteProtocolError):
+            yield decode_fork(data)
 
 
 def _kept_evidence(sources: Sequence[Source]) -> Iterator[Evidence]:

@@ -186,6 +186,16 @@ class Source:
             if _existing(path) and _begins_with(path, _EVIDENCE_START, MAX_FRAME):
                 yield path
 
+    def forks(self) -> Iterator[bytes]:
+        """Proofs (`protocol.fork`) of histories that nodes gave up, unchecked; none that is too large for one."""
+        for path in self.fork_files():
+            if path.stat().st_size <= MAX_RECORD:
+                yield path.read_bytes()
+
+    def fork_files(self) -> Iterator[Path]:
+        """Where those lie."""
+        yield from filter(_existing, sorted((self._archive / "forks").glob("*.fork")))
+
     def charter(self) -> SignedCharter | None:
         """The home's charter with its signatures; None if there is none."""
         path = _existing(self._home / "charter.toml") if self._home else None

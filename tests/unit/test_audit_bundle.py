@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from masked_federation import MaskedFederation
 
+from folkmoot.node.archive import Archive
 from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.fork import Fork, RecordedRound, encode_fork
+from folkmoot.protocol.typed_data import struct_hash
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,18 @@ def test_secure_mode_is_replayed_from_the_bundle_alone(tmp_path: Path) -> None:
     shutil.rmtree(home.path)
     done = offline(tmp_path / "audit.zip")
     assert (done.exit_code, statuses(done)["replay"]) == (0, "PASS"), done.output
+
+
+def test_two_histories_that_a_node_kept_convict_from_the_bundle_too(tmp_path: Path) -> None:
+    parted = AuditedFederation()
+    made = parted.add_round()
+    others = msgspec.structs.replace(made.statement, model=bytes(32))
+    fork = Fork(struct_hash(made.statement), made.record, RecordedRound(others, (parted.say(2, others),)))
+    home = parted.write_home(tmp_path / "alice")
+    Archive(home.archive).add_fork(1, struct_hash(made.statement), encode_fork(fork))
+    make_bundle(parted, home.path, tmp_path / "audit.zip")
+    done = offline(tmp_path / "audit.zip")
+    assert (done.exit_code, statuses(done)["equivocation"]) == (4, "MISBEHAVIOUR"), done.output
 
 
 # --- tampering --------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Re
 from folkmoot.node.archive import Archive
 from folkmoot.node.store import Journal, Secret
 from folkmoot.protocol.charter import Auditor, Averaging
+from folkmoot.protocol.fork import Fork, RecordedRound, encode_fork
 from folkmoot.protocol.messages import Commitment, Evidence, Statement, Vote, encode
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.typed_data import struct_hash
@@ -489,6 +490,23 @@ def test_evidence_in_an_archive_convicts(federation: AuditedFederation, home: Pa
     report = audit(federation.ledger(), home)
     assert (not_passed(report), report.exit_code) == ({"equivocation": "MISBEHAVIOUR"}, 4)
     assert report.check("equivocation").detail == "carol signed two different Votes for round 2"
+
+
+def test_who_signed_both_of_two_histories_is_convicted(federation: AuditedFederation, home: Path) -> None:
+    """As a node keeps it that was rolled back: its own round, and what the ledger has."""
+    made, others = (
+        federation.rounds[1],
+        msgspec.structs.replace(federation.rounds[1].statement, model=bytes(32)),
+    )
+    attested = tuple(federation.say(member, others) for member in (0, 2))
+    fork = Fork(struct_hash(made.statement), made.record, RecordedRound(others, attested))
+    Archive(home / "archive").add_fork(2, struct_hash(made.statement), encode_fork(fork))
+    (home / "archive" / "forks" / f"00000003-{'0' * 16}.fork").write_bytes(b"?")
+    report = audit(federation.ledger(), home)
+    assert (not_passed(report), report.exit_code) == ({"equivocation": "MISBEHAVIOUR"}, 4)
+    names = {finding.member for finding in report.findings if finding.check == "equivocation"}
+    signed = {one.member for one in made.record.attestations}
+    assert names == {federation.charter.members[member].name for member in signed & {0, 2}} != set()
 
 
 def test_forged_evidence_convicts_nobody(federation: AuditedFederation, home: Path) -> None:
