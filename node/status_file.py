@@ -121,6 +121,8 @@ class NodeStatus(_Report):
     attempt: int = 0
     peers: list[str] = []
     """Names of the members that answer."""
+    quorum: int = 0
+    """Members, this one included, without whom no round is finished; 0 if that is not known yet."""
     missing: list[MissingPeer] = []
     """The other members."""
     announced: list[str] = []

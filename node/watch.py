@@ -202,6 +202,7 @@ class Watch:
         self._own_rss.sample(os.getpid())
         self._trainer_rss.sample(trainer.pid)
         status.round, status.rounds = machine.current.round, machine.completed
+        status.quorum = self._charter.quorum
         status.attempt = machine.current.attempt
         status.phase = "done" if machine.finished and self._measured_last else machine.phase
         if machine.finished and not self._measured_last:

@@ -1,5 +1,6 @@
 """`folkmoot status`: what the node of a home is doing, from its status file alone. Imports nothing heavy."""
 
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ STALE_SECONDS = 10.0
 """A running node writes its status at least once a second; after this long something holds it up."""
 
 _SHOWN_ROUNDS = 10
+_LEAST_FREE = 100_000
 _SHOWN_METRICS = ("accuracy", "auc", "rmse", "mae")
 
 
@@ -46,6 +48,10 @@ def status(home: Path, as_json: bool) -> None:
         click.echo(msgspec.json.encode({"running": running, **msgspec.to_builtins(report)}))
     else:
         _show(report, running, time.time())
+        if shutil.disk_usage(home).free < _LEAST_FREE:
+            click.echo(
+                f"the disk with {home} is full: what is shown may be old, and a running node waits for room"
+            )
 
 
 def describe_state(report: NodeStatus, running: bool, now: float) -> str:
@@ -145,7 +151,15 @@ def _progress(report: NodeStatus, running: bool) -> str:
         return completed
     if report.phase == "done":
         return f"{completed}, done: it goes on serving"
-    return f"{completed}, now {report.phase} in round {report.round} attempt {report.attempt}"
+    if report.phase == "disk full":
+        return f"{completed}; waiting in round {report.round}, because the disk is full: see the log"
+    doing = f"{completed}, now {report.phase} in round {report.round} attempt {report.attempt}"
+    up = len(report.peers) + 1
+    return (
+        f"{doing}\nonly {up} of the {report.quorum} nodes that a round needs are up"
+        if up < report.quorum
+        else doing
+    )
 
 
 def _history(rounds: list[RoundStatus]) -> object:

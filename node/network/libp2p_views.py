@@ -97,7 +97,8 @@ class Views:
 
     def _age(self, member: MemberId) -> float:
         view = self.latest.get(member)
-        return time.time() - view.at if view is not None else float("inf")
+        # A clock that was set back must not make a view young for hours.
+        return abs(time.time() - view.at) if view is not None else float("inf")
 
     async def _ask(self, peer: ID) -> None:
         member, began = self._members[peer], time.time()

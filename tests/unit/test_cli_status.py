@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from folkmoot.node.cli.status import (
+    _progress,
     describe_peers,
     describe_state,
     format_metrics,
@@ -186,3 +187,19 @@ def test_it_names_who_is_shut_out_until_when_and_why(tmp_path: Path, report: Nod
     assert "(time 3): bad frame (control)" in " ".join(shown.output.split())
     told = json.loads(CliRunner().invoke(status, ["--home", str(tmp_path), "--json"]).output)
     assert told["shut_out"][0]["member"] == "dave"
+
+
+def test_without_a_quorum_it_says_how_many_nodes_are_missing() -> None:
+    report = NodeStatus(
+        name="alice", pid=1, peer_id="x", member=0, phase="ready", round=5, rounds=4, quorum=3
+    )
+    assert "only 1 of the 3 nodes that a round needs are up" in _progress(report, running=True)
+    report.peers = ["bob", "carol"]
+    assert _progress(report, running=True) == "4 completed, now ready in round 5 attempt 0"
+    report.peers = []
+    assert _progress(report, running=False) == "4 completed"
+
+
+def test_a_full_disk_is_no_phase_of_a_round() -> None:
+    report = NodeStatus(name="alice", pid=1, peer_id="x", member=0, phase="disk full", round=5, rounds=4)
+    assert "the disk is full" in _progress(report, running=True)
