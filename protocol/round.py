@@ -24,7 +24,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.current import CurrentRound
-from folkmoot.protocol.effects import Blame, Effect, Promote, RollBack
+from folkmoot.protocol.effects import Blame, Effect, Promote, RollBack, Send
 from folkmoot.protocol.equivocation import verify_evidence
 from folkmoot.protocol.errors import Forgotten, Ignore, RemoteProtocolError
 from folkmoot.protocol.events import (
@@ -71,6 +71,7 @@ from folkmoot.protocol.messages import (
     round_of,
 )
 from folkmoot.protocol.recall import SIT_OUT, RecallGate, answer
+from folkmoot.protocol.repeating import own_words
 from folkmoot.protocol.rounds import FIRST_ANNOUNCEMENT, Rounds
 from folkmoot.protocol.signing import Signer, Verifier
 from folkmoot.protocol.terms import Terms
@@ -294,8 +295,7 @@ class RoundMachine:
         delay = ANNOUNCE_DELAYS[min(rounds.announced, len(ANNOUNCE_DELAYS) - 1)]
         rounds.announced += 1
         context.broadcast(self._hello())
-        for frame in [*self.current.frames_to_repeat(), *rounds.closed.open_attestations()]:
-            context.broadcast(frame)
+        self._repeat(rounds.announced - 1)
         for member in sorted(context.up):
             self._send_private(member)
         if self._gate is not None:
@@ -305,6 +305,17 @@ class RoundMachine:
         self.current.fetch_missing()
         rounds.look_behind()
         context.start_timer("announce", self.current.round, 0, delay)
+
+    def _repeat(self, announcement: int) -> None:
+        """My words to everybody, what others said to a few of them."""
+        context, repeating = self._context, self._rounds.repeating
+        frames = self.current.frames_to_repeat()
+        mine = own_words(frames, context.me)
+        told_all = {one for one in context.up if repeating.is_told_all(one, announcement)}
+        for members, said in ((told_all, frames), (context.up - told_all, mine)):
+            context.emit(*(Send(tuple(sorted(members)), frame) for frame in said if members))
+        for frame in self._rounds.closed.open_attestations():
+            context.broadcast(frame)
 
     def _send_private(self, member: MemberId) -> None:
         for frame in self.current.frames_for(member):
@@ -320,11 +331,10 @@ class RoundMachine:
         try:
             if sender is not None and isinstance(frame, Hello | Recall | Recalled):
                 self._on_neighbour(sender, frame)
-            elif self._gate is not None and not isinstance(frame, Final):  # to catch up nothing is signed
+            elif isinstance(frame, Final):
+                self._on_final(frame)
+            elif self._gate is not None:
                 self._gate.keep(sender, frame)
-                if isinstance(frame, Final):
-                    self._gate.on_final(frame)
-                    self._pass_gate_if_done()
             else:
                 self._take_frame(sender, frame)
         except Forgotten:
@@ -341,7 +351,7 @@ class RoundMachine:
             case Hello(round=round_, final=final):
                 if final >= self.current.round and self._rounds.catch_up.is_news(sender, final):
                     self._context.send(sender, self._hello())  # which it answers with what I lack
-                same = self.current.frames_to_repeat() if round_ == self.current.round else []
+                same = self._answer(sender) if round_ == self.current.round else []
                 for one in [*self._rounds.closed.frames_after(round_, final), *same]:
                     self._context.send(sender, one)
                 if round_ == self.current.round:
@@ -352,6 +362,19 @@ class RoundMachine:
                 if self._gate is not None:
                     self._gate.on_recalled(sender, frame)
                     self._pass_gate_if_done()
+
+    def _answer(self, member: MemberId) -> list[Frame]:
+        """What a member that greets me may lack of the round that we are both in."""
+        frames = self.current.frames_to_repeat()
+        all_of_it = self._rounds.repeating.answers_all(member)
+        return frames if all_of_it else own_words(frames, self._context.me)
+
+    def _on_final(self, final: Final) -> None:
+        """How a round ended: believed while I still recall, too, for to catch up nothing is signed."""
+        if self._gate is not None:
+            self._gate.on_final(final)
+            self._pass_gate_if_done()
+        self._rounds.on_final(final)
 
     def _pass_gate_if_done(self) -> None:
         gate = self._gate
@@ -368,9 +391,7 @@ class RoundMachine:
 
     def _take_frame(self, sender: MemberId | None, frame: Frame) -> None:
         """A frame that proves itself, whoever delivered it."""
-        if isinstance(frame, Final):
-            self._rounds.on_final(frame)
-        elif isinstance(frame, Evidence):
+        if isinstance(frame, Evidence):
             if not self._context.is_ours(frame.first.body.round):
                 raise Ignore("evidence of a round under another charter")
             self._context.accuse(verify_evidence(frame, self._context.verifier), frame)

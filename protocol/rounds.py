@@ -17,6 +17,7 @@ from folkmoot.protocol.errors import Ignore, RemoteProtocolError
 from folkmoot.protocol.fork import Branch, Fork, RecordedRound
 from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, RolledBack, SatOut
 from folkmoot.protocol.messages import Evidence, Final, Frame, Lock, Signed, round_of
+from folkmoot.protocol.repeating import Repeating
 from folkmoot.protocol.steps import Outcome
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -36,6 +37,7 @@ class Rounds:
         self.catch_up = CatchUp(context)
         self.current = CurrentRound(context, 1, model0, context.federation.id)
         self.announced = 0
+        self.repeating = Repeating(context.me, len(context.members))
         self._begun = False
         self._recorded: Round = 0
         self._sit_out_through: Round = 0
@@ -126,6 +128,7 @@ class Rounds:
         self._turn_to(round_, base, previous)
         self.catch_up.forget()
         self.announced = 0
+        self.repeating = Repeating(self._context.me, len(self._context.members))
         self._context.persist(round_, Began(round_, base, previous))
         self._begun = True
         self._resume()

@@ -91,9 +91,18 @@ class Work:
         if exchange.attempt != state.attempt or self._context.me not in exchange.members:
             return
         if not state.i_propose:
-            self._context.send(state.proposer, self._context.sign(exchange.receipt()))
+            if self._is_worth_a_receipt(exchange):
+                self._context.send(state.proposer, self._context.sign(exchange.receipt()))
         elif len(exchange.held) == state.quorum < len(exchange.members):
             self._attempts.wait_for_payloads(set(exchange.members) - exchange.held - self._context.down)
+
+    def _is_worth_a_receipt(self, exchange: Exchange) -> bool:
+        """Not before a quorum's payloads are here, then each time half as many are missing.
+
+        A receipt for every payload would be n^2 digests from each of n members. Announcements repeat the newest one.
+        """
+        missing = len(exchange.members) - len(exchange.held)
+        return len(exchange.held) >= self._state.quorum and missing & (missing - 1) == 0
 
     def on_served(self, root: Digest, member: MemberId) -> None:
         """A peer has a payload from me."""

@@ -28,7 +28,8 @@ from folkmoot.testnet.simulation.node import PARAMETERS
 
 town = SmallFederation(4)
 PROPOSER = town.proposer()
-ME, OTHER, LAST = (member for member in town.members if member != PROPOSER)
+# Who proposes next is the last of the others.
+ME, OTHER, LAST = sorted(set(town.members) - {PROPOSER}, key=lambda member: member == town.proposer(1))
 ROSTER = town.roster()
 assert isinstance(ROSTER.body, Roster)
 DIGEST = roster_digest(PROPOSER, ROSTER.body)

@@ -122,12 +122,13 @@ def test_payloads_are_fetched_from_their_sender_first_and_then_from_anyone() -> 
     assert commit(node, OTHER) == []
 
 
-def test_what_is_held_is_told_to_the_proposer_only() -> None:
+def test_what_a_quorum_or_more_sent_is_told_to_the_proposer_only() -> None:
     node = start()
     node.hear(ROSTER)
-    commit(node, OTHER)
-    effects = arrive(node, OTHER)
-    assert of_kind(effects, Send) == [Send((PROPOSER,), town.receipt(ME, ROSTER, [OTHER]))]
+    commit(node, *others(node))
+    assert not of_kind(arrive(node, PROPOSER, OTHER), Send)
+    effects = arrive(node, LAST)
+    assert of_kind(effects, Send) == [Send((PROPOSER,), town.receipt(ME, ROSTER, others(node)))]
 
 
 def test_a_failed_fetch_is_tried_again_with_the_next_announcement() -> None:
