@@ -195,7 +195,8 @@ class Assembly:
             self._around.at(POLL, partial(self._submit, order))
         except LedgerRejected:
             self._order = None
-            self.agree(order.kind, order.tries)
+            if order.tries:  # somebody's role may still be about to change
+                self._around.at(PATIENCE, partial(self.agree, order.kind, order.tries - 1))
 
     def _is_recorded(self, order: Order) -> bool:
         return any(order.amendment == one.amendment for one in self._around.ledger.chain.amendments())
