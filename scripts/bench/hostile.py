@@ -1,8 +1,9 @@
-"""Attack a node of a live federation and count rounds: `.venv/bin/python scripts/bench/hostile.py [SECONDS]`.
+"""Attack a node of a live federation, and count rounds: `python scripts/bench/hostile.py [SECONDS [TRAITOR]]`.
 
-Five members, of which erin's daemon is killed; the other four are all needed. Outsiders know bob's address, and erin's
-keys serve for what only a member can try. Each attack is kept up for SECONDS; between any two nobody attacks for as
-long. Prints a table: bob's memory before, at most and after (RssAnon + RssShmem, MB), and the rounds completed.
+Five members, of which the TRAITOR's (erin's) daemon is killed; the other four are all needed. Outsiders know bob's
+address, and the traitor's keys serve for what only a member can try. Each attack is kept up for SECONDS; between any
+two nobody attacks for as long. Bob does not forget in between. Prints a table: bob's memory before, at most and after
+(RssAnon + RssShmem, MB), and the rounds completed.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ from folkmoot.protocol.messages import Hello, encode
 from folkmoot.testnet import control
 from folkmoot.testnet.home import TestnetHome
 
-VICTIM, TRAITOR = "bob", "erin"
+VICTIM = "bob"
 MULTISTREAM = b"\x13/multistream/1.0.0\n"
 OVERLONG = struct.pack(">I", 2**32 - 1) + bytes(1000)
 
@@ -49,13 +50,13 @@ OVERLONG = struct.pack(">I", 2**32 - 1) + bytes(1000)
 class Target:
     """Where the victim listens, and the keys of the member that has turned."""
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Federation, traitor: str) -> None:
         home = federation.home
         address, _, peer = home.node(VICTIM).address.read_text().split()[0].rpartition("/p2p/")
         self.address, self.peer = Multiaddr(address), ID.from_string(peer)
         self.port = int(address.split("/")[4])
-        passphrase = home.passphrase(TRAITOR).read_text().strip()
-        self.identity = bytes(load_keys(home.node(TRAITOR).keys, passphrase).identity)
+        passphrase = home.passphrase(traitor).read_text().strip()
+        self.identity = bytes(load_keys(home.node(traitor).keys, passphrase).identity)
         status = read_status(home.node(VICTIM).status)
         assert status is not None
         self.pid = status.pid
@@ -255,7 +256,7 @@ def attacked(federation: Federation, target: Target, attack: Attack, seconds: fl
     return trio.run(main)
 
 
-def main(seconds: float) -> None:
+def main(seconds: float, traitor: str) -> None:
     """Start, attack, print, stop."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
@@ -265,9 +266,9 @@ def main(seconds: float) -> None:
             subprocess.run([*testnet, "up", *options], check=True, stdout=subprocess.DEVNULL)
             federation = Federation(TestnetHome(home))
             federation.settle()
-            control.kill(federation.home, TRAITOR)
+            control.kill(federation.home, traitor)
             time.sleep(5)
-            target = Target(federation)
+            target = Target(federation, traitor)
             columns = (
                 f"MB before | at most | 10 s after | rounds in {seconds:.0f} s | undisturbed, just before"
             )
@@ -290,4 +291,5 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 15.0)
+    words = sys.argv[1:] + ["15", "erin"][len(sys.argv) - 1 :]
+    main(float(words[0]), words[1])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-TARGETS = ("control", "message", "update", "charter", "ledger", "bundle")
+TARGETS = ("addresses", "control", "message", "update", "charter", "ledger", "bundle")
 
 SECONDS = 1.0
 """CPU time that one input may take."""
