@@ -283,6 +283,7 @@ class _Daemon:
             directory=self._directory,
             relay=node.config.network.relay,
             via=_via(node),
+            mdns=node.config.network.mdns,
         )
         async with open_libp2p(settings, self._locate, self._served, self._rng) as network:
             _write_addresses(node.home.address, network.addresses)

@@ -36,6 +36,7 @@ from folkmoot.node.network.libp2p_relay import Circuits
 from folkmoot.node.network.libp2p_streams import Libp2pStream, mapped
 from folkmoot.node.network.libp2p_versions import SPOKEN, VERSIONS, VersionExchange, protocols
 from folkmoot.node.network.libp2p_views import Views
+from folkmoot.node.network.mdns import LocalPeers, local_discovery, spelled_out
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble, View
 from folkmoot.node.network.refusals import Refusals
@@ -79,6 +80,8 @@ class Libp2pSettings:
     """Whether members may reach each other through this one."""
     via: Literal["auto"] | tuple[str, ...] = ()
     """Peer ids of the members through which this one is to be reached; "auto": any that relay."""
+    mdns: bool = False
+    """Whether to find members on the local network, and be found there."""
 
     def __repr__(self) -> str:
         return f"Libp2pSettings(me={self.me}, listen={self.listen!r})"
@@ -145,10 +148,11 @@ class Libp2pTransport:
         self._ids = {member: ID.from_string(peer_id) for member, peer_id in settings.peer_ids.items()}
         self._members = {peer_id: member for member, peer_id in self._ids.items() if member != settings.me}
         self._directory = settings.directory
+        self._nearby = LocalPeers(settings.peer_ids.values())
         self._book = AddressBook(
             settings.peer_ids,
             settings.bootstrap,
-            self._directory.addresses if self._directory is not None else lambda _: (),
+            self._said,
             same_host=is_loopback(settings.listen),
         )
         self._settings = settings
@@ -190,6 +194,23 @@ class Libp2pTransport:
     def views(self) -> Mapping[MemberId, View]:
         return self._views.latest if self._views is not None else {}
 
+    def _said(self, peer: str) -> list[str]:
+        """Where a member was heard on the local network, and where it says it is."""
+        announced = self._directory.addresses(peer) if self._directory is not None else ()
+        return [*self._nearby.addresses(peer), *announced]
+
+    @asynccontextmanager
+    async def _found_nearby(self) -> AsyncIterator[None]:
+        """Be found on the local network while the block runs, if that is wanted."""
+        if not self._settings.mdns:
+            yield
+            return
+        listening = [str(address) for address in self._host.get_transport_addrs()]
+        me, port = self._host.get_id(), int(listening[0].split("/")[4])
+        own = [f"{address.split('/p2p/')[0]}/p2p/{me}" for address in spelled_out(listening)]
+        async with local_discovery(self._nearby, own, port):
+            yield
+
     def _is_known(self, peer: ID) -> bool:
         """A member, or one to be: it is told where the others are, and may do nothing else yet."""
         return peer in self._members or (self._directory is not None and self._directory.knows(str(peer)))
@@ -223,7 +244,7 @@ class Libp2pTransport:
             await self._pubsub.wait_until_ready()
             await self._pubsub.subscribe(TOPIC)
             try:
-                async with self._telling(incoming):
+                async with self._found_nearby(), self._telling(incoming):
                     yield
             finally:
                 self._dialling.cancel_scope.cancel()

@@ -1,6 +1,7 @@
 """Where members are is handed on: real libp2p hosts, of which each knows one address at most."""
 
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
+from folkmoot.node.network.mdns import LocalPeers
 from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Trouble
 from folkmoot.protocol import blob
@@ -40,13 +42,21 @@ async def node(
     *,
     relay: bool = False,
     via: Literal["auto"] | tuple[str, ...] = (),
+    mdns: bool = False,
     blobs: dict[bytes, Path] | None = None,
 ) -> AsyncIterator[tuple[PeerNetwork, Directory]]:
     """The member's network, under a charter with `members` members; `known`: with those that are to come."""
     directory = Directory(FEDERATION, KEYS[member], identities(*range(known)), home / str(member))
     peers = dict(enumerate(PEERS[:members]))
     settings = Libp2pSettings(
-        member, bytes(KEYS[member]), peers, bootstrap=bootstrap, directory=directory, relay=relay, via=via
+        member,
+        bytes(KEYS[member]),
+        peers,
+        bootstrap=bootstrap,
+        directory=directory,
+        relay=relay,
+        via=via,
+        mdns=mdns,
     )
     opened = open_libp2p(settings, (blobs or {}).get, lambda *_: None, random.Random(member))
     async with opened as network, trio.open_nursery() as nursery:
@@ -153,3 +163,44 @@ async def test_members_tell_each_other_how_they_see_them(tmp_path: Path) -> None
         assert one.views()[0].seen_as == "127.0.0.1" and abs(one.views()[0].clock_offset) < 5
         assert two.views()[0].answered and two.views()[0].reached == ()  # only through a relay
         assert one.peers() == {0, 2} and hub.stats.refused == {}
+
+
+async def test_members_find_each_other_on_the_local_network(tmp_path: Path) -> None:
+    if not multicast_works():
+        pytest.skip("this machine passes no multicast on")
+    async with AsyncExitStack() as stack:
+        one, _ = await stack.enter_async_context(node(0, tmp_path, mdns=True))
+        two, _ = await stack.enter_async_context(node(1, tmp_path, mdns=True))
+        await until(lambda: one.peers() == {1} and two.peers() == {0})
+
+
+def multicast_works() -> bool:
+    """Whether what is sent to a multicast group comes back to this machine."""
+    group = "224.0.0.251"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
+        heard.bind(("", 0))
+        heard.settimeout(1.0)
+        try:
+            heard.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + bytes(4))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as said:
+                said.sendto(b"?", (group, heard.getsockname()[1]))
+            return heard.recv(1) == b"?"
+        except OSError:
+            return False
+
+
+@pytest.mark.parametrize(
+    ("text", "is_kept"),
+    [
+        (f"/ip4/192.168.1.7/tcp/4001/p2p/{PEERS[1]}", True),
+        (f"/ip4/8.8.8.8/tcp/4001/p2p/{PEERS[1]}", False),
+        (f"/ip4/192.168.1.7/tcp/4001/p2p/{PEERS[NEWCOMER]}", False),
+        (f"/ip4/192.168.1.7/tcp/0/p2p/{PEERS[1]}", False),
+        (f"/dns4/router.lan/tcp/80/p2p/{PEERS[1]}", False),
+        ("nonsense", False),
+    ],
+)
+def test_only_members_local_addresses_are_taken_from_the_local_network(text: str, is_kept: bool) -> None:
+    found = LocalPeers(PEERS[:3])
+    found.hear(text)
+    assert bool(found.addresses(PEERS[1])) is is_kept

@@ -23,6 +23,8 @@ HOMES = {
     "torch": ("node/train/",),
     "libp2p": ("node/network/",),
     "multiaddr": ("node/network/",),
+    "zeroconf": ("node/network/mdns.py",),
+    "ifaddr": ("node/network/mdns.py",),
     "web3": ("ledger/evm.py", "scripts/testnet/devchain.py"),
     "eth_tester": ("scripts/testnet/devchain.py",),
     "eth": ("scripts/testnet/devchain.py",),
