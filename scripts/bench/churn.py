@@ -11,13 +11,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
-from faults import Federation, count
+from faults import Federation, wait
 
 from folkmoot.testnet import control
 from folkmoot.testnet.home import TestnetHome
@@ -41,6 +42,13 @@ def away(federation: Federation, names: list[str], way: Way) -> Iterator[None]:
     yield
     for name in names:
         way.come_back(federation.home, name)
+
+
+def count(federation: Federation, length: float) -> int:
+    """Rounds completed by the node that is furthest in so many seconds from now."""
+    began = time.time()
+    wait(lambda: time.time() >= began + length)
+    return federation.furthest(began + length) - federation.furthest(began)
 
 
 def disturbed(federation: Federation, turns: Iterator[list[str]], way: Way, length: float) -> int:

@@ -1,8 +1,8 @@
-"""Time what a dead node costs the others: `.venv/bin/python scripts/bench/faults.py [NODES] [KILLS] [SECONDS]`.
+"""Time what a dead node costs: `.venv/bin/python scripts/bench/faults.py [NODES] [KILLS] [BEHIND]`.
 
 A testnet of real daemons (digits, 50,826 parameters) is left running, and its nodes' logs say when rounds were done.
-KILLS times one of its nodes, each in turn, is killed with SIGKILL at a random moment and started again; then rounds are
-counted in windows of SECONDS with nobody, one killed and one frozen (0 leaves the windows out). Prints what it found.
+KILLS times one of its nodes, each in turn, is killed with SIGKILL at a random moment and started again; then one is
+started again when the others are BEHIND rounds further (0 leaves that out). Prints what it found.
 """
 
 import json
@@ -22,7 +22,6 @@ from folkmoot.testnet import control
 from folkmoot.testnet.home import TestnetHome, read_testnet
 
 LIMIT = 120.0
-REPEATS = 3
 SETTLED_ROUNDS = 4
 """Rounds that all complete, all taking part, before anything is measured."""
 
@@ -88,12 +87,12 @@ def seconds(event: dict[str, Any]) -> float:
     return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
-def wait(condition: Callable[[], bool], poll: float = 0.1) -> None:
+def wait(condition: Callable[[], bool], poll: float = 0.1, limit: float = LIMIT) -> None:
     """Poll until `condition` holds."""
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + limit
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"nothing came of it within {LIMIT:.0f} s")
+            raise SystemExit(f"nothing came of it within {limit:.0f} s")
         time.sleep(poll)
 
 
@@ -137,33 +136,30 @@ def kill_and_restart(federation: Federation, victim: str) -> dict[str, float]:
     }
 
 
-def count(federation: Federation, length: float) -> int:
-    """Rounds completed by the node that is furthest in so many seconds from now."""
-    began = time.time()
-    wait(lambda: time.time() >= began + length)
-    return federation.furthest(began + length) - federation.furthest(began)
+def fall_behind(federation: Federation, victim: str, rounds: int) -> None:
+    """Kill, wait until the others are that many rounds further, start it again, wait for a round with it."""
+    control.kill(federation.home, victim)
+    goal = federation.furthest() + rounds
+    wait(lambda: federation.furthest() >= goal, poll=0.5, limit=rounds * LIMIT)
+    had, before = len(federation.done(victim)), federation.done(victim)[-1].round
+    control.restart(federation.home, victim)
+
+    def since() -> list[Done]:
+        return federation.done(victim)[had:]
+
+    wait(lambda: first(since(), lambda one: victim in one.participants and one.round > before) is not None)
+    back = first(since(), lambda one: victim in one.participants and one.round > before)
+    assert back is not None
+    listening = max(seconds(event) for event in federation.events(victim) if event["event"] == "listening")
+    fetched = [one for one in since() if not one.participants]
+    print(
+        f"{back.round - before} rounds behind: took part again {back.at - listening:.2f} s after it was listening; "
+        f"models fetched on the way: {len(fetched)}",
+        flush=True,
+    )
 
 
-def windows(federation: Federation, length: float) -> None:
-    """Count rounds with nobody away, one killed, nobody, one frozen, again and again: other work comes and goes."""
-    home, victim = federation.home, federation.names[-1]
-    counts: dict[str, list[int]] = {"nobody away": [], "one killed": [], "one frozen": []}
-    for _ in range(REPEATS):
-        counts["nobody away"].append(count(federation, length))
-        control.kill(home, victim)
-        counts["one killed"].append(count(federation, length))
-        control.restart(home, victim)
-        federation.settle()
-        counts["nobody away"].append(count(federation, length))
-        control.pause(home, victim)
-        counts["one frozen"].append(count(federation, length))
-        control.resume(home, victim)
-        federation.settle()
-    for what, rounds in counts.items():
-        print(f"{what}: {statistics.mean(rounds):.1f} rounds in {length:.0f} s ({min(rounds)}-{max(rounds)})")
-
-
-def main(nodes: int, kills: int, length: float) -> None:
+def main(nodes: int, kills: int, behind: int) -> None:
     """Start, measure, print, stop."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
@@ -184,8 +180,8 @@ def main(nodes: int, kills: int, length: float) -> None:
                 after.at - before.at for before, after in pairwise(federation.done(federation.names[0])[-20:])
             ]
             print(f"an undisturbed round: {statistics.median(spaces):.2f} s")
-            if length:
-                windows(federation, length)
+            if behind:
+                fall_behind(federation, federation.names[-1], behind)
         finally:
             subprocess.run([*testnet, "down", "--home", str(home)], check=True, stdout=subprocess.DEVNULL)
 
@@ -196,5 +192,5 @@ def show(row: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:] + ["4", "6", "15"][len(sys.argv) - 1 :]
-    main(int(words[0]), int(words[1]), float(words[2]))
+    words = sys.argv[1:] + ["4", "6", "50"][len(sys.argv) - 1 :]
+    main(*map(int, words))
