@@ -173,8 +173,9 @@ def main(nodes: int, kills: int, behind: int) -> None:
                 time.sleep(rng.random())  # anywhere in a round
                 rows.append(kill_and_restart(federation, federation.names[number % nodes]))
                 print(f"kill {number + 1}: " + show(rows[-1]), flush=True)
-            print("median: " + show({key: statistics.median(row[key] for row in rows) for key in rows[0]}))
-            print("worst: " + show({key: max(row[key] for row in rows) for key in rows[0]}), flush=True)
+            if rows:
+                print("median: " + show({key: statistics.median(row[key] for row in rows) for key in rows[0]}))
+                print("worst: " + show({key: max(row[key] for row in rows) for key in rows[0]}), flush=True)
             federation.settle()
             spaces = [
                 after.at - before.at for before, after in pairwise(federation.done(federation.names[0])[-20:])
