@@ -174,7 +174,9 @@ def main(nodes: int, kills: int, behind: int) -> None:
                 rows.append(kill_and_restart(federation, federation.names[number % nodes]))
                 print(f"kill {number + 1}: " + show(rows[-1]), flush=True)
             if rows:
-                print("median: " + show({key: statistics.median(row[key] for row in rows) for key in rows[0]}))
+                print(
+                    "median: " + show({key: statistics.median(row[key] for row in rows) for key in rows[0]})
+                )
                 print("worst: " + show({key: max(row[key] for row in rows) for key in rows[0]}), flush=True)
             federation.settle()
             spaces = [
