@@ -67,12 +67,15 @@ class TrainerConfig(_Table, frozen=True):
     """How local training runs: its command (else the built-in trainer), CPU threads, seconds for a fit.
 
     `path` is the folder with the source of a custom model; it is searched before PYTHONPATH. `device` "auto" is a GPU
-    where there is one.
+    where there is one; `mixed_precision` lets it compute matrix products in bfloat16. `max_steps` bounds the steps of a
+    round for a slow member (0: no bound).
     """
 
     command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
     path: str = "models_src"
     device: Device = "cpu"
+    mixed_precision: bool = False
+    max_steps: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     timeout: Annotated[float, Meta(gt=0, le=7 * 86_400)] = 3600.0
 

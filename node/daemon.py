@@ -37,6 +37,7 @@ from folkmoot.node.ledger_start import await_known_ledger, read_recorded
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
+from folkmoot.node.member_state import MemberStates
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.port import Network
@@ -139,7 +140,8 @@ async def _live(
 async def _wait_for_room(full: DiskFull, node: Node, watch: Watch, stop: _Stop) -> None:
     logger().error("disk full", error=str(full), note="the node goes on once there is room")
     watch.disk_full()
-    models = 3 * 4 * node.charter.snapshot_values  # an update, what is sent of it, and the next model
+    charter = node.charter  # room for an update, what is sent of it, and the next snapshot
+    models = 4 * (2 * charter.update_values + charter.snapshot_values)
     await await_room(full, LEAST_ROOM + models, stop.asked)
     logger().info("going on: there is room again" if not stop.asked.is_set() else "stopped")
 
@@ -363,7 +365,8 @@ class _Daemon:
     def _rooms(self, network: Network) -> Rooms:
         node = self._node
         sealing, updates = bytes(node.keys.sealing), node.home.path / "updates"
-        masking = Masking(node.federation, node.me, self._journal, self._archive, updates)
+        states = MemberStates.of(node.charter, updates)
+        masking = Masking(node.federation, node.me, self._journal, self._archive, states.residuals)
         learning = Learning(
             charter=node.charter,
             trainer=self._trainer,
@@ -372,6 +375,7 @@ class _Daemon:
             manifest=self._manifest,
             timeout=node.config.trainer.timeout,
             mask_key=masking.mask_key if node.charter.is_secure else None,
+            own=None if node.charter.training.correction == "none" else states.own,
         )
         return Rooms(
             charter=node.charter,
@@ -383,6 +387,7 @@ class _Daemon:
             masking=masking,
             sums=MaskedSums(node.charter, self._archive, self._models),
             learning=learning,
+            states=states,
             outbox=self._outbox,
             watcher=self._watch,
             once=self._once,

@@ -340,7 +340,7 @@ class Engine:
             digest = struct_hash(record.attestations[0].body)
             if digest in statements:
                 archive.set_aside(round_, digest)
-        self._rooms.masking.roll_back(first)
+        self._rooms.states.roll_back(first)
 
     async def _accuse(self, member: MemberId, kind: str, reason: str, proof: bytes) -> None:
         """Say who did what, wherever this node's people look, and keep the proof."""
@@ -357,8 +357,8 @@ class Engine:
         )
         self._rooms.retention.promoted(effect.round, effect.model.root)
         self._rooms.watcher.promoted(effect)
-        await trio.to_thread.run_sync(self._close, effect.round, effect.included)
+        await trio.to_thread.run_sync(self._close, effect)
 
-    def _close(self, round_: Round, included: bool) -> None:
-        self._rooms.learning.forget_before(round_ + 1)
-        self._rooms.masking.closed(round_, included=included)
+    def _close(self, effect: Promote) -> None:
+        self._rooms.learning.forget_before(effect.round + 1)
+        self._rooms.states.close(effect.round, effect.survivors, included=effect.included)

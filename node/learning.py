@@ -16,10 +16,11 @@ import trio
 from safetensors import SafetensorError, safe_open
 
 from folkmoot.node.disk import raise_if_full
+from folkmoot.node.member_state import MemberState
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.node.trainer import FitResult, Trainer
+from folkmoot.node.trainer import FitResult, OwnVector, Trainer
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import Trained
@@ -69,6 +70,8 @@ class Learning:
     manifest: Digest
     timeout: float
     mask_key: Callable[[Round], bytes] | None = None
+    own: MemberState | None = None
+    """The member's own vector, where the charter's correction has one."""
 
     def update_path(self, round_: Round) -> Path:
         """Where this round's update lies, until the round is closed."""
@@ -82,14 +85,28 @@ class Learning:
             raise_if_full(error, self.updates)
             raise TrainerError("model", f"{self.updates}: {error.strerror}") from error
         with trio.move_on_after(self.timeout):
-            result = await self.trainer.fit(round_, model, self.update_path(round_))
+            result = await self.trainer.fit(round_, model, self.update_path(round_), self._own(round_, base))
             return await trio.to_thread.run_sync(self._describe, round_, base, result)
         raise TrainerError("stalled", f"training took more than trainer.timeout = {self.timeout:g} s")
+
+    def _own(self, round_: Round, base: BlobRef) -> OwnVector | None:
+        if self.own is None:
+            return None
+        return OwnVector(self.own.before(round_), self.own.staged(round_, base.root))
 
     def _describe(self, round_: Round, base: BlobRef, result: FitResult) -> Trained:
         averaging = self.charter.averaging
         vector = read_vector(result.update, self.charter.update_values)
         _sync(result.update)
+        if self.own is not None:
+            staged = self.own.staged(round_, base.root)
+            if not staged.is_file():
+                correction = self.charter.training.correction
+                raise TrainerError(
+                    "protocol", f"it did not write the vector that {correction} keeps: {staged}"
+                )
+            read_vector(staged, self.charter.model.parameters)
+            _sync(staged)
         mask_key = self.mask_key(round_) if self.mask_key is not None else b""
         layout = Layout(self.charter.update_sizes)
         exponents = compute_exponents(vector, layout, averaging.exponent_min, averaging.exponent_max)

@@ -17,7 +17,6 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.effects import Check, FetchPart, FetchSum, Measure, SumParts, Unmask
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.events import (
-    Aggregated,
     GatheringFailed,
     PartArrived,
     PartFailed,
@@ -99,14 +98,10 @@ class MaskedWork:
         rooms = self._rooms
         await self._bring_base(effect.base, effect.survivors.round)
         try:
-            await self._put(await trio.to_thread.run_sync(self._unmask_here, effect))
+            await self._put(await trio.to_thread.run_sync(rooms.sums.unmask, effect))
         except RemoteProtocolError as error:
             rooms.log.error("sums that were checked cannot be opened", error=str(error))
         except ArchiveError:
             if not await trio.to_thread.run_sync(rooms.models.drop_damaged, effect.base):
                 raise  # a sum is damaged: a later snapshot brings the model
             await self._unmask(effect)
-
-    def _unmask_here(self, effect: Unmask) -> Aggregated:
-        self._rooms.masking.decided(effect.survivors)
-        return self._rooms.sums.unmask(effect)

@@ -17,7 +17,7 @@ import msgspec
 from folkmoot.node.archive import Archive, BlobStore
 from folkmoot.node.disk import raise_if_full
 from folkmoot.node.learning import DISCLOSURE, Disclosure
-from folkmoot.node.residuals import Residuals
+from folkmoot.node.member_state import MemberState
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import read_pieces
 from folkmoot.node.train.wire import TrainerError
@@ -25,7 +25,7 @@ from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.events import Encoded
-from folkmoot.protocol.messages import Ready, Roster, SurvivorSet
+from folkmoot.protocol.messages import Ready, Roster
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
@@ -58,17 +58,17 @@ EMPTY = ref_of(b"")
 
 
 class Masking:
-    """One member's masks and masked updates. `updates` is the folder of its residuals."""
+    """One member's masks and masked updates."""
 
     def __init__(
-        self, federation: Federation, me: MemberId, journal: Journal, archive: Archive, updates: Path
+        self, federation: Federation, me: MemberId, journal: Journal, archive: Archive, residuals: MemberState
     ) -> None:
         self._federation = federation
         self._charter = federation.charter
         self._me = me
         self._journal = journal
         self._archive = archive
-        self._residuals = Residuals(updates, federation.charter.update_values)
+        self._residuals = residuals
 
     # --- the epoch's key --------------------------------------------------------------------------------------------
 
@@ -204,21 +204,6 @@ class Masking:
             yield piece
         if state.digest() != disclosure.update:
             raise TrainerError("model", f"{update} is not the update that READY was said for")
-
-    # --- when a round is over ---------------------------------------------------------------------------------------
-
-    def decided(self, survivors: SurvivorSet) -> None:
-        """A quorum opens the sum of these survivors."""
-        if self._me in survivors.members:
-            self._residuals.decide(survivors.round, survivors.roster)
-
-    def closed(self, round_: Round, *, included: bool) -> None:
-        """The round's model is here; `included`: my update is in it."""
-        self._residuals.close(round_, included=included)
-
-    def roll_back(self, round_: Round) -> None:
-        """What rounding lost from that round on was lost in a history that no longer counts."""
-        self._residuals.give_up(round_)
 
 
 def _write(store: BlobStore, pieces: Iterable[memoryview]) -> BlobRef:

@@ -100,6 +100,8 @@ def training_task(home: Home, config: NodeConfig, charter: Charter, model_source
         data=charter.data,
         source=model_source,
         device=config.trainer.device,
+        mixed=config.trainer.mixed_precision,
+        max_steps=config.trainer.max_steps,
     )
 
 

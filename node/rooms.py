@@ -11,6 +11,7 @@ from folkmoot.node.learning import Learning
 from folkmoot.node.logs import Once
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
+from folkmoot.node.member_state import MemberStates
 from folkmoot.node.network import port
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
@@ -54,6 +55,7 @@ class Rooms:
     masking: Masking
     sums: MaskedSums
     learning: Learning
+    states: MemberStates
     outbox: Outbox
     watcher: Watcher
     once: Once

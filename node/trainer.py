@@ -20,7 +20,7 @@ from folkmoot.node.config import LogConfig
 from folkmoot.node.logs import rotate
 from folkmoot.node.train import wire
 from folkmoot.node.train.command import DEFAULT_COMMAND, trainer_environment
-from folkmoot.node.train.vectors import Vector, read_vector, write_vector
+from folkmoot.node.train.vectors import Vector, read_section, read_vector, write_vector
 from folkmoot.node.train.wire import FailureKind, Metrics, Task, TrainerError
 from folkmoot.node.trainer_pipe import EXIT_SECONDS, ProcessFailed, Worker
 from folkmoot.protocol.charter import Training
@@ -29,6 +29,7 @@ __all__ = [
     "FailureKind",
     "FakeTrainer",
     "FitResult",
+    "OwnVector",
     "Task",
     "Trainer",
     "TrainerError",
@@ -52,11 +53,21 @@ class FitResult(msgspec.Struct, frozen=True):
     metrics: Metrics
 
 
+class OwnVector(msgspec.Struct, frozen=True):
+    """The member's own vector (`train/steering.py`): its file (None: zeros), and where its next value is written."""
+
+    before: Path | None
+    after: Path
+
+
 class Trainer(Protocol):
     """Local training, one request at a time. Both methods raise `TrainerError` and may be cancelled."""
 
-    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
-        """Train from the vector in file `base` and write trained minus base to file `update`."""
+    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
+        """Train from the snapshot in file `base` and write what is to be sent to file `update`.
+
+        `own` where the charter's correction has such a vector.
+        """
         ...
 
     async def evaluate(self, model: Path) -> Metrics:
@@ -114,10 +125,11 @@ class TrainerProcess:
     ) -> None:
         await self._stop(EXIT_SECONDS)
 
-    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
+    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
         """See `Trainer.fit`."""
+        before, after = ("", "") if own is None else (str(own.before or ""), str(own.after))
         async with self._lock:
-            request = wire.Fit(self._next_id(), round, str(base), str(update))
+            request = wire.Fit(self._next_id(), round, str(base), str(update), before, after)
             reply = await self._ask(request, wire.Fitted)
         return FitResult(update, reply.num_examples, reply.train_loss, reply.metrics)
 
@@ -237,14 +249,14 @@ class FakeTrainer:
         self._faults = faults or {}
         self._target = self._draw("target")
 
-    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
+    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
         """See `Trainer.fit`."""
         await trio.sleep(self._delay)
         if round in self._faults:
             raise self._faults[round]
-        model = read_vector(base, self._parameters)
-        own = self._draw(f"{self._member}\n{round}")
-        difference = np.float32(0.5) * (self._target - model) + np.float32(0.01) * own
+        model = read_section(base, 0, self._parameters)
+        drawn = self._draw(f"{self._member}\n{round}")
+        difference = np.float32(0.5) * (self._target - model) + np.float32(0.01) * drawn
         write_vector(update, difference)
         metrics = self._measure(model)
         return FitResult(update, self._num_examples, metrics["log_loss"], metrics)

@@ -89,7 +89,9 @@ class ClosedRounds:
         context.note_participants(members)
         measured = _metrics_of(entry.roster)
         context.emit(
-            Promote(statement.round, entry.model, members, statement, context.me in members, measured)
+            Promote(
+                statement.round, entry.model, members, statement, context.me in members, measured, survivors
+            )
         )
         if entry.attestation is not None:
             context.emit(Attest(entry.attestation))

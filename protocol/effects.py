@@ -171,7 +171,8 @@ class Unmask:
 class Promote:
     """This model is the round's result: make it, and all state staged with it, current.
 
-    `base_metrics`: what the roster's members measured on the model before it, over all their held-out rows.
+    `base_metrics`: what the roster's members measured on the model before it, over all their held-out rows;
+    `survivors`: whose updates are in it, None if only the result is known here.
     """
 
     round: Round
@@ -180,6 +181,7 @@ class Promote:
     statement: Statement
     included: bool
     base_metrics: Metrics = ()
+    survivors: SurvivorSet | None = None
 
 
 @dataclass(frozen=True, slots=True)

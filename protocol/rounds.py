@@ -318,7 +318,9 @@ class Rounds:
         survivors = self.current.ballot.get_set(statement.survivors)
         members = survivors.members if survivors else ()
         included = self._context.me in members
-        self._context.emit(Promote(statement.round, final.model, members, statement, included))
+        self._context.emit(
+            Promote(statement.round, final.model, members, statement, included, survivors=survivors)
+        )
 
     # --- early frames ---------------------------------------------------------------------------------------
 

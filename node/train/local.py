@@ -4,12 +4,13 @@ Everything random comes from (charter seed, member name, round), so that a centr
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice, pairwise
 from math import isfinite
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from folkmoot.node.train import models
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.optimizers import make_optimizer
+from folkmoot.node.train.steering import Steering
 from folkmoot.node.train.wire import Metrics, TrainerError
 from folkmoot.protocol.charter import Training
 
@@ -49,6 +52,13 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+class Outcome(NamedTuple):
+    """Mean loss over all examples seen, and how many steps were taken."""
+
+    loss: float
+    steps: int
 
 
 def limit_threads(count: int) -> None:
@@ -99,10 +109,14 @@ def train(
     member: str,
     round: int,
     on_step: OnStep,
-) -> float:
-    """Train `module` in place by the charter's terms; the mean loss over all examples seen.
+    shift: npt.NDArray[np.float32] | None = None,
+    mixed: bool = False,
+) -> Outcome:
+    """Train `module` in place by the charter's terms.
 
-    The optimiser starts anew each round: what it remembers belongs to weights that the average has since replaced.
+    `shift`, flat float32 (P,), is added to every gradient (`steering.py`); `mixed` computes matrix products in
+    bfloat16. The optimiser starts anew each round: what it remembers belongs to weights that the average has since
+    replaced.
     Raises `TrainerError` of kind `non_finite` at the first loss that is NaN or infinite.
     """
     seed = derive_seed(training.seed, member, round)
@@ -110,13 +124,15 @@ def train(
     torch.manual_seed(seed)  # for layers that draw by themselves, as dropout does
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(training, parameters)
+    steering = Steering(training, parameters, () if shift is None else models.split_trained(module, shift))
     least = _least_rows(module)
-    steps = training.steps or training.epochs * len(_starts(len(rows), training.batch, least))
+    steps = count_steps(module, len(rows), training)
     total, seen = 0.0, 0
     module.train()
     for done, index in enumerate(islice(batches(len(rows), training.batch, order, least), steps)):
         on_step(done, steps)
-        loss = objective.loss(module(rows.x[index]), rows.y[index])
+        with torch.autocast(rows.x.device.type, torch.bfloat16) if mixed else nullcontext():
+            loss = objective.loss(module(rows.x[index]), rows.y[index])
         value = loss.item()
         if not isfinite(value):
             raise TrainerError(
@@ -124,10 +140,15 @@ def train(
                 f"the loss of round {round} is {value} at step {done + 1} of {steps}: try a smaller training.lr, or "
                 "look for extreme values in the data",
             )
-        optimizer.step(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        optimizer.step(steering.apply(torch.autograd.grad(loss, parameters, materialize_grads=True)))
         total += value * len(index)
         seen += len(index)
-    return total / seen
+    return Outcome(total / seen, steps)
+
+
+def count_steps(module: nn.Module, examples: int, training: Training) -> int:
+    """How many steps a round has by the charter."""
+    return training.steps or training.epochs * len(_starts(examples, training.batch, _least_rows(module)))
 
 
 def batches(examples: int, batch: int, order: torch.Generator, least: int = 1) -> Iterator[Tensor]:

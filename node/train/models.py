@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -109,6 +110,21 @@ def to_vector(module: nn.Module) -> Vector:
     pieces = [tensor.detach().to("cpu", torch.float32).reshape(-1) for _, tensor in _float_tensors(module)]
     vector: Vector = torch.cat(pieces).numpy()
     return vector
+
+
+def split_trained(module: nn.Module, vector: Vector) -> list[torch.Tensor]:
+    """The pieces of a flat vector for the parameters that training changes, in their order and on their device."""
+    places, at = dict[str, torch.Tensor](), 0
+    values = torch.from_numpy(np.ascontiguousarray(vector))
+    for name, tensor in _float_tensors(module):
+        places[name] = values[at : at + tensor.numel()].reshape(tensor.shape).to(tensor.device)
+        at += tensor.numel()
+    return [places[name] for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+def statistics(module: nn.Module) -> npt.NDArray[np.bool_]:
+    """Which values of the flat vector are statistics: no parameters."""
+    return np.concatenate([np.full(tensor.size, tensor.statistic) for tensor in layout(module)])
 
 
 def load_vector(module: nn.Module, vector: Vector) -> None:

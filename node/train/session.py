@@ -1,12 +1,19 @@
 """One member's training task in memory: model and data loaded once, then used round after round."""
 
+import sys
 from pathlib import Path
+
+import msgspec
+import numpy as np
 
 from folkmoot.node.train import local, models
 from folkmoot.node.train.devices import choose_device
+from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.objectives import make_objective
-from folkmoot.node.train.vectors import check_finite, read_section, write_vector
-from folkmoot.node.train.wire import Metrics, Task
+from folkmoot.node.train.steering import Carried
+from folkmoot.node.train.vectors import BYTES, check_finite, read_section, read_vector, write_vector
+from folkmoot.node.train.wire import Fit, Metrics, Task
+from folkmoot.protocol.charter import Training
 
 
 class Session:
@@ -16,6 +23,9 @@ class Session:
         local.limit_threads(task.threads)
         self._task = task
         self._device = choose_device(task.device)
+        self._mixed = task.mixed and self._device.type != "cpu"
+        if task.mixed and not self._mixed:
+            print("trainer.mixed_precision: not on the CPU, which computes in float32", file=sys.stderr)
         self._objective = make_objective(task.data, task.model.outputs)
         module = models.build_charter_model(task.model, task.source)
         models.check_forward(module, task.model.features, self._objective)
@@ -33,23 +43,41 @@ class Session:
         """Rows to train on."""
         return len(self._train)
 
-    def fit(self, round: int, base: Path, update: Path, on_step: local.OnStep) -> tuple[float, Metrics]:
-        """Measure `base`, train from it, write trained minus base to `update`.
+    def fit(self, request: Fit, on_step: local.OnStep) -> tuple[float, Metrics]:
+        """Measure the base, train from it, write what is to be sent and what the member keeps.
 
         Returns the mean training loss and the base's metrics. Raises `TrainerError` of kind `non_finite`, and
         writes nothing, where training ran off to infinity.
         """
-        task = self._task
+        task, base = self._task, Path(request.base)
         start = read_section(base, 0, task.model.parameters)
+        carried = self._carried(request)
         models.load_vector(self._module, start)
         metrics = self._measure(on_step)
-        loss = local.train(
-            self._module, self._objective, self._train, task.training, task.member, round, on_step
-        )
-        difference = models.to_vector(self._module) - start
-        check_finite(difference, f"the update of round {round}; try a smaller training.lr")
-        write_vector(update, difference)
-        return loss, metrics
+        whose = Turn(task.member, request.round, start, carried)
+        made = fit(self._module, self._objective, self._train, self._training(), whose, on_step, self._mixed)
+        for vector in (made.sent, made.own):
+            check_finite(vector, f"the update of round {request.round}; try a smaller training.lr")
+        write_vector(Path(request.update), made.sent)
+        if request.next_state:
+            write_vector(Path(request.next_state), made.own)
+        return made.loss, metrics
+
+    def _training(self) -> Training:
+        """The charter's, with no more steps than this member takes."""
+        training, most = self._task.training, self._task.max_steps
+        steps = local.count_steps(self._module, len(self._train), training)
+        return msgspec.structs.replace(training, steps=most) if 0 < most < steps else training
+
+    def _carried(self, request: Fit) -> Carried:
+        parameters, training = self._task.model.parameters, self._task.training
+        zeros = np.zeros(parameters, dtype=np.float32)
+        own = read_vector(Path(request.state), parameters) if request.state else zeros
+        if training.correction != "scaffold":
+            return Carried(own, zeros)
+        base = Path(request.base)
+        sections = base.stat().st_size // (BYTES * parameters)
+        return Carried(own, read_section(base, sections - 1, parameters))
 
     def evaluate(self, model: Path, on_step: local.OnStep) -> Metrics:
         """Metrics of the vector in file `model`."""

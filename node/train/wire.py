@@ -49,7 +49,8 @@ class Task(_Message, frozen=True):
     """First frame to a new trainer: whose training, of what model, on which safetensors files.
 
     Both files hold `x` float32 (rows, features) and `y` (rows,): int64 classes, or float32 for a regression. Where
-    `test` does not exist nothing is measured. `data` is the charter's schema, `source` the file of a custom model.
+    `test` does not exist nothing is measured. `data` is the charter's schema, `source` the file of a custom model;
+    `mixed` asks for bfloat16 where the device has it, `max_steps` (0: no) bounds a round's steps.
     """
 
     member: str
@@ -61,15 +62,23 @@ class Task(_Message, frozen=True):
     data: Schema | None = None
     source: str = ""
     device: Device = "cpu"
+    mixed: bool = False
+    max_steps: int = 0
 
 
 class Fit(_Message, frozen=True):
-    """Train from the vector in file `base`; write trained minus base to file `update`."""
+    """Train from the snapshot in file `base`, which begins with the model; write what is to be sent to file `update`.
+
+    That is trained minus base, unless the charter says more (`steering.py`). Then `state` names the file of the
+    member's own vector (empty: zeros), and what it becomes goes to `next_state`.
+    """
 
     id: int
     round: int
     base: str
     update: str
+    state: str = ""
+    next_state: str = ""
 
 
 class Evaluate(_Message, frozen=True):

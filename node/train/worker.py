@@ -143,7 +143,7 @@ def answer(session: "Session", request: Fit | Evaluate, on_step: Callable[[int, 
     """Carry out `request`."""
     if isinstance(request, Evaluate):
         return Evaluated(request.id, session.evaluate(Path(request.model), on_step))
-    loss, metrics = session.fit(request.round, Path(request.base), Path(request.update), on_step)
+    loss, metrics = session.fit(request, on_step)
     return Fitted(request.id, session.examples, loss, metrics)
 
 

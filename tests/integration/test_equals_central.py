@@ -27,8 +27,8 @@ from living_federation import LivingFederation, in_virtual_time
 
 from folkmoot.node.train import models
 from folkmoot.node.train.session import Session
-from folkmoot.node.train.wire import Metrics, Task
-from folkmoot.node.trainer import FitResult
+from folkmoot.node.train.wire import Fit, Metrics, Task
+from folkmoot.node.trainer import FitResult, OwnVector
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Averaging, Model, Training
 from folkmoot.protocol.messages import Roster
@@ -49,8 +49,8 @@ class Trained:
     def __init__(self, task: Task) -> None:
         self._session = Session(task)
 
-    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
-        loss, metrics = self._session.fit(round, base, update, _unwatched)
+    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
+        loss, metrics = self._session.fit(Fit(1, round, str(base), str(update)), _unwatched)
         return FitResult(update, self._session.examples, loss, metrics)
 
     async def evaluate(self, model: Path) -> Metrics:

@@ -28,6 +28,7 @@ from folkmoot.node.learning import DISCLOSURE, Learning
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
+from folkmoot.node.member_state import MemberStates
 from folkmoot.node.network.memory import Faults, MemoryHub
 from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
@@ -234,7 +235,8 @@ class House:
     def _rooms(self, network: Network, journal: Journal, outbox: Outbox) -> Rooms:
         made = self.federation.made
         updates = self.path / "updates"
-        masking = Masking(made.federation, self.me, journal, self.archive, updates)
+        states = MemberStates.of(made.charter, updates)
+        masking = Masking(made.federation, self.me, journal, self.archive, states.residuals)
         learning = Learning(
             charter=made.charter,
             trainer=self.trainer,
@@ -243,6 +245,7 @@ class House:
             manifest=bytes(32),
             timeout=60.0,
             mask_key=masking.mask_key if made.charter.is_secure else None,
+            own=None if made.charter.training.correction == "none" else states.own,
         )
         sealing = bytes(made.keys[self.me].sealing)
         return Rooms(
@@ -255,6 +258,7 @@ class House:
             masking=masking,
             sums=self.sums(made.charter, self.archive, self.models),
             learning=learning,
+            states=states,
             outbox=outbox,
             watcher=self.watched,
             once=self.once,

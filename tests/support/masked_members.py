@@ -14,10 +14,11 @@ from folkmoot.node.archive import Archive, Models
 from folkmoot.node.learning import Learning
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
+from folkmoot.node.member_state import MemberStates
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import Vector, write_vector
 from folkmoot.node.train.wire import Metrics
-from folkmoot.node.trainer import FitResult
+from folkmoot.node.trainer import FitResult, OwnVector
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import Federation, compute_exponents
 from folkmoot.protocol.charter import Averaging, Charter, Secrecy, Tensor
@@ -57,7 +58,7 @@ class GivenTrainer:
         self.num_examples = num_examples
         self.update: Vector = np.zeros(PARAMETERS, np.float32)
 
-    async def fit(self, round: int, base: Path, update: Path) -> FitResult:
+    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
         await trio.lowlevel.checkpoint()
         write_vector(update, self.update)
         return FitResult(update, self.num_examples, 0.5, {"examples": 1.0})
@@ -86,7 +87,8 @@ class MaskedMember:
     def _open(self) -> None:
         self.journal = Journal.open(self.path / "store.sqlite")
         updates, charter = self.path / "updates", self.federation.charter
-        self.masking = Masking(self.federation, self.me, self.journal, self.archive, updates)
+        self.states = MemberStates.of(charter, updates)
+        self.masking = Masking(self.federation, self.me, self.journal, self.archive, self.states.residuals)
         self.sums = MaskedSums(charter, self.archive, self.models)
         self.learning = Learning(
             charter, self.trainer, self.journal, updates, bytes(32), 60.0, self.masking.mask_key

@@ -265,9 +265,8 @@ def decode_round(town: MaskedFederation, roster: Roster, staying: Sequence[int])
     sums = town.sum_all(survivors, commitments)
     effect = town.unmask(roster, survivors, sums, encoded)
     for member in town.members:
-        member.masking.decided(survivors)
         model = member.sums.unmask(effect).model
-        member.masking.closed(roster.round, included=member.me in staying)
+        member.states.close(roster.round, survivors, included=member.me in staying)
     return read_vector(town.members[0].models.place(model.root), 300) - town.base
 
 
@@ -300,7 +299,7 @@ def test_a_residual_counts_once_its_roster_has_decided_the_round(found: Found) -
     staged = town.members[0].encode(roster)
     town.members[0].restart()
     assert town.members[0].encode(roster) == staged
-    town.members[0].masking.closed(2, included=False)
+    town.members[0].states.close(2, None, included=False)
     assert residuals(town, 0) == ["residual-000001.f32"]
 
 
@@ -309,7 +308,7 @@ def test_a_residual_that_another_node_decided_about_is_dropped(found: Found) -> 
     town = found(ring=8)
     decode_round(town, town.roster(1, draw_updates()), EVERYBODY)
     town.members[0].encode(town.roster(2, draw_updates(seed=2)))
-    town.members[0].masking.closed(2, included=True)
+    town.members[0].states.close(2, None, included=True)
     assert residuals(town, 0) == []
 
 

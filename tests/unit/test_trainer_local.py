@@ -129,7 +129,7 @@ def test_batch_normalisation_is_never_given_a_single_row() -> None:
 def test_training_learns_and_metrics_say_so() -> None:
     module, rows = models.build("mlp", (4, 16, 3)), some_rows(200)
     before = local.evaluate(module, CLASSES, rows, unwatched)
-    loss = local.train(module, CLASSES, rows, Training(epochs=20), "alice", 1, unwatched)
+    loss, _ = local.train(module, CLASSES, rows, Training(epochs=20), "alice", 1, unwatched)
     after = local.evaluate(module, CLASSES, rows, unwatched)
     assert after["accuracy"] > 0.9 > before["accuracy"]
     assert after["log_loss"] < loss < before["log_loss"]
