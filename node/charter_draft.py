@@ -19,7 +19,7 @@ import safetensors.numpy
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
-from folkmoot.protocol.charter import Charter, Member, Tensor, default_mode
+from folkmoot.protocol.charter import Averaging, Charter, Member, Rate, Tensor, Training, default_mode
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
@@ -73,8 +73,18 @@ def parse_assignments(assignments: Sequence[str]) -> Table:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"--set {assignment}: {name} is set to a value already")
-        table[last] = _value(value.strip())
+        found = _value(value.strip())
+        table[last] = str(found) if (*names, last) in _RATES and isinstance(found, int) else found
     return tables
+
+
+_RATES = {
+    (table, field.name)
+    for table, terms in (("training", Training), ("averaging", Averaging))
+    for field in msgspec.structs.fields(terms)
+    if field.type is Rate
+}
+"""Terms that are decimal text: `training.momentum=0` means "0"."""
 
 
 def _value(text: str) -> object:

@@ -46,7 +46,9 @@ def _takes_plan(command: Command) -> Command:
     )
     @click.option("--target", metavar="COL", help="The column of --data to predict.")
     @click.option(
-        "--split-by", metavar="COL|iid", help="Deal the values of this column, or rows evenly (iid)."
+        "--split-by",
+        metavar="COL|iid|dirichlet:A",
+        help="Deal this column's values, rows evenly (iid), or uneven shares of the classes (A = 0.1: very uneven).",
     )
     @click.option(
         "--task",
@@ -106,6 +108,13 @@ def _takes_plan(command: Command) -> Command:
         show_default=True,
         help="How many rounds may wait for the ledger; a change of members takes more than that.",
     )
+    @click.option(
+        "--set",
+        "terms",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any other term of the charter: averaging.rule=nesterov, training.correction=feddyn.",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
     def with_plan(
@@ -127,12 +136,14 @@ def _takes_plan(command: Command) -> Command:
             )
         if fields["links"] == "shaped" and fields["nodes"] > MAX_SHAPED:
             raise click.UsageError(f"--links shaped takes at most {MAX_SHAPED} nodes")
+        concentration = _concentration(split_by)
         data = _own_data(file, target, split_by, task, leave_out)
         own_model = _own_model(model)
         plan = msgspec.structs.replace(
             msgspec.convert({"chain": chain, "mode": mode or default_mode(fields["nodes"]), **fields}, Plan),
             data=data,
             model=own_model,
+            split=split_by if file is None and concentration else "iid",
         )
         command(home=home, plan=plan, fresh=fresh)
 
@@ -143,14 +154,24 @@ def _own_data(
     file: Path | None, target: str | None, split_by: str | None, task: Task | None, leave_out: tuple[str, ...]
 ) -> OwnData | None:
     if file is None:
-        if target or split_by or task or leave_out:
+        if target or task or leave_out or (split_by and not _concentration(split_by)):
             raise click.UsageError(
-                "--target, --split-by, --task and --leave-out are about your own rows: give --data"
+                "--target, --split-by COL, --task and --leave-out are about your own rows: give --data"
             )
         return None
     if target is None:
         raise click.UsageError("--data needs --target: which column is to be predicted?")
     return OwnData(file=str(file), target=target, split_by=split_by or "iid", task=task, leave_out=leave_out)
+
+
+def _concentration(split_by: str | None) -> float:
+    """The A of dirichlet:A, 0 for another split."""
+    from folkmoot.testnet.dirichlet import concentration_of
+
+    try:
+        return concentration_of(split_by or "")
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--split-by") from error
 
 
 def _own_model(source: str | None) -> OwnModel | None:

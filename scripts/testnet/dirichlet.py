@@ -5,8 +5,23 @@ import numpy.typing as npt
 
 from folkmoot.protocol.errors import FolkmootError
 
+PREFIX = "dirichlet:"
+
 LEAST_ROWS = 2
 """Rows that every node gets: of a single one batch normalisation has no variance."""
+
+
+def concentration_of(split: str) -> float:
+    """The A of "dirichlet:A", 0 for any other text. Raises ValueError where A is not a number above 0."""
+    if not split.startswith(PREFIX):
+        return 0.0
+    try:
+        found = float(split[len(PREFIX) :])
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ValueError(f"{split!r}: write a number above 0, such as dirichlet:0.1")
+    return found
 
 
 def deal(

@@ -16,6 +16,7 @@ import safetensors.numpy
 from folkmoot.protocol.charter import Training
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.schema import Schema
+from folkmoot.testnet import dirichlet
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -87,6 +88,8 @@ class Example:
     scale: Floats
     train: Rows
     test: Rows
+    concentration: float = 0.0
+    """Of the Dirichlet distribution from which the nodes' shares of each class are drawn; 0: nodes are alike."""
 
     @property
     def data(self) -> None:
@@ -94,8 +97,8 @@ class Example:
         return None
 
     def most_rows(self, nodes: int) -> int:
-        """The shares are equal up to one row."""
-        return -(-len(self.train) // nodes)
+        """Of the node with the most."""
+        return max(map(len, self.deal(nodes)))
 
     def write_data(self, folders: Sequence[Path]) -> None:
         """Deal to `folders` (HOME/data of each node) its share of the training rows, and to all the same test rows."""
@@ -105,7 +108,10 @@ class Example:
             safetensors.numpy.save_file({"x": self.test.x, "y": self.test.y}, folder / "test.safetensors")
 
     def deal(self, nodes: int) -> list[Rows]:
-        """The training rows in `nodes` nearly equal shares, in the shuffled order of the split (iid)."""
+        """The training rows in `nodes` nearly equal shares, in the shuffled order of the split, or in uneven ones."""
+        if self.concentration:
+            dealt = dirichlet.deal(self.train.y, nodes, self.concentration, SPLIT_SEED)
+            return [self.share(part) for part in dealt]
         return [self.share(part) for part in np.array_split(np.arange(len(self.train)), nodes)]
 
     def share(self, index: npt.NDArray[np.int64]) -> Rows:

@@ -11,6 +11,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
 from folkmoot.ledger.identity import founding_of
 from folkmoot.node.archive import Models
+from folkmoot.node.charter_draft import USUAL_RATES, Table, merge, parse_assignments
 from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
     DataConfig,
@@ -39,6 +40,7 @@ from folkmoot.protocol.charter import (
 )
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.outer import Outer, with_start
+from folkmoot.protocol.toml import ConfigError
 from folkmoot.testnet.chains import read_chain_id
 from folkmoot.testnet.examples import Floats, Learnable
 from folkmoot.testnet.home import HELD_OUT_ROWS, MAX_ATTESTERS, OWN_ROWS, Plan, Testnet, TestnetHome
@@ -133,8 +135,19 @@ def make_charter(
         secrecy=Secrecy(ring=plan.ring),
         members=tuple(members),
     )
+    charter = _with_terms(charter, parse_assignments(plan.terms))
     check_charter(charter)
     return charter
+
+
+def _with_terms(charter: Charter, chosen: Table) -> Charter:
+    """The charter with other terms laid over it; a rule comes with its usual rates."""
+    usual = USUAL_RATES.get(chosen.get("averaging", {}).get("rule", ""), {})
+    tables = merge(merge(msgspec.to_builtins(charter), {"averaging": usual}), chosen)
+    try:
+        return msgspec.convert(tables, Charter)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"--set: the charter would not be valid: {error}") from error
 
 
 def _averaging(plan: Plan, example: Learnable) -> Averaging:

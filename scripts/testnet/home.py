@@ -54,6 +54,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one. `codec`
     counts in open mode, `ring` (bits of a value) in secure mode.
+    `split` deals an example's rows: evenly ("iid"), or by class shares ("dirichlet:0.1"). `terms` are other terms
+    of the charter, as `charter new --set` takes them.
     Amendments come into force more than `max_ahead` rounds after they are recorded.
     """
 
@@ -69,6 +71,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ring: Ring = 16
     links: Links = "direct"
     max_ahead: int = 50
+    split: str = "iid"
+    terms: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:

@@ -10,10 +10,14 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Literal
 
+import numpy as np
+
 from folkmoot.node.data.propose import propose, spelled
 from folkmoot.node.data.source import Source, quote_name, quote_text
 from folkmoot.protocol.charter import Training
 from folkmoot.protocol.schema import DataError, Schema
+from folkmoot.testnet.dirichlet import concentration_of
+from folkmoot.testnet.dirichlet import deal as deal_classes
 from folkmoot.testnet.home import HELD_OUT_ROWS, OWN_ROWS, OwnData
 
 HELD_OUT = 0.2
@@ -55,7 +59,7 @@ def deal(own: OwnData, nodes: int, folder: Path) -> OwnTask:
     file = Path(own.file)
     with Source(file.parent) as source:
         dealer = _Dealer(source, file, nodes)
-        dealer.assign(own.split_by)
+        dealer.assign(own.split_by, own.target)
         training = f"(SELECT rows.* FROM {_ROWS} rows JOIN {_PARTS} ON rows.rowid = id WHERE node >= 0)"
         schema, notes = propose(
             source, training, own.target, own.task, spelled=spelled(file), leave_out=own.leave_out
@@ -84,20 +88,24 @@ class _Dealer:
         source.ask(f"CREATE TEMP TABLE {_ROWS} AS SELECT * FROM {source.table_of(file)}")
         self._columns = list(source.types(_ROWS))
 
-    def assign(self, split_by: str) -> None:
-        """Hold rows out by their hash, deal the others: evenly, or by their values of the column `split_by`."""
-        if split_by != _IID and split_by not in self._columns:
+    def assign(self, split_by: str, target: str) -> None:
+        """Hold rows out by their hash, deal the others: evenly, by values of the column `split_by`, or unevenly."""
+        is_column = split_by != _IID and not concentration_of(split_by)
+        if is_column and split_by not in self._columns:
             raise DataError(
                 f"no column {split_by!r} to split by; there are {', '.join(self._columns)}, or {_IID}"
             )
         texts = ", ".join(f"coalesce({quote_name(name)}::VARCHAR, '')" for name in self._columns)
-        value = "NULL" if split_by == _IID else f"{quote_name(split_by)}::VARCHAR"
+        value = "NULL" if not is_column else f"{quote_name(split_by)}::VARCHAR"
         limit = f"{int(HELD_OUT * 16**15):015x}"
         self._source.ask(
             f"CREATE TEMP TABLE {_PARTS} AS SELECT rowid AS id, {value} AS value, -1 AS node, "
             f"sha256(concat_ws(chr(31), {texts})) AS hash FROM {_ROWS}"
         )
         dealt = f"hash >= {quote_text(limit)}"
+        if concentration := concentration_of(split_by):
+            self._deal_classes(target, concentration, dealt)
+            return
         if split_by == _IID:
             order = f"SELECT id, row_number() OVER (ORDER BY hash, id) AS place FROM {_PARTS} WHERE {dealt}"
             self._source.ask(
@@ -107,6 +115,17 @@ class _Dealer:
         for text, node in self._share(split_by, dealt):
             same = "value IS NULL" if text is None else f"value = {quote_text(text)}"
             self._source.ask(f"UPDATE {_PARTS} SET node = {node} WHERE {dealt} AND {same}")
+
+    def _deal_classes(self, target: str, concentration: float, dealt: str) -> None:
+        """Shares of each class of the target from a Dirichlet distribution."""
+        found = self._source.ask(
+            f"SELECT id, coalesce(rows.{quote_name(target)}::VARCHAR, '') FROM {_PARTS} "
+            f"JOIN {_ROWS} rows ON rows.rowid = id WHERE {dealt} ORDER BY id"
+        )
+        _, classes = np.unique([text for _, text in found], return_inverse=True)
+        for node, rows in enumerate(deal_classes(classes, self._nodes, concentration, seed=0)):
+            ids = ", ".join(str(found[row][0]) for row in rows)
+            self._source.ask(f"UPDATE {_PARTS} SET node = {node} WHERE id IN ({ids})")
 
     def _share(self, split_by: str, dealt: str) -> list[tuple[str | None, int]]:
         """Each value's node: the most frequent value first, always to the node with the fewest rows."""

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -150,9 +151,10 @@ class Supervisor:
 
     def _read_rows(self) -> Learnable:
         from folkmoot.testnet import examples, own_data
+        from folkmoot.testnet.dirichlet import concentration_of
 
         if self.plan.data is None:
-            return examples.load(self.plan.example)
+            return replace(examples.load(self.plan.example), concentration=concentration_of(self.plan.split))
         try:
             task = own_data.deal(self.plan.data, self.plan.nodes, self.home.own_data)
         except DataError:
