@@ -376,6 +376,7 @@ class _Daemon:
             timeout=node.config.trainer.timeout,
             mask_key=masking.mask_key if node.charter.is_secure else None,
             own=None if node.charter.training.correction == "none" else states.own,
+            residuals=states.residuals if node.charter.has_feedback else None,
         )
         return Rooms(
             charter=node.charter,
@@ -383,7 +384,15 @@ class _Daemon:
             journal=self._journal,
             archive=self._archive,
             models=self._models,
-            payloads=Payloads(node.federation, node.me, sealing, self._journal, self._archive, self._models),
+            payloads=Payloads(
+                node.federation,
+                node.me,
+                sealing,
+                self._journal,
+                self._archive,
+                self._models,
+                states.residuals,
+            ),
             masking=masking,
             sums=MaskedSums(node.charter, self._archive, self._models),
             learning=learning,

@@ -12,13 +12,14 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import trio
 from safetensors import SafetensorError, safe_open
 
 from folkmoot.node.disk import raise_if_full
 from folkmoot.node.member_state import MemberState
 from folkmoot.node.store import Journal
-from folkmoot.node.train.vectors import read_vector
+from folkmoot.node.train.vectors import check_finite, read_vector
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.node.trainer import FitResult, OwnVector, Trainer
 from folkmoot.protocol.blob import BlobRef
@@ -26,7 +27,7 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import Trained
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.metrics import select_metrics
-from folkmoot.protocol.ring import Layout, compute_exponents
+from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.types import Digest, Round
 
@@ -72,6 +73,8 @@ class Learning:
     mask_key: Callable[[Round], bytes] | None = None
     own: MemberState | None = None
     """The member's own vector, where the charter's correction has one."""
+    residuals: MemberState | None = None
+    """What was lost of earlier updates and is added to the next, where the charter has error feedback."""
 
     def update_path(self, round_: Round) -> Path:
         """Where this round's update lies, until the round is closed."""
@@ -109,7 +112,8 @@ class Learning:
             _sync(staged)
         mask_key = self.mask_key(round_) if self.mask_key is not None else b""
         layout = Layout(self.charter.update_sizes)
-        exponents = compute_exponents(vector, layout, averaging.exponent_min, averaging.exponent_max)
+        sent = self._with_residual(round_, vector)
+        exponents = compute_exponents(sent, layout, averaging.exponent_min, averaging.exponent_max)
         report = msgspec.json.encode({"train_loss": result.train_loss, **result.metrics}, order="sorted")
         salts = (secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(32))
         disclosure = Disclosure(
@@ -133,6 +137,16 @@ class Learning:
             metrics=select_metrics(result.metrics),
             mask_key=mask_key,
         )
+
+    def _with_residual(self, round_: Round, update: Float32s) -> Float32s:
+        """What is to be written down; its scales, not the update's, must leave room for it."""
+        kept = self.residuals.before(round_) if self.residuals is not None else None
+        if kept is None:
+            return update
+        with np.errstate(over="ignore"):
+            total = np.add(update, read_vector(kept, self.charter.update_values))
+        check_finite(total, f"the update of round {round_} with what was lost of earlier ones")
+        return total
 
     def forget_before(self, round_: Round) -> None:
         """Drop the updates of closed rounds."""

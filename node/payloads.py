@@ -5,11 +5,12 @@ journal the content keys (PROTOCOL section 3).
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from folkmoot.node.archive import Archive, Models
+from folkmoot.node.member_state import MemberState
 from folkmoot.node.store import Journal, Secret
 from folkmoot.node.train.vectors import read_pieces
 from folkmoot.protocol.aggregate import aggregate_stream
@@ -18,10 +19,12 @@ from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.codec import Codec, codec_named
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.events import Aggregated, Encoded
+from folkmoot.protocol.feedback import encode_with_feedback
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, SurvivorSet
 from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.payload_sums import Payload
-from folkmoot.protocol.ring import CHUNK_VALUES, weight_of
+from folkmoot.protocol.pieces import Buffer
+from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Layout, weight_of
 from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.sealing import (
     FRAME,
@@ -53,7 +56,9 @@ class Payloads:
         journal: Journal,
         archive: Archive,
         models: Models,
+        residuals: MemberState,
     ) -> None:
+        self._residuals = residuals
         self._federation = federation
         self._charter = federation.charter
         self._me = me
@@ -62,22 +67,34 @@ class Payloads:
         self._archive = archive
         self._models = models
 
-    def encode(self, round_: Round, roster: Digest, recipients: Sequence[MemberId], update: Path) -> Encoded:
+    def encode(
+        self, round_: Round, roster: Digest, terms: Roster, recipients: Sequence[MemberId], update: Path
+    ) -> Encoded:
         """Seal the update in file `update` to the recipients and the charter's auditors, into the archive.
 
-        The content key is journalled first, so that a node that crashes in between writes the same bytes again.
-        Raises `TrainerError` for an unreadable update, `ArchiveError`, `StoreError`.
+        `terms` is the roster of that digest. The content key is journalled first, so that a node that crashes in
+        between writes the same bytes again. Raises `TrainerError` for an unreadable update, `ArchiveError`,
+        `StoreError`.
         """
         context = self._context(round_, roster, self._me)
         key = self._journal.secret(round_, roster, self._me) or self._new_key(context)
-        codec, values = self._codec(), self._charter.update_values
-        pieces = map(codec.encode, read_pieces(update, values, CHUNK_VALUES))
-        size = codec.encoded_size(values)
+        values = self._charter.update_values
+        pieces = self._encoded(round_, roster, terms, read_pieces(update, values, CHUNK_VALUES))
+        size = self._codec().encoded_size(values)
         with self._archive.writer() as blob:
             for piece in seal_payload(context, key, self._public_keys(recipients), pieces, size):
                 blob.write(piece)
         assert blob.ref is not None
         return Encoded(round_, roster, blob.ref, key_commitment(context, key))
+
+    def _encoded(
+        self, round_: Round, roster: Digest, terms: Roster, update: Iterator[Float32s]
+    ) -> Iterable[Buffer]:
+        codec = self._codec()
+        if not self._charter.has_feedback:
+            return map(codec.encode, update)
+        fixed = FixedPoint(Layout(self._charter.update_sizes), terms.exponents)
+        return encode_with_feedback(codec, fixed, update, self._residuals.stage(round_, roster))
 
     def open(self, commitment: Commitment, recipients: Sequence[MemberId]) -> bool:
         """Find the content key of a payload that is in the archive and keep it; False if none was sealed to me.

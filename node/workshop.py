@@ -116,7 +116,7 @@ class Workshop:
         rooms, update = self._rooms, self._rooms.learning.update_path(effect.round)
         if rooms.charter.is_secure:
             return rooms.masking.encode(effect.round, effect.roster, effect.terms, update)
-        return rooms.payloads.encode(effect.round, effect.roster, effect.recipients, update), ()
+        return rooms.payloads.encode(effect.round, effect.roster, effect.terms, effect.recipients, update), ()
 
     async def _fetch(self, effect: Fetch) -> None:
         commitment = effect.commitment.body

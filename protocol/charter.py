@@ -41,6 +41,9 @@ MAX_ON_8_BITS = 16
 STATES: Mapping[str, int] = {"fedavg": 0, "fedavgm": 1, "nesterov": 1, "fedadam": 2, "fedyogi": 2}
 """Vectors as long as the model that an outer rule keeps from round to round."""
 
+COARSE_CODECS = frozenset({"int2", "top3", "top1"})
+"""They lose so much that nothing is learnt without error feedback."""
+
 READY_SIZE = 680
 """Bytes that a signed READY takes at most, besides one per tensor."""
 
@@ -51,6 +54,7 @@ Rate = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
 SourceName = Annotated[
     str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)?$")
 ]
+CodecName = Literal["f32", "bf16", "int8", "int4", "int2", "top3", "top1"]
 RobustRule = Literal["none", "trimmed-mean", "nnm", "multi-krum", "geometric-median", "centered-clipping"]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -161,13 +165,15 @@ class Training(_Terms, frozen=True, kw_only=True):
 class Averaging(_Terms, frozen=True, kw_only=True):
     """How updates become one: mode, wire codec, outer rule, weights and the bounds of the scale exponents.
 
+    With `error_feedback` what a codec loses is added to the member's next update; int2, top3 and top1 always have it.
     `rule` is what is done with the mean of the updates (`outer.py`): `rate` scales its step, `momentum` is the part of
     the rounds before, `second_momentum` and `epsilon` are the adaptive rules'. `robust` takes the place of the weighted
     mean (`robust.py`) and holds against `faults` bad updates (0: f).
     """
 
     mode: Literal["open", "secure"] = "open"
-    codec: Literal["f32", "int8", "int4"] = "int4"
+    codec: CodecName = "int4"
+    error_feedback: bool = False
     rule: Literal["fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi"] = "fedavg"
     rate: Rate = "1"
     momentum: Rate = "0.9"
@@ -266,6 +272,13 @@ class Charter(_Terms, frozen=True, kw_only=True):
     def is_secure(self) -> bool:
         """Whether updates are masked, so that nobody sees a single one."""
         return self.averaging.mode == "secure"
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether what writing an update down lost of it is added to the member's next one."""
+        if self.is_secure:
+            return self.secrecy.ring == 8
+        return self.averaging.error_feedback or self.averaging.codec in COARSE_CODECS
 
     @property
     def has_controls(self) -> bool:

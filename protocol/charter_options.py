@@ -122,6 +122,8 @@ def describe_learning(charter: Charter) -> Iterator[str]:
     if STATES[averaging.rule] == 2:
         numbers += f", second momentum {averaging.second_momentum}, epsilon {averaging.epsilon}"
     yield f"{averaging.rule}: {_RULES[averaging.rule]} ({numbers})"
+    if not charter.is_secure and charter.has_feedback:
+        yield f"what {averaging.codec} loses of an update is added to the member's next one (error feedback)"
     robust = Robust.of(charter)
     if robust is not None:
         yield f"{robust.rule}: {_ROBUST[robust.rule].format(robust.faults)}; all members' updates count alike"

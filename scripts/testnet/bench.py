@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from folkmoot.testnet.cli_chaos import Delay, Rate
-from folkmoot.testnet.home import Mode, Ring
+from folkmoot.testnet.home import CODECS, Mode, Ring
 
 
 @click.group()
@@ -32,7 +32,7 @@ def bench() -> None:
 )
 @click.option(
     "--codec",
-    type=click.Choice(["f32", "int8", "int4"]),
+    type=click.Choice(CODECS),
     default="int4",
     show_default=True,
     help="How updates travel in open mode.",

@@ -10,7 +10,7 @@ import msgspec
 from folkmoot.protocol.charter import default_mode
 from folkmoot.protocol.schema import Task
 from folkmoot.testnet import cli_chaos
-from folkmoot.testnet.home import MAX_NODES, Mode, OwnData, OwnModel, Plan, TestnetHome
+from folkmoot.testnet.home import CODECS, MAX_NODES, Mode, OwnData, OwnModel, Plan, TestnetHome
 from folkmoot.testnet.options import Command, takes_home
 
 MAX_SHAPED = 16
@@ -77,7 +77,7 @@ def _takes_plan(command: Command) -> Command:
     )
     @click.option(
         "--codec",
-        type=click.Choice(["f32", "int8", "int4"]),
+        type=click.Choice(CODECS),
         default="f32",
         show_default=True,
         help="In open mode, how updates are written for the wire: exact, or with 8 or 4 bits a value.",

@@ -8,11 +8,12 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from folkmoot.node.config import Home
+from folkmoot.protocol.charter import CodecName
 from folkmoot.protocol.schema import Task
 from folkmoot.testnet.processes import ProcessRef, TestnetError
 from folkmoot.testnet.strays import find_strays
@@ -26,7 +27,8 @@ OWN_ROWS, HELD_OUT_ROWS = "rows.parquet", "held_out.parquet"
 """Files in a node's data folder: the user's rows that were dealt to it, and those that all measure on."""
 
 Example: TypeAlias = Literal["digits", "breast-cancer"]
-Codec: TypeAlias = Literal["f32", "int8", "int4"]
+Codec: TypeAlias = CodecName
+CODECS: tuple[Codec, ...] = get_args(CodecName)
 Mode: TypeAlias = Literal["open", "secure"]
 Ring: TypeAlias = Literal[8, 16, 32]
 Links: TypeAlias = Literal["direct", "shaped"]
