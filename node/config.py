@@ -34,7 +34,8 @@ class NetworkConfig(_Table, frozen=True):
     router, or when listening on all interfaces). An entry of `bootstrap` is a multiaddr ending in /p2p/PEER, or a
     file that holds such addresses, one per line (another node's `address` file), which may appear later. With `relay`
     this node passes on what members send each other through it; `via` names the members through which this one is
-    reached, "auto": any that relay. With `mdns` members on the same local network find each other.
+    reached, "auto": any that relay. With `mdns` members on the same local network find each other. Without
+    `tell_addresses` this node neither tells where others are nor believes what it is told: only `bootstrap` counts.
     """
 
     listen: Multiaddr = "/ip4/127.0.0.1/tcp/0"
@@ -43,6 +44,7 @@ class NetworkConfig(_Table, frozen=True):
     relay: bool = False
     via: Literal["auto"] | tuple[Name, ...] = ()
     mdns: bool = False
+    tell_addresses: bool = True
 
 
 class LedgerConfig(_Table, frozen=True):

@@ -282,7 +282,7 @@ class _Daemon:
             listen=self._listen,
             announce=node.config.network.announce,
             bootstrap=tuple(bootstrap_entries(node.config.network, node.home)),
-            directory=self._directory,
+            directory=self._directory if node.config.network.tell_addresses else None,
             relay=node.config.network.relay,
             via=_via(node),
             mdns=node.config.network.mdns,

@@ -276,7 +276,10 @@ def _charter(
 def _config(what: Measure, home: TestnetHome, name: str, rpc: str, contract: bytes, seed: int) -> str:
     config = NodeConfig(
         name=name,
-        network=NetworkConfig(bootstrap=bench_links.bootstrap(home, name, what.names, what.lines)),
+        network=NetworkConfig(
+            bootstrap=bench_links.bootstrap(home, name, what.names, what.lines),
+            tell_addresses=not what.lines.are_shaped,
+        ),
         ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
         trainer=TrainerConfig(command=(sys.executable, "-m", "folkmoot.testnet.bench_trainer", str(seed))),
         storage=StorageConfig(keep_models=2),

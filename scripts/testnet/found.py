@@ -166,7 +166,8 @@ def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: b
     config = NodeConfig(
         name=name,
         network=NetworkConfig(
-            bootstrap=direct if plan.links == "direct" else (str(home.relay_addresses(name)),)
+            bootstrap=direct if plan.links == "direct" else (str(home.relay_addresses(name)),),
+            tell_addresses=plan.links == "direct",  # else they would go around the relay
         ),
         ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
         trainer=TrainerConfig(command=trainer_command(home)),
