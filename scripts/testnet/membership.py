@@ -9,7 +9,7 @@ import msgspec
 
 from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.node.charter_files import write_member
-from folkmoot.node.config import TrainerConfig
+from folkmoot.node.config import Home, TrainerConfig
 from folkmoot.node.joining import enter_federation, take_charters
 from folkmoot.node.keys import AUDIT, chartered, create_keys, folder_of, unlock
 from folkmoot.node.passphrase import create_passphrase_file
@@ -41,9 +41,9 @@ def join(home: TestnetHome, name: str, say: Callable[[str], None]) -> Round:
     if testnet.plan.links != "direct":
         raise TestnetError(f"{home.path}: shaped links are made for the nodes that it began with")
     member = _make_home(home, testnet, name)
-    standing = Standing.read(home.node(_spokesman(testnet)))
-    folder, proposal = _amend(home, standing, add_member(standing.timeline.newest, member), say)
-    enclose_federation(folder, standing.home, [])
+    spokesman = home.node(_spokesman(testnet))
+    folder, proposal = _amend(home, spokesman, lambda charter: add_member(charter, member), say)
+    enclose_federation(folder, spokesman, [])
     take_charters(home.node(name), folder, proposal)
     enter_federation(home.node(name), proposal)
     with control.alone(home):
@@ -57,8 +57,8 @@ def leave(home: TestnetHome, name: str, say: Callable[[str], None]) -> Round:
     """Remove a node from the returned round on, when it ends by itself; raises `TestnetError`, `FolkmootError`."""
     testnet = _changeable(home)
     control.check_node(testnet, name)
-    standing = Standing.read(home.node(_spokesman(testnet, but=name)))
-    _, proposal = _amend(home, standing, remove_members(standing.timeline.newest, [name]), say)
+    spokesman = home.node(_spokesman(testnet, but=name))
+    _, proposal = _amend(home, spokesman, lambda charter: remove_members(charter, [name]), say)
     with control.alone(home):
         testnet = read_testnet(home)
         write_testnet(home, msgspec.structs.replace(testnet, left=(*testnet.left, name)))
@@ -106,21 +106,28 @@ def _make_home(home: TestnetHome, testnet: Testnet, name: str) -> Member:
 
 
 def _amend(
-    home: TestnetHome, standing: Standing, after: Charter, say: Callable[[str], None]
+    home: TestnetHome, spokesman: Home, change: Callable[[Charter], Charter], say: Callable[[str], None]
 ) -> tuple[Path, Proposal]:
-    """Draft, sign for a quorum, submit through the node of `standing`, which runs."""
-    proposal = standing.draft(after, standing.earliest + MARGIN)
+    """Draft, sign for a quorum, submit through a node that runs."""
+    keys = _quorum_keys(home, Standing.read(spokesman))
+    standing = Standing.read(spokesman)  # unlocking took a while, and rounds went on
+    proposal = standing.draft(change(standing.timeline.newest), standing.earliest + MARGIN)
     folder = home.path / "proposals" / f"{proposal.amendment.number}-{proposal.digest.hex()[:8]}"
     write_proposal(folder, proposal, standing.timeline.newest)
-    charter = standing.timeline.charter_at(standing.head.height + 1)
-    signatures = {
-        address: proposal.sign(_audit_key(home, charter.members[charter.member_named(name)]))
-        for address, name in list(standing.attesters.items())[: standing.quorum]
-    }
+    signatures = {address: proposal.sign(key) for address, key in keys.items()}
     submit_amendment(
         standing, proposal, signatures, SUBMIT_SECONDS, say, lambda: _passphrase(home, standing.config.name)
     )
     return folder, proposal
+
+
+def _quorum_keys(home: TestnetHome, standing: Standing) -> dict[bytes, AuditKey]:
+    """The audit keys of as many attesters as have to sign, by address."""
+    charter = standing.timeline.charter_at(standing.head.height + 1)
+    signers = list(standing.attesters.items())[: standing.quorum]
+    return {
+        address: _audit_key(home, charter.members[charter.member_named(name)]) for address, name in signers
+    }
 
 
 def _audit_key(home: TestnetHome, member: Member) -> AuditKey:
