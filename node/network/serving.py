@@ -101,27 +101,36 @@ class BlobServer:
             return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
         match request:
             case bulk.LeavesRequest(root):
-                await self._answer_leaves(stream, root, path)
+                await self._answer_leaves(stream, root, path, size)
             case bulk.ChunksRequest(root, first, count):
                 if first + count > blob.chunk_count(size):
-                    raise RemoteProtocolError(
-                        f"chunks {first}+{count} of a blob of {size} bytes: past its end"
-                    )
+                    # No fault of who asks: a liar told it a wrong size, or the file here is cut off.
+                    self._refusals.count("bulk request past a blob's end", member)
+                    await self._leaves_of(root, path, size)
+                    return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
                 await self._send_chunks(stream, root, path, size, first, count)
                 if first + count == blob.chunk_count(size):
                     self._on_served(root, member)
 
-    async def _answer_leaves(self, stream: ByteStream, root: Digest, path: Path) -> None:
-        leaves = self._leaves.get(root)
+    async def _answer_leaves(self, stream: ByteStream, root: Digest, path: Path, size: int) -> None:
+        leaves = await self._leaves_of(root, path, size)
         if leaves is None:
-            leaves = await self._run_blocking(_hash_chunks, path)
-            if merkle.root(leaves) != root:
-                await self._drop(root, path)
-                return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
-            self._leaves[root] = leaves
-            if len(self._leaves) > _REMEMBERED_LEAVES:
-                self._leaves.popitem(last=False)
+            return await stream.write(bulk.encode_answer(bulk.NOT_HELD))
         await stream.write(bulk.encode_answer(len(leaves) * DIGEST_SIZE) + b"".join(leaves))
+
+    async def _leaves_of(self, root: Digest, path: Path, size: int) -> list[Digest] | None:
+        """The hashes of a blob's chunks; None if it is damaged, and dropped now."""
+        leaves = self._leaves.get(root)
+        if leaves is not None and len(leaves) == blob.chunk_count(size):
+            return leaves
+        leaves = await self._run_blocking(_hash_chunks, path)
+        if merkle.root(leaves) != root:
+            await self._drop(root, path)
+            return None
+        self._leaves[root] = leaves
+        if len(self._leaves) > _REMEMBERED_LEAVES:
+            self._leaves.popitem(last=False)
+        return leaves
 
     async def _send_chunks(
         self, stream: ByteStream, root: Digest, path: Path, size: int, first: int, count: int
