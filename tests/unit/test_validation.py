@@ -203,6 +203,13 @@ def test_proposal_of_an_earlier_set_is_accepted_with_its_certificate_even_withou
     validate_propose(frame, view(attempt=1), None)
 
 
+def test_who_passes_on_wrong_omissions_without_knowing_the_roster_is_not_to_blame() -> None:
+    frame = town.propose(ALL, attempt=1, omitted=(Omission(3, 0),), certificate=town.certificate(ALL))
+    validate_propose(frame, view(attempt=1), None)
+    with pytest.raises(Ignore, match="each omitted member"):
+        validate_propose(frame, view(attempt=1), EXCHANGE)
+
+
 @pytest.mark.parametrize(
     ("frame", "why"),
     [
