@@ -28,9 +28,11 @@ MAX_ADDRESS = 256
 MAX_SIGNED = 2560
 """Bytes of the largest signed announcement: what is longer is refused before it is parsed."""
 
-_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/\s]+)/tcp/(0|[1-9]\d{0,4})")
+_ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/\s]+)/tcp/(0|[1-9][0-9]{0,4})")
 _CIRCUIT = re.compile(r"/p2p/([1-9A-HJ-NP-Za-km-z]{1,128})/p2p-circuit")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+_NUMBER = re.compile(r"(.*\.)?([0-9]+|0[xX][0-9A-Fa-f]*)\.?")
+"""What resolvers take for an IPv4 address, however it is written."""
 
 
 class Addresses(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="addresses"):
@@ -108,7 +110,7 @@ def check_address(address: str) -> None:
         raise RemoteProtocolError(f"{address!r} is no address like /ip4/192.0.2.7/tcp/4001")
     kind, host = match[1], match[2]
     if kind.startswith("dns"):
-        if _NAME.fullmatch(host) is None:
+        if _NAME.fullmatch(host) is None or _NUMBER.fullmatch(host) is not None:
             raise RemoteProtocolError(f"{address!r}: {host!r} is no host's name")
     else:
         _check_ip(address, host, 4 if kind == "ip4" else 6)
@@ -126,6 +128,7 @@ def _check_ip(address: str, host: str, version: int) -> None:
         inner.is_unspecified
         or inner.is_multicast
         or inner.is_link_local
+        or "%" in host
         or (version == 4 and inner.is_reserved)
     ):
         raise RemoteProtocolError(f"{address!r}: {host} means something else on every host")

@@ -11,7 +11,8 @@ from pathlib import Path
 import trio
 
 from folkmoot.node.network.port import NetworkError
-from folkmoot.protocol.addresses import is_loopback
+from folkmoot.protocol.addresses import check_address, is_loopback
+from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,16 @@ async def resolve(address: str) -> list[str]:
     found = await trio.socket.getaddrinfo(host, None, family=_FAMILIES[kind], type=socket.SOCK_STREAM)
     kinds = {socket.AF_INET: "ip4", socket.AF_INET6: "ip6"}
     return [f"/{kinds[family]}/{place[0]}/{rest}" for family, _, _, _, place in found if family in kinds]
+
+
+def is_usable(place: str, same_host: bool) -> bool:
+    """Whether a name that a member announced may lead to the multiaddr `place`: only where an IP address might."""
+    bare = place.rpartition("/p2p/")[0]
+    try:
+        check_address(bare)
+    except RemoteProtocolError:
+        return False
+    return same_host or not is_loopback(bare)
 
 
 class AddressBook:
@@ -77,6 +88,10 @@ class AddressBook:
         lines = [line for path in self._files for line in self._read(path)]
         found = [*self._own_words(peer_id), *lines, *self._given]
         return list(dict.fromkeys(address for address in found if peer_id_of(address) == peer_id))
+
+    def believes(self, address: str, place: str) -> bool:
+        """Whether to dial `place`, which the name in `address` stands for."""
+        return place == address or address in self._given or is_usable(place, self._same_host)
 
     def _own_words(self, peer_id: str) -> list[str]:
         """What the member announced, but for addresses that would lead to this host itself."""

@@ -98,7 +98,8 @@ class Directory:
             for data in heard:
                 signed = decode_addresses(data)
                 news += self._take(signed)
-                self._note(peer, signed)
+                if signed.body.identity in self._members:  # anybody else could be made up, without end
+                    self._note(peer, signed)
         finally:
             if news:
                 self._write()

@@ -381,7 +381,8 @@ class Libp2pTransport:
     async def _resolve(self, address: str) -> list[str]:
         try:
             with trio.fail_after(RESOLVE_SECONDS):
-                return await resolve(address)
+                found = await resolve(address)
+                return [place for place in found if self._book.believes(address, place)]
         except (OSError, UnicodeError, trio.TooSlowError) as error:
             if address not in self._nameless and len(self._nameless) < MAX_COMPLAINTS:
                 self._nameless.add(address)

@@ -23,7 +23,7 @@ from libp2p.peer.id import ID
 from msgspec import Meta
 from multiaddr import Multiaddr
 
-from folkmoot.node.network.addresses import resolve
+from folkmoot.node.network.addresses import is_usable, resolve
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_streams import Libp2pStream
 from folkmoot.node.network.port import View
@@ -135,7 +135,7 @@ class Views:
         with trio.move_on_after(DIAL_SECONDS):
             try:
                 for place in await resolve(f"{address}/p2p/{peer}"):
-                    if await self._shows(peer, place):
+                    if is_usable(place, self._same_host) and await self._shows(peer, place):
                         return True
             except (OSError, UnicodeError) as error:
                 log.debug("resolving %s: %s", address, error)

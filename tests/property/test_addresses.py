@@ -77,6 +77,8 @@ def test_a_circuit_names_its_relay() -> None:
         "/ip4/169.254.169.254/tcp/80", "/ip6/fe80::1/tcp/1", "/ip4/224.0.0.1/tcp/1", "/ip4/255.255.255.255/tcp/1",
         "/ip6/::ffff:0.0.0.0/tcp/1", "/ip4/::1/tcp/1", "/ip4/192.0.2.007/tcp/1", "/ip6/2001:DB8::1/tcp/1",
         "/dns/exa mple/tcp/1", "/dns/-x/tcp/1", "/dns/" + 254 * "a" + "/tcp/1", "/p2p/x y/p2p-circuit",
+        "/dns4/127.0.0.1/tcp/1", "/dns/0x7f.1/tcp/1", "/dns4/2130706433/tcp/1", "/dns4/127.1./tcp/1",
+        "/ip6/2001:db8::1%eth0/tcp/1", "/ip4/192.0.2.7/tcp/1\u0663",
     ],
 )  # fmt: skip
 def test_what_no_other_host_could_mean_is_refused(address: str) -> None:
@@ -151,6 +153,13 @@ def test_strangers_are_not_kept_until_they_are_admitted() -> None:
     mine.admit({key: "newcomer"})
     assert mine.knows("newcomer")
     assert mine.take("peer1", [said]) == 1 and mine.addresses("newcomer") == (HERE,)
+
+
+def test_made_up_identities_take_no_memory() -> None:
+    mine = directory()
+    said = encode(replace(word(1, 1, HERE), body=Addresses(bytes(32), 1, (HERE,))))
+    assert mine.take("peer1", [said]) == 0
+    assert not mine._told.get("peer1")
 
 
 def test_the_number_grows_over_restarts_and_only_with_news(tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_what_a_member_announces_is_tried_first_and_may_not_lead_to_this_host() 
     assert near.addresses(1) == []
 
 
+def test_a_name_that_a_member_announced_may_not_lead_where_its_address_might_not() -> None:
+    given_, said = f"/dns4/here.example/tcp/5/p2p/{A}", f"/dns4/there.example/tcp/5/p2p/{A}"
+    far = AddressBook({0: A}, [given_], lambda peer: [said], same_host=False)
+    for host in ("127.0.0.1", "0.0.0.0", "169.254.169.254"):
+        place = f"/ip4/{host}/tcp/5/p2p/{A}"
+        assert not far.believes(said, place)
+        assert far.believes(given_, place) and far.believes(place, place)
+    assert far.believes(said, f"/ip4/192.0.2.1/tcp/5/p2p/{A}")
+    assert AddressBook({0: A}, []).believes(said, f"/ip4/127.0.0.1/tcp/5/p2p/{A}")
+
+
 def test_a_malformed_bootstrap_address_is_not_taken_for_a_path() -> None:
     with pytest.raises(NetworkError, match="/p2p/PEER_ID"):
         AddressBook({0: A}, ["/ip4/127.0.0.1/tcp/9"])
