@@ -230,13 +230,27 @@ class Rounds:
         """The final record's rounds; whether I had to give up my own."""
         fork = self._branch.find_fork(recorded)
         self._contradicted = False
-        if fork is None:
+        if fork is None or not self._is_attested(recorded[-1]):
             self._compare()  # it has gone on meanwhile
             return False
         base = BlobRef(fork.statement.base, self.current.base.size)
         self._roll_back(fork, base)
         self._follow(recorded[-1])
         return True
+
+    def _is_attested(self, recorded: RecordedRound) -> bool:
+        """Whether a quorum signed where the record ends, and so all before it: an RPC's word alone moves nobody."""
+        rule = self._context.terms.at(recorded.statement.round).rule
+        if rule is None or not recorded.attestations:
+            return False
+        attestations = tuple(sorted(recorded.attestations, key=lambda signed: signed.member))
+        model = BlobRef(recorded.statement.model, 4 * rule.federation.charter.snapshot_values)
+        try:
+            return (
+                verify_final(Final(attestations, model), rule.federation, rule.verifier) == recorded.statement
+            )
+        except RemoteProtocolError:
+            return False
 
     def _roll_back(self, recorded: RecordedRound, base: BlobRef) -> None:
         """Go on from the last round that both histories share; sign nothing where I may have signed before."""

@@ -105,6 +105,18 @@ def test_the_machine_asks_the_ledger_and_signs_nothing_meanwhile() -> None:
     assert node.machine.completed == 1 and node.machine.phase == "rolling back"
 
 
+def test_a_record_that_no_quorum_signed_rolls_nothing_back() -> None:
+    """A lying RPC can make up statements, but not attestations: the node stands until it hears better."""
+    signed = tuple(town.sign(member, THEIRS) for member in range(3))
+    forged = tuple(replace(one, member=(one.member + 1) % 3) for one in signed)
+    for attestations in ((), signed[:2], forged, tuple(town.sign(member, OURS) for member in range(3))):
+        node = decided()
+        node.handle(HeadAdvanced(1, struct_hash(THEIRS)))
+        effects = node.handle(RecordRead((RecordedRound(THEIRS, attestations),)))
+        assert of_kind(effects, ReadRecord) and not of_kind(effects, RollBack)
+        assert node.machine.completed == 1 and node.machine.current.round == 2
+
+
 def test_the_machine_rolls_back_keeps_the_proof_and_sits_out_what_it_may_have_signed() -> None:
     node = decided()
     node.hear(town.sign(OTHER, OURS))
