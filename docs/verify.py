@@ -279,8 +279,8 @@ def unhex(values):
 def main(path):
     """Verify the bundle; print JSON, return the exit code."""
     with zipfile.ZipFile(path) as bundle:
-        files = {name: bundle.read(name) for name in bundle.namelist()}
-    packed = io.BytesIO(lzma.decompress(files.pop("packed.xz")))
+        files = {one.filename: bundle.read(one) for one in bundle.infolist() if one.compress_type in (0, 8)}
+    packed = io.BytesIO(lzma.LZMADecompressor().decompress(data := files.pop("packed.xz"), 2**29 + 200 * len(data)))
     while line := packed.readline():
         files[line.split()[0].decode()] = packed.read(int(line.split()[1]))
     for name, digest in json.loads(files["manifest.json"])["files"].items():

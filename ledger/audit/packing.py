@@ -36,6 +36,9 @@ _LINE = re.compile(rb"([!-~]+) (0|[1-9][0-9]{0,17})\n")
 _MIN_ROOM, _MAX_RATIO = 512 << 20, 200
 """Bytes that any bundle may come to, and how many more for each byte of its own."""
 
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+"""Of the others zipfile expands whatever it has read at once: gigabytes from some hundred bytes."""
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file: the same audit gives the same bytes."""
 
@@ -125,6 +128,8 @@ class _Unpacking:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
             raise BundleError(f"{self._path}: a file stands in it twice")
+        if any(entry.compress_type not in _METHODS for entry in entries.values()):
+            raise BundleError(f"{self._path}: a file is packed otherwise than bundles are")
         if PACKED not in entries:
             raise BundleError(f"{self._path}: no {PACKED} in it: not a bundle")
         with archive.open(entries.pop(PACKED)) as packed, TemporaryFile(dir=self._folder) as spool:

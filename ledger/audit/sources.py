@@ -112,7 +112,7 @@ class Source:
 
     def has_record(self, number: Round) -> bool:
         """Whether there is a record of that round, good or bad."""
-        return _existing(self.record_path(number)) is not None
+        return self._archived(self.record_path(number)) is not None
 
     def record_path(self, number: Round) -> Path:
         """Where the record of that round lies, or would."""
@@ -120,25 +120,25 @@ class Source:
 
     def record(self, number: Round) -> bytes | None:
         """The record's bytes; None if there is none. Raises `RemoteProtocolError` if it is absurdly long."""
-        path = _existing(self.record_path(number))
+        path = self._archived(self.record_path(number))
         return _read(path, MAX_RECORD) if path else None
 
     def blob(self, root: Digest) -> Path | None:
         """Where the blob called `root` lies; None if it is not here. Its contents are unchecked."""
         name = root.hex()
-        return _existing(self._archive / "blobs" / name[:2] / name)
+        return self._archived(self._archive / "blobs" / name[:2] / name)
 
     def files_of(self, root: Digest) -> Iterator[tuple[str, Path]]:
         """Every file here that is called `root`, with its name in an archive."""
         name = root.hex()
         masked = sorted((self._archive / "masked").glob(f"*/{name}"))
         for path in (self._archive / "blobs" / name[:2] / name, *masked):
-            if _existing(path):
+            if self._archived(path):
                 yield path.relative_to(self._archive).as_posix(), path
 
     def masked_shard(self, epoch: int, root: Digest) -> Path | None:
         """Where a masked shard of that epoch lies; None if it is not here (any more). Its contents are unchecked."""
-        return _existing(self._archive / "masked" / str(epoch) / root.hex())
+        return self._archived(self._archive / "masked" / str(epoch) / root.hex())
 
     def vector(self, root: Digest, tensors: Sequence[Tensor], sections: int = 1) -> Float32s | None:
         """The snapshot called `root`, checked against it; None if it is not here whole.
@@ -183,7 +183,7 @@ class Source:
     def evidence_files(self) -> Iterator[Path]:
         """Where those blobs lie."""
         for path in sorted((self._archive / "blobs").glob("??/*")):
-            if _existing(path) and _begins_with(path, _EVIDENCE_START, MAX_FRAME):
+            if self._archived(path) and _begins_with(path, _EVIDENCE_START, MAX_FRAME):
                 yield path
 
     def forks(self) -> Iterator[bytes]:
@@ -194,12 +194,22 @@ class Source:
 
     def fork_files(self) -> Iterator[Path]:
         """Where those lie."""
-        yield from filter(_existing, sorted((self._archive / "forks").glob("*.fork")))
+        yield from filter(self._archived, sorted((self._archive / "forks").glob("*.fork")))
 
     def charter(self) -> SignedCharter | None:
         """The home's charter with its signatures; None if there is none."""
         path = _existing(self._home / "charter.toml") if self._home else None
         return load_signed_charter(path) if path else None
+
+    def _archived(self, path: Path) -> Path | None:
+        """`path` if it is a file of the archive itself.
+
+        Archives are given by others, and what lies in them goes into bundles: a link could lead to a key of the
+        auditor's.
+        """
+        if path.is_symlink() and not path.resolve().is_relative_to(self._archive.resolve()):
+            return None
+        return _existing(path)
 
     def _query(self, query: str, values: tuple[object, ...]) -> list[bytes]:
         """The blobs in the first column of the home's store; none if there is no store of ours that can be read."""

@@ -61,6 +61,22 @@ def test_keys_stay_at_home(bundle: Path) -> None:
     assert not any(secret in data for data in files.values())
 
 
+def test_links_in_an_archive_bring_nothing_from_elsewhere(
+    federation: AuditedFederation, tmp_path: Path
+) -> None:
+    """Who hands an archive over would have the auditor's keys come back in the bundle."""
+    home = federation.write_home(tmp_path / "alice").path
+    key, archive = home / "keys" / "sealing.key", home / "archive"
+    (archive / "forks").mkdir(exist_ok=True)
+    fork = archive / "forks" / f"00000001-{'0' * 16}.fork"
+    blob = next(path for path in (archive / "blobs").glob("??/*") if path.is_file())
+    for link in (archive / "rounds" / "00000009.record", fork, blob):
+        link.unlink(missing_ok=True)
+        link.symlink_to(key)
+    make_bundle(federation, home, tmp_path / "audit.zip")
+    assert not any(key.read_bytes().strip() in data for data in read(tmp_path / "audit.zip").values())
+
+
 def test_the_same_audit_gives_the_same_bytes(bundle: Path, federation: AuditedFederation) -> None:
     make_bundle(federation, bundle.parent / "alice", bundle.with_name("again.zip"))
     assert bundle.read_bytes() == bundle.with_name("again.zip").read_bytes()

@@ -146,6 +146,22 @@ def test_bomb_is_refused_before_it_fills_the_disk(
     assert not (tmp_path / "out" / "a").exists()
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("name", [PACKED, "a"])
+def test_file_that_is_packed_otherwise_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, method: int, name: str
+) -> None:
+    """A kilobyte of bzip2 is more than a gigabyte of zeros, and zipfile expands them at once."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        if name != PACKED:
+            archive.writestr(PACKED, lzma.compress(b""))
+        archive.writestr(name, bytes(1 << 20), method)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BundleError, match="packed otherwise"):
+        unpack(path, tmp_path / "out", ANY_NAME)
+
+
 def test_memory_of_the_decompression_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "_MEMORY", 1 << 20)
     with pytest.raises(BundleError, match=r"[Mm]emory"):

@@ -2,9 +2,11 @@
 
 import ast
 import json
+import lzma
 import runpy
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -42,6 +44,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     make_bundle(federation, federation.write_home(folder / "alice").path, folder / "audit.zip")
     return folder / "audit.zip"
+
+
+def test_what_zipfile_would_expand_at_once_is_not_read(tmp_path: Path) -> None:
+    """A kilobyte of bzip2 is more than a gigabyte of zeros."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("packed.xz", lzma.compress(b""))
+    command = [sys.executable, "-I", str(VERIFIER), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "packed.xz" in done.stderr
 
 
 def test_it_is_short_and_stands_alone() -> None:
