@@ -88,6 +88,8 @@ class Branch:
     def note_final(self, height: Round, statement: Digest) -> None:
         """The final record ends with that statement."""
         self._final[height] = statement
+        if statement in self.abandoned:  # an RPC had told otherwise: what was refused for that is no longer
+            self.abandoned.clear()
         while len(self._final) > REMEMBERED:
             del self._final[min(self._final)]
 
@@ -126,10 +128,14 @@ class Branch:
 
     def refuses(self, statement: Statement) -> bool:
         """Whether a round that others show is not in the record's history, as far as one can tell."""
-        digest, previous = struct_hash(statement), statement.previous
-        if previous in self.abandoned or self._final.get(statement.round - 1, previous) != previous:
+        digest, recorded = struct_hash(statement), self._final.get(statement.round)
+        if recorded is not None:
+            return digest != recorded
+        before = self._final.get(statement.round - 1)
+        strays = statement.previous in self.abandoned if before is None else statement.previous != before
+        if strays:
             self.abandoned.add(digest)
-        return digest in self.abandoned or self._final.get(statement.round, digest) != digest
+        return digest in self.abandoned
 
 
 def is_chain(recorded: tuple[RecordedRound, ...]) -> bool:

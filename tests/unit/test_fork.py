@@ -74,6 +74,24 @@ def test_a_round_that_does_not_continue_the_final_record_is_refused() -> None:
     assert not held.refuses(replace(OURS, round=3, previous=struct_hash(mine[1])))
 
 
+@pytest.mark.parametrize("told", [(3, 5), (5,)])
+def test_a_record_that_was_told_wrongly_for_a_while_is_followed_once_it_is_told_right(
+    told: tuple[int, ...],
+) -> None:
+    true = chain(1, 2, 3, 4, 5, 6)
+    held = branch(true[:2])
+    held.note_final(3, mark(99))
+    assert all(held.refuses(one) for one in true[2:5])
+    for height in told:
+        held.note_final(height, struct_hash(true[height - 1]))
+    assert not held.refuses(true[4]) and not held.refuses(true[5])
+    held.give_up(2)
+    held.note_final(6, struct_hash(true[5]))
+    assert not held.refuses(true[5]) and not held.refuses(
+        replace(OURS, round=7, previous=struct_hash(true[5]))
+    )
+
+
 def test_an_answer_that_makes_no_sense_rolls_nothing_back() -> None:
     mine, theirs = chain(1, 2, 3), chain(1, 20, 30)
     held = branch(mine)
