@@ -96,7 +96,11 @@ _NETWORK_LIMITS = (
     ("control.QUEUE_BYTES", "bytes that may wait for one peer"),
     ("libp2p_addresses.MAX_TOLD", "members of whose addresses a peer may tell at once"),
     ("libp2p_relay.MAX_CIRCUITS", "circuits that a relay carries at once"),
-    ("libp2p_relay.MAX_CIRCUITS_OF_ONE", "of these, circuits that one member asked for"),
+    (
+        "libp2p_relay.MAX_CIRCUITS_OF_ONE",
+        "of these, circuits that one member asked for, and circuits that lead to one",
+    ),
+    ("libp2p_relay.MAX_CIRCUITS_OF_TWO", "of these, circuits from one member to another"),
     ("bulk.MAX_RUN", "chunks in one answer"),
     ("bulk.MAX_BLOB", "bytes of the largest blob"),
     ("serving.MAX_STREAMS_PER_PEER", "bulk streams that one peer may have open"),

@@ -37,7 +37,12 @@ RELAYED = TProtocol("/folkmoot/relayed/1")
 MAX_CIRCUITS = 64
 """Circuits that a relay carries at once."""
 MAX_CIRCUITS_OF_ONE = 16
-"""Of these, circuits that one member asked for."""
+"""Of these, circuits that one member asked for, and circuits that lead to one.
+
+There each is a stream of the relay's own, of which a peer takes only so many (`libp2p_host.MAX_STREAMS_PER_PEER`).
+"""
+MAX_CIRCUITS_OF_TWO = 3
+"""Of these, circuits from one member to another: few callers cannot use up a callee's."""
 ANSWER_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 """Seconds without a byte, either way, after which a circuit ends; members say something every second."""
@@ -63,7 +68,8 @@ class Circuits:
         self._members = members
         self._carries = carries
         self._refusals = refusals
-        self._carried: Counter[ID] = Counter()
+        self._carried: Counter[tuple[ID, ID]] = Counter()
+        """Circuits by caller and callee."""
 
     def listen(self) -> None:
         """Answer members from now on."""
@@ -111,11 +117,11 @@ class Circuits:
                 if refusal != _OPEN:
                     await stream.write(bytes([refusal]))
                     return await stream.close()
-            self._carried[caller] += 1
+            self._carried[caller, callee] += 1
             try:
                 await self._pass_on(caller, callee, stream)
             finally:
-                self._carried[caller] -= 1
+                self._carried[caller, callee] -= 1
         except RemoteProtocolError as error:
             self._refusals.count("circuit", caller, error)
         except (StreamBroken, trio.TooSlowError) as error:
@@ -128,9 +134,14 @@ class Circuits:
             return _NO_RELAY
         if callee not in self._members or callee == caller or not self._swarm.get_connections(callee):
             return _NOT_CONNECTED
-        if self._carried[caller] >= MAX_CIRCUITS_OF_ONE or self._carried.total() >= MAX_CIRCUITS:
-            return _FULL
-        return _OPEN
+        return _FULL if self._is_full(caller, callee) else _OPEN
+
+    def _is_full(self, caller: ID, callee: ID) -> bool:
+        """Whether all together, one of the two, or the two with each other have as many circuits as they may."""
+        asked = sum(count for (one, _), count in self._carried.items() if one == caller)
+        leading = sum(count for (_, one), count in self._carried.items() if one == callee)
+        too_many = self._carried.total() >= MAX_CIRCUITS or max(asked, leading) >= MAX_CIRCUITS_OF_ONE
+        return too_many or self._carried[caller, callee] >= MAX_CIRCUITS_OF_TWO
 
     async def _pass_on(self, caller: ID, callee: ID, near: Libp2pStream) -> None:
         far = await self._call(callee, caller)
