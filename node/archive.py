@@ -7,6 +7,7 @@ nothing behind. Reading creates nothing: an archive on read-only media can be au
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,9 @@ from folkmoot.protocol.types import Digest, Round
 TEMPORARY = "tmp"
 MASKED = "masked"
 FORKS = "forks"
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+"""Of a blob. Files with other names are somebody else's, and stay as they are."""
 
 
 class ArchiveError(FolkmootError):
@@ -333,7 +337,7 @@ class Models(BlobStore):
 
     def digests(self) -> set[Digest]:
         """The models that are here."""
-        return {bytes.fromhex(path.stem) for path in self.root.glob("*.f32")}
+        return {bytes.fromhex(path.stem) for path in self.root.glob("*.f32") if _NAME.fullmatch(path.stem)}
 
 
 @contextmanager

@@ -27,9 +27,10 @@ from folkmoot.protocol.messages import Final
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.typed_data import Domain
-from folkmoot.protocol.types import Round
+from folkmoot.protocol.types import DIGEST_SIZE, Round
 
 _FETCHED = "it is removed; what the round in work needs of it comes from the others"
+_UNREADABLE = "check the disk, and that the node's user may read it"
 _COPY = "another member's archive has it, if an auditor asks for it"
 
 
@@ -142,12 +143,15 @@ def _blob_faults(store: BlobStore, paths: list[Path], remedy: str) -> Iterator[F
             root = bytes.fromhex(path.stem)
         except ValueError:
             continue
-        if path != store.place(root):  # on its way, or not ours
+        if len(root) != DIGEST_SIZE or path != store.place(root):  # on its way, or not ours
             continue
         try:
             store.leaves(BlobRef(root, path.stat().st_size))
-        except ArchiveError:
-            yield Fault(path, "its bytes are not those that its name says", remedy, path.unlink)
+        except ArchiveError as error:
+            if isinstance(error.__cause__, OSError):  # it may well be good
+                yield Fault(path, f"it cannot be read: {error.__cause__.strerror}", _UNREADABLE)
+            else:
+                yield Fault(path, "its bytes are not those that its name says", remedy, path.unlink)
 
 
 def _record_faults(archive: Archive, rules: _Rules) -> Iterator[Fault]:

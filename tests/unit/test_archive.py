@@ -157,6 +157,14 @@ def test_models_are_named_by_digest_and_can_be_dropped(tmp_path: Path) -> None:
     assert models.digests() == {second.root}
 
 
+def test_models_that_somebody_else_put_there_are_no_models_of_ours(tmp_path: Path) -> None:
+    models = Models(tmp_path)
+    mine = models.add_bytes(b"0123")
+    for name in ("backup", "ab", mine.root.hex().upper()):
+        (tmp_path / f"{name}.f32").write_bytes(b"0123")
+    assert models.digests() == {mine.root}
+
+
 def test_masked_shards_lie_by_epoch_and_go_with_it(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     refs = {epoch: archive.masked(epoch).add_bytes(b"shard %d" % epoch) for epoch in (0, 2, 10)}

@@ -1,7 +1,11 @@
 """`folkmoot repair`: what is damaged is found and named, and only what can be had again is removed."""
 
+import errno
+import os
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audited_federation import AuditedFederation
@@ -84,6 +88,29 @@ def test_a_damaged_blob_or_model_is_named_and_removed(home: Home, which: object,
     assert run(home, "--fix").exit_code == 0
     assert not path.exists()
     assert run(home).exit_code == 0
+
+
+@pytest.mark.parametrize("which", [a_blob, a_model])
+def test_what_cannot_be_read_is_not_taken_for_damaged(
+    home: Home, which: Callable[[Home], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = which(home), Path.open
+
+    def refuse(self: Path, *words: Any, **more: Any) -> Any:
+        if self == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(self, *words, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    done = run(home, "--fix")
+    assert done.exit_code == 1 and "Permission denied" in done.output
+    assert path.exists()
+
+
+def test_models_of_other_names_are_left_alone(home: Home) -> None:
+    other = home.models / "ab.f32"
+    other.write_bytes(b"mine")
+    assert run(home, "--fix").exit_code == 0 and other.exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "another round's"])
