@@ -254,7 +254,9 @@ class House:
             journal=journal,
             archive=self.archive,
             models=self.models,
-            payloads=self.payloads(made.federation, self.me, sealing, journal, self.archive, self.models),
+            payloads=self.payloads(
+                made.federation, self.me, sealing, journal, self.archive, self.models, states.residuals
+            ),
             masking=masking,
             sums=self.sums(made.charter, self.archive, self.models),
             learning=learning,
