@@ -90,19 +90,32 @@ class Retention:
         return min(settled + 1 - keep, 1 + disputed * self.charter.secrecy.epoch)
 
     def _forget_rounds(self, before: Round) -> None:
-        for round_ in self.archive.rounds():
-            if round_ < before:
-                self._forget_round(round_)
-
-    def _forget_round(self, round_: Round) -> None:
-        """The record goes last: as long as it is there, this is to be done again. A damaged one is left to people."""
-        try:
-            record = decode_record(self.archive.record(round_) or b"")
-        except RemoteProtocolError:
+        rounds = self.archive.rounds()
+        old = [round_ for round_ in rounds if round_ < before]
+        if not old:
             return
-        for root in _payloads_in(record):
+        # A member may commit to an old payload again, which would take it from the round that stays.
+        kept = set[Digest]().union(
+            *(self._payloads_of(round_) or () for round_ in rounds if round_ >= before)
+        )
+        for round_ in old:
+            self._forget_round(round_, kept)
+
+    def _forget_round(self, round_: Round, kept: set[Digest]) -> None:
+        """The record goes last: as long as it is there, this is to be done again. A damaged one is left to people."""
+        payloads = self._payloads_of(round_)
+        if payloads is None:
+            return
+        for root in payloads - kept:
             self.archive.remove(root)
         self.archive.remove_record(round_)
+
+    def _payloads_of(self, round_: Round) -> set[Digest] | None:
+        """What a round's record names; None where it is damaged."""
+        try:
+            return _payloads_in(decode_record(self.archive.record(round_) or b""))
+        except RemoteProtocolError:
+            return None
 
 
 def _models_in(entry: Entry) -> set[Digest]:

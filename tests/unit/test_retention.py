@@ -15,7 +15,8 @@ from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import Averaging, Charter, Secrecy
 from folkmoot.protocol.journal import Adopted, Began, Entry, encode_entry, entry_kind
-from folkmoot.protocol.messages import Final
+from folkmoot.protocol.messages import Commitment, Final
+from folkmoot.protocol.record import encode_record
 from folkmoot.protocol.types import Round
 
 
@@ -93,6 +94,21 @@ def test_payloads_and_records_go_if_the_operator_says_so(
     kept = 2 if charter.is_secure is False else 1
     assert life.archive.rounds() == list(range(kept, 4))
     assert (left < blobs) is (kept > 1)
+    life.journal.close()
+
+
+def test_a_payload_that_was_committed_to_again_stays_with_the_round_that_stays(folder: Path) -> None:
+    made = AuditedFederation()
+    for _ in range(3):
+        made.add_round()
+    made.write_home(folder)
+    life = retention(folder, made.charter, keep_archive=1)
+    again = replace(made.rounds[0].record, commitments=made.rounds[2].record.commitments)
+    life.archive.add_record(1, encode_record(again))
+    life.settle(2)
+    assert life.archive.rounds() == [2, 3]
+    roots = [signed.body.root for signed in again.commitments if isinstance(signed.body, Commitment)]
+    assert roots and all(life.archive.path(root) is not None for root in roots)
     life.journal.close()
 
 
