@@ -7,6 +7,7 @@ there: what else may listen at an address is told to nobody.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import struct
 import time
@@ -28,7 +29,8 @@ from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_streams import Libp2pStream
 from folkmoot.node.network.port import View
 from folkmoot.node.network.streams import StreamBroken, read_exactly
-from folkmoot.protocol.addresses import MAX_ADDRESS, MAX_ADDRESSES, is_loopback, relay_of
+from folkmoot.protocol.addresses import MAX_ADDRESS, MAX_ADDRESSES, check_address, is_loopback, relay_of
+from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ ANSWER_SECONDS = DIAL_SECONDS * MAX_ADDRESSES + 5.0
 LEAST_PAUSE = 30.0
 """Seconds between two answers to one member."""
 MAX_ANSWER = 4096
+_LATEST = 2.0**40
 
 _U16 = struct.Struct(">H")
 
@@ -163,7 +166,23 @@ async def _read(stream: Libp2pStream) -> _Answer:
     (length,) = _U16.unpack(await read_exactly(stream, _U16.size, ANSWER_SECONDS))
     if length > MAX_ANSWER:
         raise StreamBroken(f"a view of {length} bytes")
-    return _decoder.decode(await read_exactly(stream, length, ANSWER_SECONDS))
+    return decode_answer(await read_exactly(stream, length, ANSWER_SECONDS))
+
+
+def decode_answer(data: bytes) -> _Answer:
+    """Raises `ValueError` or `RemoteProtocolError` for what is no view: people read it, and status.json holds it."""
+    answer = _decoder.decode(data)
+    # [REJECT] The time is one; NaN would make the status file unreadable
+    if not 0 <= answer.clock < _LATEST:
+        raise RemoteProtocolError(f"a view with the time {answer.clock}")
+    # [REJECT] Addresses are addresses, and no codes for a terminal
+    if answer.seen_as:
+        ipaddress.ip_address(answer.seen_as.partition("%")[0])
+    if not answer.seen_as.isprintable():
+        raise RemoteProtocolError("a view with an address that cannot be printed")
+    for address in answer.reached:
+        check_address(address)
+    return answer
 
 
 def _address_of(stream: INetStream) -> str:
