@@ -62,6 +62,8 @@ MAX_STREAMS_PER_PEER = 32
 MAX_PUBSUB_FRAME = 256 * 1024
 READ_AHEAD = 256 * 1024
 """Bytes taken from a socket at once."""
+OUT_OF_ORDER = 64
+"""Messages by which an announcement may come late and still be new."""
 ROOM = 16
 ROOM_SECONDS = 0.2
 
@@ -345,6 +347,30 @@ class SafePubsub(Pubsub):
                 await trio.sleep(0.005)
 
 
+class Freshness:
+    """Tells an origin's new messages from old ones, which anybody can say again once libp2p has forgotten them.
+
+    Origins number their messages upwards. Old ones do not use up the origin's allowance, but a tenth beside it: some
+    come late, and a clock that was set back makes all numbers of the next life small.
+    """
+
+    def __init__(self) -> None:
+        self._newest: defaultdict[bytes, int] = defaultdict(int)
+        own = Allowance().announcements
+        self._old = defaultdict[bytes, Bucket](lambda: Bucket(own.rate / 10, own.burst / 10))
+
+    def is_news(self, message: rpc_pb2.Message) -> bool:
+        """Whether a member's (well signed) message is new, or one of its last few, which may come in another order."""
+        number = int.from_bytes(message.seqno, "big")
+        is_news = number > self._newest[message.from_id] - OUT_OF_ORDER
+        self._newest[message.from_id] = max(number, self._newest[message.from_id])
+        return is_news
+
+    def may_repeat(self, message: rpc_pb2.Message) -> bool:
+        """Whether one more of its old messages may pass."""
+        return self._old[message.from_id].take(1, trio.current_time())
+
+
 def make_pubsub(
     host: BasicHost, is_member: Callable[[ID], bool], refusals: Refusals
 ) -> tuple[SafePubsub, GossipSub]:
@@ -367,13 +393,17 @@ def make_pubsub(
     # Its own start value, whole seconds, repeats numbers after a restart; peers then drop our messages as seen.
     pubsub.counter = time.time_ns()
 
+    fresh = Freshness()
+
     def is_acceptable(forwarder: ID, message: rpc_pb2.Message) -> bool:
         if len(message.data) > MAX_ANNOUNCEMENT:
             refusals.blame("announcement", forwarder, "too long")
         elif not is_member(ID(message.from_id)):
             refusals.count("announcement", forwarder, "by a stranger")  # whom another charter may name
-        else:
+        elif fresh.is_news(message):
             return pubsub.may_announce(ID(message.from_id))
+        else:
+            return fresh.may_repeat(message)
         return False
 
     pubsub.set_topic_validator(TOPIC, is_acceptable, is_async_validator=False)
