@@ -31,6 +31,7 @@ from folkmoot.protocol.messages import (
     Hello,
     KeyWanted,
     Ready,
+    Roster,
     Signed,
     decode_frame,
     encode,
@@ -128,6 +129,10 @@ def test_bad_frames_are_counted_logged_once_and_get_a_member_shut_out(tmp_path: 
             *forged(house),
         ]
         async with house.federation.hub.open(house.me, lambda _: None, lambda *_: None) as network:
+            for peer in (ALICE, BOB, CAROL):  # or his gossip has him shut out before a stream stands
+                while "bad frame (control)" not in house.federation.houses[peer].once.counts():
+                    await network.send(peer, nonsense[0])
+                    await trio.sleep(0.1)
             while True:
                 for data in nonsense:
                     for peer in (ALICE, BOB, CAROL):
@@ -217,8 +222,10 @@ def test_a_member_gets_the_key_that_its_sender_kept_from_it(tmp_path: Path) -> N
 class SpoilsFrames(Payloads):
     """Commits to a payload whose last frame fails its authentication."""
 
-    def encode(self, round_: Round, roster: Digest, recipients: Sequence[MemberId], update: Path) -> Encoded:
-        done = super().encode(round_, roster, recipients, update)
+    def encode(
+        self, round_: Round, roster: Digest, terms: Roster, recipients: Sequence[MemberId], update: Path
+    ) -> Encoded:
+        done = super().encode(round_, roster, terms, recipients, update)
         blob = bytearray(self._archive.read(done.payload))
         blob[-1] ^= 1
         return Encoded(round_, roster, self._archive.add_bytes(blob), done.key)
