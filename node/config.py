@@ -240,6 +240,11 @@ def bootstrap_entries(config: NetworkConfig, home: Home) -> list[str]:
     ]
 
 
+def bootstrap_files(config: NetworkConfig, home: Home) -> list[Path]:
+    """The entries of `bootstrap` that are files of addresses."""
+    return [home.resolve(entry) for entry in config.bootstrap if not entry.startswith(_MULTIADDR_STARTS)]
+
+
 def bootstrap_addresses(config: NetworkConfig, home: Home) -> list[str]:
     """The multiaddrs to call first, address files read now; a file that is not there yet gives none.
 

@@ -44,8 +44,13 @@ def take_charters(home: Home, folder: Path, proposal: Proposal) -> None:
 
 
 def set_bootstrap(text: str, file: str) -> str:
-    """node.toml's `text` with that file of addresses, unless the operator has named other ones."""
-    return re.sub(r"(?m)^bootstrap = \[\]$", f'bootstrap = ["{file}"]', text)
+    """node.toml's `text` with that file of addresses, behind what the operator has named in one line."""
+
+    def extended(found: re.Match[str]) -> str:
+        named = found[1].strip().rstrip(",")
+        return found[0] if f'"{file}"' in named else f'bootstrap = [{named}{", " if named else ""}"{file}"]'
+
+    return re.sub(r"(?m)^bootstrap = \[(.*)\]$", extended, text)
 
 
 def enter_federation(home: Home, proposal: Proposal) -> Standing:

@@ -8,7 +8,7 @@ from folkmoot.node.config import Home, load_config
 from folkmoot.node.doctor.chain import check_ledger
 from folkmoot.node.doctor.finding import Case, Finding, ok, problem
 from folkmoot.node.doctor.house import check_disk, check_keys, check_rows
-from folkmoot.node.doctor.network import check_clock, check_peers, check_port, check_reach
+from folkmoot.node.doctor.network import check_bootstrap, check_clock, check_peers, check_port, check_reach
 from folkmoot.node.doctor.training import check_trainer
 from folkmoot.node.status_file import NodeStatus, StatusError, is_running, read_status
 from folkmoot.protocol.errors import FolkmootError
@@ -43,6 +43,7 @@ def _examine(case: Case) -> Iterator[Finding]:
         ("trainer", lambda: [check_trainer(case)]),
         ("ledger", lambda: check_ledger(case)),
         ("port", lambda: [check_port(case)]),
+        ("bootstrap", lambda: check_bootstrap(case)),
         ("peers", lambda: check_peers(case)),
         ("reachable", lambda: [check_reach(case)] if status is not None else []),
         ("clock", lambda: [check_clock(status.views)] if status is not None else []),

@@ -4,6 +4,7 @@ import socket
 import statistics
 from collections.abc import Iterator
 
+from folkmoot.node.config import bootstrap_files
 from folkmoot.node.doctor.finding import Case, Finding, ok, problem, warning
 from folkmoot.node.status_file import MissingPeer, NodeStatus, PeerView
 
@@ -44,6 +45,15 @@ def _check_answers(case: Case) -> Finding:
     except OSError as error:
         return problem("port", f"{host} port {port} does not answer: {error}", "see the node's log")
     return ok("port", f"the node answers on {host} port {port}")
+
+
+def check_bootstrap(case: Case) -> Iterator[Finding]:
+    """Files that should name addresses and are not there."""
+    for path in bootstrap_files(case.config.network, case.home):
+        if not path.is_file():
+            yield warning(
+                "bootstrap", f"{path}: no such file", "mend network.bootstrap, if it is not to come yet"
+            )
 
 
 def check_peers(case: Case) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from folkmoot.node.config import Home, LedgerConfig, NetworkConfig, NodeConfig
 from folkmoot.node.doctor.chain import check_block_time, check_funds, round_gas
 from folkmoot.node.doctor.finding import Case
 from folkmoot.node.doctor.house import check_disk, check_keys
-from folkmoot.node.doctor.network import check_clock, check_peers, check_port, check_reach
+from folkmoot.node.doctor.network import check_bootstrap, check_clock, check_peers, check_port, check_reach
 from folkmoot.node.keys import create_keys
 from folkmoot.node.status_file import MissingPeer, NodeStatus, PeerView
 from folkmoot.protocol.errors import FolkmootError
@@ -80,6 +80,13 @@ def test_room_is_counted_in_rounds(case: Case, monkeypatch: pytest.MonkeyPatch) 
         assert check_disk(case).state == state
     monkeypatch.setattr("shutil.disk_usage", lambda _: disk(100e9))
     assert "100,000 rounds of 1.00 MB" in check_disk(case).detail
+
+
+def test_a_bootstrap_file_that_is_not_there_is_told(case: Case) -> None:
+    network = replace(case.config.network, bootstrap=("/ip4/192.0.2.7/tcp/4001/p2p/Qm", "gone", __file__))
+    stopped = Case(case.home, replace(case.config, network=network), case.charter, None, NOW)
+    (found,) = check_bootstrap(stopped)
+    assert found.state == "warning" and str(case.home.resolve("gone")) in found.detail
 
 
 def test_a_port_is_free_or_taken(case: Case) -> None:

@@ -19,6 +19,7 @@ from folkmoot.node.charters import (
     working_term,
 )
 from folkmoot.node.config import Home, LedgerConfig, NodeConfig, render_config
+from folkmoot.node.joining import set_bootstrap
 from folkmoot.node.keys import chartered, create_keys, folder_of, key_folders, load_keys, rotate_keys
 from folkmoot.node.proposals import (
     Proposal,
@@ -175,3 +176,9 @@ def test_membership_says_what_is_wrong() -> None:
     with pytest.raises(CharterError, match="is an attester already"):
         set_role(FOUNDING, "bob", attester=True)
     assert replace_member(FOUNDING, member("bob")) == FOUNDING
+
+
+def test_addresses_that_come_with_a_proposal_stand_behind_the_operators_own() -> None:
+    assert set_bootstrap("a = 1\nbootstrap = []\n", "peers") == 'a = 1\nbootstrap = ["peers"]\n'
+    assert set_bootstrap('bootstrap = ["x", "y"]', "peers") == 'bootstrap = ["x", "y", "peers"]'
+    assert set_bootstrap('bootstrap = ["x", "peers"]', "peers") == 'bootstrap = ["x", "peers"]'
