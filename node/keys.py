@@ -234,7 +234,10 @@ def _read_secret_file(path: Path) -> str:
                 )
             return file.read()
     except FileNotFoundError as error:
-        raise KeysError(f"{path}: no such key: restore it, or make new keys with 'folkmoot init'") from error
+        raise KeysError(
+            f"{path}: no such key: restore it from a backup. Before a charter names it, 'folkmoot init' makes a new "
+            "one; afterwards see 'Keys' in the operator's guide"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise KeysError(f"{path}: cannot be read: {error}") from error
 

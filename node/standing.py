@@ -108,12 +108,17 @@ class Standing:
 
     def check_round(self, effective: Round) -> None:
         """Raise `ProposalError` unless what is recorded now may be in force from that round on."""
+        last = self.timeline.newest.schedule.rounds
+        if self.earliest > last + 1:
+            raise ProposalError(
+                f"what is recorded now can be in force from round {self.earliest} on, but the charter ends with round "
+                f"{last}: it cannot be changed any more (changes come more than schedule.max_ahead rounds later)"
+            )
         if effective < self.earliest:
             raise ProposalError(
                 f"the proposal is for round {effective}, but what is recorded now can be in force from round "
                 f"{self.earliest} on: draft it again with a later --effective, and leave time for the signatures"
             )
-        last = self.timeline.newest.schedule.rounds
         if effective > last + 1:
             raise ProposalError(
                 f"the proposal is for round {effective}, but the charter ends with round {last}"
