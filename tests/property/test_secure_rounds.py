@@ -7,6 +7,7 @@ from functools import cached_property, partial
 import numpy as np
 import pytest
 
+from folkmoot.protocol.outer import Outer, collect
 from folkmoot.protocol.secure import masks, sharing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import PRIME, Challenge, Fingerprint, challenge_seed, verify
@@ -168,10 +169,10 @@ def test_opened_sum_is_the_plain_integer_sum(batch: int) -> None:
             layout,
             [partial(list, [data]) for data in sums],
             group.opening_masks(random),
-            lambda base=base: [base.data],
+            lambda start, base=base: [base.data.cast("B")[start:]],
             decoder,
             len(survivors),
-            lambda chunks: np.concatenate([chunk.copy() for chunk in chunks]),
+            partial(collect, Outer(layout.parameters)),
             base,
         )
         expected = sum(plain_integers(group, member) for member in survivors)

@@ -77,7 +77,7 @@ class Governing:
 
     def looked(self, node: Node, head: LedgerHead) -> None:
         """The node has seen how far the record is: it may have gone on without it."""
-        node.looked = True
+        node.looked = head.finalized_height + 1
         span = self._around.charters.known_to(node).span_at(head.finalized_height + 1)
         assert node.era is not None
         if (
@@ -124,7 +124,8 @@ class Governing:
         if not node.ended_at or node.machine is None or (span := self._following(node)) is None:
             return
         if not self._is_member(node, span):
-            self._around.leave(node)
+            if node.looked >= node.ended_at:  # who leaves serves until its last round is final
+                self._around.leave(node)
             return
         self._around.restart(node, span.first, self._around.random.uniform(0.1, LONGEST_CHANGE))
 

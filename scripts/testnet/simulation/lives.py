@@ -87,7 +87,8 @@ class Lives:
             return
         node.machine = self.make_machine(node)
         node.life += 1
-        node.doomed = node.frozen = node.looked = False
+        node.doomed = node.frozen = False
+        node.looked = 0
         node.ended_at = 0
         node.outbox.clear()
         around.keeping_up.disturb(node, around.now)

@@ -81,8 +81,8 @@ class Node:
     ledger: MemoryLedger | None = None
     outbox: dict[Round, Record] = field(default_factory=dict)
     finalised: Round = 0
-    looked: bool = False
-    """Whether it has seen its ledger in this life."""
+    looked: Round = 0
+    """The round after the last final one, as its ledger showed it in this life; 0 before it has looked."""
     ended_at: Round = 0
     """The first round that its charter does not rule any more, once it has come to it."""
 
