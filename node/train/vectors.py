@@ -57,6 +57,13 @@ def read_section(path: Path, section: int, parameters: int) -> Vector:
     vector = np.empty(parameters, dtype=np.dtype("<f4"))
     try:
         with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size - BYTES * parameters * section
+            if size < BYTES * parameters:
+                raise TrainerError(
+                    "model",
+                    f"{path} has {max(size, 0)} bytes for vector {section}; "
+                    f"{parameters} float32 values take {BYTES * parameters}",
+                )
             _fill(file.fileno(), vector.view(np.uint8).data, BYTES * parameters * section, path)
     except OSError as error:
         raise TrainerError("model", f"cannot read the vector {path}: {error.strerror}") from error
