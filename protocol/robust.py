@@ -32,7 +32,7 @@ WORKING_BITS = 48
 """Binary places of weights while they are iterated."""
 
 MEDIAN_STEPS = 8
-"""Weiszfeld's iteration, from zero: of 20 random vectors, 5 of them far away, nothing above 1e-10 moves any more."""
+"""Steps of Weiszfeld's iteration, from zero."""
 
 CLIPPING_STEPS = 3
 """Rounds of centred clipping, from zero."""
@@ -287,7 +287,7 @@ def _product(factors: Float64s, rows: Float64s, out: Float64s) -> None:
 def _sorting_network(count: int) -> Iterator[tuple[int, int]]:
     """Comparisons that sort `count` rows: Batcher's odd-even merge sort (Knuth, TAOCP 3, 5.2.2, algorithm M).
 
-    Whole rows are compared with each other, which is some ten times faster than sorting each column by itself.
+    Whole rows are compared with each other, so that numpy works along them.
     """
     top = 1 << max(0, (count - 1).bit_length() - 1)
     span = top
