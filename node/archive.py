@@ -21,7 +21,7 @@ from folkmoot.node.disk import raise_if_full
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 from folkmoot.protocol.errors import FolkmootError
-from folkmoot.protocol.outer import Piece
+from folkmoot.protocol.outer import Piece, Snapshots
 from folkmoot.protocol.types import Digest, Round
 
 TEMPORARY = "tmp"
@@ -334,6 +334,10 @@ class Models(BlobStore):
         with self.open(ref) as file:
             file.seek(start)
             yield from iter(partial(file.read, CHUNK), b"")
+
+    def snapshots(self, before: BlobRef) -> Snapshots[BlobRef]:
+        """From this one to the next, which lies here when the step is taken."""
+        return Snapshots(partial(self.read_from, before), self.add_snapshot, before)
 
     def digests(self) -> set[Digest]:
         """The models that are here."""

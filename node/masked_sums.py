@@ -24,7 +24,7 @@ from folkmoot.protocol.secure.dealing import shard_layout
 from folkmoot.protocol.secure.encoding import RingDecoder
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.stream import open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, open_sum, sum_shard
 from folkmoot.protocol.types import Digest, Round
 
 
@@ -106,17 +106,9 @@ class MaskedSums:
         """
         self._models.leaves(effect.base)
         decoder = RingDecoder(self._layout, self._charter.update_sizes, effect.roster.exponents)
-        opened = open_sum(
-            self._layout,
-            [partial(_pieces, self._archive, ref) for ref in effect.sums],
-            effect.masks,
-            partial(self._models.read_from, effect.base),
-            decoder,
-            len(effect.survivors.survivors),
-            self._models.add_snapshot,
-            unchanged=effect.base,
-            outer=Outer.of(self._charter),
-        )
+        sums = [partial(_pieces, self._archive, ref) for ref in effect.sums]
+        opening = Opening(self._layout, decoder, sums, effect.masks, len(effect.survivors.survivors))
+        opened = open_sum(opening, Outer.of(self._charter), self._models.snapshots(effect.base))
         survivors = effect.survivors
         return Aggregated(survivors.round, survivors.digest, effect.sums_digest, opened.model)
 

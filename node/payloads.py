@@ -13,7 +13,7 @@ from folkmoot.node.archive import Archive, Models
 from folkmoot.node.member_state import MemberState
 from folkmoot.node.store import Journal, Secret
 from folkmoot.node.train.vectors import read_pieces
-from folkmoot.protocol.aggregate import aggregate_stream
+from folkmoot.protocol.aggregate import Method, aggregate_stream
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.codec import Codec, codec_named
@@ -21,11 +21,9 @@ from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.events import Aggregated, Encoded
 from folkmoot.protocol.feedback import encode_with_feedback
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, SurvivorSet
-from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Layout, weight_of
-from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.sealing import (
     FRAME,
     KEY_SIZE,
@@ -138,17 +136,8 @@ class Payloads:
             for one in commitments
             if isinstance(one.body, Commitment)
         ]
-        result = aggregate_stream(
-            partial(self._models.read_from, base),
-            payloads,
-            self._codec(),
-            self._charter.update_sizes,
-            roster.exponents,
-            self._models.add_snapshot,
-            unchanged=base,
-            outer=Outer.of(self._charter),
-            robust=Robust.of(self._charter),
-        )
+        method, snapshots = Method.of(self._charter), self._models.snapshots(base)
+        result = aggregate_stream(method, roster.exponents, payloads, snapshots)
         done = Aggregated(survivors.round, survivors.digest, result.sums_digest, result.model)
         return done, result.ill_formed
 

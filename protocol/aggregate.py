@@ -7,15 +7,15 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeAlias
 
 import numpy as np
 
 from folkmoot.protocol import ring
-from folkmoot.protocol.codec import Codec
+from folkmoot.protocol.charter import Charter, CodecName
+from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import LocalProtocolError
-from folkmoot.protocol.outer import OpenAt, Outer, OuterStep, Piece, collect
+from folkmoot.protocol.outer import NoMeanError, Outer, Snapshots, Stored, in_memory, take_step
 from folkmoot.protocol.payload_sums import (
     IllFormedError,
     Payload,
@@ -30,7 +30,32 @@ from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Float64s,
 from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.types import Digest, MemberId
 
-Stored = TypeVar("Stored")
+Exponents: TypeAlias = bytes | Sequence[int] | ring.Int8s
+"""A roster's scales, one int8 for each piece of an update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How updates become the next model: how they are written down, what is taken of them, and the step with that.
+
+    `sizes`: values of each piece of an update that has a scale exponent. Without `robust` the mean is weighted.
+    """
+
+    codec: CodecName
+    sizes: tuple[int, ...]
+    outer: Outer
+    robust: Robust | None = None
+
+    @classmethod
+    def of(cls, charter: Charter) -> Self:
+        """The charter's."""
+        outer, robust = Outer.of(charter), Robust.of(charter)
+        return cls(charter.averaging.codec, charter.update_sizes, outer, robust)
+
+    @classmethod
+    def plain(cls, codec: CodecName, sizes: Sequence[int]) -> Self:
+        """FedAvg."""
+        return cls(codec, tuple(sizes), Outer(sum(sizes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,93 +74,48 @@ class Aggregate(Generic[Stored]):
 
 
 def aggregate_stream(
-    base: OpenAt,
-    payloads: Sequence[Payload],
-    codec: Codec,
-    sizes: Sequence[int],
-    exponents: bytes | Sequence[int] | ring.Int8s,
-    store: Callable[[Iterator[Piece]], Stored],
-    unchanged: Stored,
-    outer: Outer | None = None,
-    robust: Robust | None = None,
+    method: Method, exponents: Exponents, payloads: Sequence[Payload], snapshots: Snapshots[Stored]
 ) -> Aggregate[Stored]:
-    """The payloads' mean as exact integers, then the outer rule on the snapshot `base`; FedAvg without one.
+    """The payloads' mean as exact integers, then the outer rule's step with it.
 
-    The mean is weighted, or with `robust` what that rule makes of the payloads, all alike.
-
-    `sizes`: values of each piece of an update that has an exponent. `store` is handed the new snapshot in pieces, those
-    of each section in order, and returns what `Aggregate.model` shall be; `unchanged` is that for the base. If the
-    iteration raises, `store` must keep nothing and let the exception pass: the pieces were no snapshot, and it may be
-    called again.
+    The mean is weighted, or what a robust rule makes of the payloads, all alike. `exponents` are the roster's.
 
     Does not depend on the order of `payloads`. An ill-formed payload counts as zero with weight zero (PROTOCOL
     section 3): its bytes were agreed on, so every honest node finds the same fault. Memory: a few chunks, and one for
     each payload. Raises LocalProtocolError for arguments that cannot be right.
     """
     check_payloads(payloads)
-    outer = outer or Outer(sum(sizes))
-    work = _Work(base, FixedPoint(Layout(sizes), exponents), codec, robust, outer)
-    ill_formed: set[MemberId] = set()
+    work = _Work(method, exponents, snapshots)
     try:
-        outcome = work.sum(payloads, store)
+        return work.sum(payloads)
     except IllFormedError as error:
         # It spoilt a pass over all. Now look at each of the others whole, so that many cannot spoil many passes.
         others = [payload for payload in payloads if payload.member != error.member]
         good = [payload for payload in others if work.is_readable(payload)]
         ill_formed = {payload.member for payload in payloads} - {payload.member for payload in good}
-        try:
-            outcome = work.sum(good, store)
-        except IllFormedError as again:
-            raise LocalProtocolError(
-                f"payload of member {again.member} read well once and not again: is the disk failing?"
-            ) from again
-    sums_digest, divisor, model = outcome
-    return Aggregate(
-        sums_digest,
-        unchanged if model is None else model,
-        model is not None,
-        divisor,
-        tuple(sorted(ill_formed)),
-    )
+    try:
+        return work.sum(good, tuple(sorted(ill_formed)))
+    except IllFormedError as again:
+        raise LocalProtocolError(
+            f"payload of member {again.member} read well once and not again: is the disk failing?"
+        ) from again
 
 
 def aggregate(
-    base: Float32s,
-    payloads: Sequence[Payload],
-    codec: Codec,
-    sizes: Sequence[int],
-    exponents: bytes | Sequence[int] | ring.Int8s,
-    outer: Outer | None = None,
-    robust: Robust | None = None,
+    method: Method, exponents: Exponents, payloads: Sequence[Payload], base: Float32s
 ) -> Aggregate[Float32s]:
     """`aggregate_stream` with base and model as whole snapshots (float32)."""
-    outer = outer or Outer(sum(sizes))
-    length = outer.parameters * outer.sections
-    if base.dtype != np.float32 or base.shape != (length,):
-        raise LocalProtocolError(f"base is {base.dtype}{base.shape}, expected float32({length},)")
-    flat = base.astype("<f4", copy=False).data.cast("B")
-    store = partial(collect, outer)
-    return aggregate_stream(
-        lambda start: [flat[start:]], payloads, codec, sizes, exponents, store, base, outer, robust
-    )
+    return aggregate_stream(method, exponents, payloads, in_memory(method.outer, base))
 
 
-class _UnchangedError(Exception):
-    """The round changes nothing: the chunks that were handed out are not a model."""
+class _Work(Generic[Stored]):
+    """One aggregation, and scratch memory for one chunk."""
 
-
-class _Work:
-    """One aggregation: where the base is, scales, codec, robust and outer rule, and scratch memory for one chunk."""
-
-    def __init__(
-        self, base: OpenAt, fixed: FixedPoint, codec: Codec, robust: Robust | None, outer: Outer
-    ) -> None:
-        self._base = base
-        self._outer = outer
-        self._fixed = fixed
-        self._codec = codec
-        self._robust = robust
-        length = min(CHUNK_VALUES, fixed.layout.size)
+    def __init__(self, method: Method, exponents: Exponents, snapshots: Snapshots[Stored]) -> None:
+        self._method, self._snapshots = method, snapshots
+        self._codec = codec_named(method.codec)
+        self._fixed = FixedPoint(Layout(method.sizes), exponents)
+        length = min(CHUNK_VALUES, self._fixed.layout.size)
         self._integers = np.empty(length, dtype="<i8")
         self._mean = np.empty(length, dtype="<f4")
 
@@ -143,40 +123,30 @@ class _Work:
         """Read a payload from beginning to end."""
         return is_readable(payload, self._fixed, self._codec)
 
-    def sum(
-        self, payloads: Sequence[Payload], store: Callable[[Iterator[Piece]], Stored]
-    ) -> tuple[Digest, int, Stored | None]:
-        """Digest of divisor and sums, the divisor, and the snapshot unless it is the base.
-
-        Raises `IllFormedError` at the first payload that cannot be read.
-        """
+    def sum(self, payloads: Sequence[Payload], ill_formed: tuple[MemberId, ...] = ()) -> Aggregate[Stored]:
+        """Raises `IllFormedError` at the first payload that cannot be read."""
         sums = self._sums(payloads)
         # SHA-256 of type line, divisor (8 bytes, big endian) and the sums (int64, little endian)
         state = hashlib.sha256(b"folkmoot/v1/sums\n" + struct.pack(">Q", sums.divisor))
-        model: Stored | None
-        try:
-            model = store(self._snapshot(sums, len(payloads), state.update))
-        except _UnchangedError:
-            model = None
-        return state.digest(), sums.divisor, model
+        mean = self._means(sums, state.update)
+        model, changed = take_step(self._method.outer, mean, len(payloads), self._snapshots)
+        return Aggregate(state.digest(), model, changed, sums.divisor, ill_formed)
 
     def _sums(self, payloads: Sequence[Payload]) -> Sums:
-        if self._robust is not None and payloads:
-            return RobustSums(payloads, self._fixed, self._codec, self._robust)
+        if self._method.robust is not None and payloads:
+            return RobustSums(payloads, self._fixed, self._codec, self._method.robust)
         return WeightedSums(payloads, self._fixed, self._codec)
 
-    def _snapshot(self, sums: Sums, summed: int, digest: Callable[[Buffer], None]) -> Iterator[Piece]:
-        """The new one; ends in `_UnchangedError` if there is none. `digest` is fed the sums in any case."""
-        step = OuterStep(self._outer, self._base, summed)
+    def _means(self, sums: Sums, digest: Callable[[Buffer], None]) -> Iterator[Float32s]:
+        """The mean, chunk by chunk; ends in `NoMeanError` if there is none. `digest` is fed the sums in any case."""
         for start, chunk in sums.chunks():
             digest(self._as_integers(chunk))
             if sums.divisor:
                 mean = self._mean[: len(chunk)]
                 self._fixed.mean(chunk, sums.divisor, start, mean)
-                yield from step.take(mean)
-        if not (sums.divisor and step.is_finite):
-            raise _UnchangedError
-        step.finish()
+                yield mean
+        if not sums.divisor:
+            raise NoMeanError
 
     def _as_integers(self, sums: Float64s) -> Buffer:
         integers = self._integers[: len(sums)]

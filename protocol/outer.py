@@ -19,8 +19,9 @@ is over that. One numpy call per operation, float32 in and out, no reductions (P
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
-from typing import Self, TypeAlias
+from typing import Generic, Self, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ import numpy as np
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import STATES, Averaging, Charter
 from folkmoot.protocol.errors import LocalProtocolError
+from folkmoot.protocol.outer_rules import RULES, Rates
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
@@ -38,21 +40,7 @@ OpenAt: TypeAlias = Callable[[int], Iterable[Buffer]]
 Piece: TypeAlias = tuple[int, Float32s]
 """The next values of one section of a snapshot (0: the parameters), to be used before the next is asked for."""
 
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """A rule's numbers, from decimal text (a Python float would not round alike in all versions of numpy)."""
-
-    rate: np.float32
-    momentum: np.float32
-    second_momentum: np.float32
-    epsilon: np.float32
-
-    @classmethod
-    def of(cls, averaging: Averaging) -> Self:
-        """Those of a charter."""
-        texts = (averaging.rate, averaging.momentum, averaging.second_momentum, averaging.epsilon)
-        return cls(*map(np.float32, texts))
+Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +97,54 @@ def with_start(charter: Charter, weights: Float32s) -> Charter:
     return msgspec.structs.replace(charter, model=msgspec.structs.replace(charter.model, initial=start))
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshots(Generic[Stored]):
+    """Where the snapshot before a round lies, and what becomes of the one after it.
+
+    `base` opens the one before, and `unchanged` stands for it. `store` is handed the new one in pieces, those of each
+    section in order, and returns what stands for it. If the iteration raises, `store` must keep nothing and let the
+    exception pass: the pieces were no snapshot, and it may be called again.
+    """
+
+    base: OpenAt
+    store: Callable[[Iterator[Piece]], Stored]
+    unchanged: Stored
+
+
+def in_memory(outer: Outer, base: Float32s) -> Snapshots[Float32s]:
+    """Both as whole vectors; raises LocalProtocolError for a base that is none."""
+    length = outer.parameters * outer.sections
+    if base.dtype != np.float32 or base.shape != (length,):
+        raise LocalProtocolError(f"base is {base.dtype}{base.shape}, expected float32({length},)")
+    flat = base.astype("<f4", copy=False).data.cast("B")
+    return Snapshots(lambda start: [flat[start:]], partial(collect, outer), base)
+
+
+class NoMeanError(Exception):
+    """There is no mean: the round changes nothing."""
+
+
+def take_step(
+    outer: Outer, mean: Iterable[Float32s], summed: int, snapshots: Snapshots[Stored]
+) -> tuple[Stored, bool]:
+    """The snapshot after a round, and whether it is another than before.
+
+    `mean` comes in pieces of at most CHUNK_VALUES, which are overwritten, of the updates of `summed` members. It is
+    read to its end in any case, and may end in `NoMeanError`.
+    """
+    step = OuterStep(outer, snapshots.base, summed)
+
+    def pieces() -> Iterator[Piece]:
+        for piece in mean:
+            yield from step.take(piece)
+        step.finish()
+
+    try:
+        return snapshots.store(pieces()), True
+    except NoMeanError:
+        return snapshots.unchanged, False
+
+
 class OuterStep:
     """One round's step, given the mean piece by piece. Holds scratch memory for a few chunks, so it is for one thread.
 
@@ -119,7 +155,7 @@ class OuterStep:
         """`base` opens the snapshot before; `summed` is the number of members in the mean."""
         self.is_finite = True
         self._outer, self._rates = outer, Rates.of(outer.averaging)
-        self._rule = _RULES[outer.averaging.rule]
+        self._rule = RULES[outer.averaging.rule]
         self._readers = [
             Reader(base(4 * outer.parameters * section), "base model") for section in range(outer.sections)
         ]
@@ -144,13 +180,17 @@ class OuterStep:
                 yield from pieces
 
     def finish(self) -> None:
-        """After the whole mean; raises LocalProtocolError if it was too short, or the base is of another length."""
-        if self.is_finite:
-            if self._at != self._outer.update_values:
-                raise LocalProtocolError(
-                    f"a mean of {self._at} values, an update has {self._outer.update_values}"
-                )
-            self._readers[-1].finish()
+        """After the whole mean; raises NoMeanError if a result was not finite.
+
+        And LocalProtocolError if the mean was too short, or the base is of another length.
+        """
+        if not self.is_finite:
+            raise NoMeanError
+        if self._at != self._outer.update_values:
+            raise LocalProtocolError(
+                f"a mean of {self._at} values, an update has {self._outer.update_values}"
+            )
+        self._readers[-1].finish()
 
     def _parameters(self, mean: Float32s) -> list[Piece]:
         base = self._read(0, len(mean))
@@ -190,93 +230,3 @@ def collect(outer: Outer, pieces: Iterable[Piece]) -> Float32s:
         snapshot[ends[section] : ends[section] + len(values)] = values
         ends[section] += len(values)
     return snapshot
-
-
-# --- the rules ------------------------------------------------------------------------------------------------------
-
-_Rule: TypeAlias = Callable[[Rates, Float32s, Float32s, list[Float32s], Float32s], Float32s]
-"""(rates, base, mean, states, scratch): changes the states in place and returns the new model, in mean or scratch."""
-
-
-def _fedavg(
-    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
-) -> Float32s:
-    return _move(base, mean, rates.rate)
-
-
-def _fedavgm(
-    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
-) -> Float32s:
-    (velocity,) = states
-    np.multiply(velocity, rates.momentum, out=velocity)
-    np.add(velocity, mean, out=velocity)
-    np.copyto(scratch, velocity)
-    return _move(base, scratch, rates.rate)
-
-
-def _nesterov(
-    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
-) -> Float32s:
-    (velocity,) = states
-    np.multiply(velocity, rates.momentum, out=velocity)
-    np.add(velocity, mean, out=velocity)
-    np.multiply(velocity, rates.momentum, out=scratch)
-    np.add(scratch, mean, out=scratch)
-    return _move(base, scratch, rates.rate)
-
-
-def _fedadam(
-    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
-) -> Float32s:
-    first, second = states
-    _blend(first, mean, rates.momentum, scratch)
-    np.multiply(mean, mean, out=mean)
-    _blend(second, mean, rates.second_momentum, scratch)
-    return _adapt(rates, base, first, second, scratch)
-
-
-def _fedyogi(
-    rates: Rates, base: Float32s, mean: Float32s, states: list[Float32s], scratch: Float32s
-) -> Float32s:
-    first, second = states
-    _blend(first, mean, rates.momentum, scratch)
-    np.multiply(mean, mean, out=mean)
-    np.subtract(second, mean, out=scratch)
-    np.sign(scratch, out=scratch)
-    np.multiply(mean, np.subtract(_ONE, rates.second_momentum), out=mean)
-    np.multiply(mean, scratch, out=mean)
-    np.subtract(second, mean, out=second)
-    return _adapt(rates, base, first, second, scratch)
-
-
-_RULES: dict[str, _Rule] = {
-    "fedavg": _fedavg,
-    "fedavgm": _fedavgm,
-    "nesterov": _nesterov,
-    "fedadam": _fedadam,
-    "fedyogi": _fedyogi,
-}
-
-_ONE = np.float32(1)
-
-
-def _move(base: Float32s, step: Float32s, rate: np.float32) -> Float32s:
-    """base + rate * step, in `step`. A factor of 1 changes no bit."""
-    if rate != _ONE:
-        np.multiply(step, rate, out=step)
-    return np.add(base, step, out=step)
-
-
-def _blend(state: Float32s, values: Float32s, keep: np.float32, scratch: Float32s) -> None:
-    """state = keep * state + (1 - keep) * values."""
-    np.multiply(state, keep, out=state)
-    np.multiply(values, np.subtract(_ONE, keep), out=scratch)
-    np.add(state, scratch, out=state)
-
-
-def _adapt(rates: Rates, base: Float32s, first: Float32s, second: Float32s, scratch: Float32s) -> Float32s:
-    """base + rate * first / (sqrt(second) + epsilon), in `scratch`."""
-    np.sqrt(second, out=scratch)
-    np.add(scratch, rates.epsilon, out=scratch)
-    np.divide(first, scratch, out=scratch)
-    return _move(base, scratch, rates.rate)

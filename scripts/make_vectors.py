@@ -16,7 +16,7 @@ from nacl.signing import SigningKey
 
 from folkmoot.protocol import merkle, ring, sealing, typed_data
 from folkmoot.protocol.addresses import Addresses, SignedAddresses, addresses_preimage, sign_addresses
-from folkmoot.protocol.aggregate import aggregate
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
 from folkmoot.protocol.governance import Amendment
@@ -103,7 +103,7 @@ def ring_vectors() -> dict[str, object]:
         _payload(member, weight, update)
         for member, (update, weight) in enumerate(zip(updates, weights, strict=True))
     ]
-    result = aggregate(base, payloads, codec_named("f32"), sizes, scales)
+    result = aggregate(Method.plain("f32", sizes), scales, payloads, base)
     return {
         "sizes": sizes,
         "bounds": [lower, upper],

@@ -15,7 +15,7 @@ from nacl.public import PrivateKey
 
 from folkmoot.ledger.audit.round_checks import Case, Frame, commitments_of, recipients_of
 from folkmoot.ledger.audit.sources import Lacking, NotJudged, Source, read_pieces
-from folkmoot.protocol.aggregate import Aggregate, aggregate
+from folkmoot.protocol.aggregate import Aggregate, Method, aggregate
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import RemoteProtocolError
@@ -24,7 +24,6 @@ from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import Float32s, weight_of
-from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.sealing import (
     SEALED_KEY_SIZE,
     PayloadContext,
@@ -115,11 +114,8 @@ class OpenedPayloads:
     def __call__(self, case: Case, base: Float32s) -> Aggregate[Float32s]:
         """The sums, the model, and whose payload did not count. Raises `Lacking`."""
         charter = self._frame.federation.charter
-        codec = codec_named(charter.averaging.codec)
         payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]
-        exponents = case.roster.exponents
-        rules = Outer.of(charter), Robust.of(charter)
-        return aggregate(base, payloads, codec, charter.update_sizes, exponents, *rules)
+        return aggregate(Method.of(charter), case.roster.exponents, payloads, base)
 
     def _payload(self, case: Case, commitment: Commitment) -> Payload:
         charter, roster = self._frame.federation.charter, case.roster

@@ -16,14 +16,14 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.events import Value
 from folkmoot.protocol.messages import Commitment, Fingerprint, Lock, Signed, Unmasking
-from folkmoot.protocol.outer import Outer, collect
+from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.pieces import Buffer, Open
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure import verify
 from folkmoot.protocol.secure.encoding import RingDecoder
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.fingerprint import verify as adds_up
-from folkmoot.protocol.secure.stream import open_sum
+from folkmoot.protocol.secure.stream import Opening, open_sum
 from folkmoot.protocol.secure.verify import MaskedRound, Releases
 from folkmoot.protocol.types import MemberId
 
@@ -92,18 +92,15 @@ class UnmaskedSums:
         frame, round_ = self._frame, masked_round(case, self._frame)
         verify.verify_commitments(round_)
         charter, layout = frame.federation.charter, round_.layout
-        outer, flat = Outer.of(charter), base.astype("<f4", copy=False).data.cast("B")
-        opened = open_sum(
+        opening = Opening(
             layout,
+            RingDecoder(layout, charter.update_sizes, round_.roster.exponents),
             [_open_sum(frame, ref) for ref in sums_of(case, frame)],
             verify.masks_of(round_, releases_of(case, frame)),
-            lambda start: [flat[start:]],
-            RingDecoder(layout, charter.update_sizes, round_.roster.exponents),
             len(round_.members),
-            partial(collect, outer),
-            unchanged=base,
-            outer=outer,
         )
+        outer = Outer.of(charter)
+        opened = open_sum(opening, outer, in_memory(outer, base))
         return Aggregate(round_.lock.sums, opened.model, opened.changed, opened.total_weight, ())
 
 

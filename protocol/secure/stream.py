@@ -4,14 +4,14 @@ Memory: a few chunks. Every function is for one thread; run several of them for 
 go of the interpreter's lock.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
 import numpy as np
 
 from folkmoot.protocol.errors import LocalProtocolError
-from folkmoot.protocol.outer import OpenAt, Outer, OuterStep, Piece
+from folkmoot.protocol.outer import NoMeanError, Outer, Snapshots, Stored, take_step
 from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
@@ -19,8 +19,6 @@ from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.layout import BLOCK, MAX_WEIGHT, RingValues, ShardLayout
 from folkmoot.protocol.secure.masks import Expander, Mask
-
-Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,77 +152,64 @@ def sum_shard(layout: ShardLayout, shard: int, sources: Sequence[Open]) -> Itera
 # --- everybody's opening ------------------------------------------------------------------------------------
 
 
-def open_sum(
-    layout: ShardLayout,
-    sums: Sequence[Open],
-    masks: Sequence[Mask],
-    base: OpenAt,
-    decoder: RingDecoder,
-    members: int,
-    store: Callable[[Iterator[Piece]], Stored],
-    unchanged: Stored,
-    outer: Outer | None = None,
-) -> Opened[Stored]:
-    """Strip the masks off the sums of all shards, then the outer rule on the snapshot `base`; FedAvg without one.
+def open_sum(opening: "Opening", outer: Outer, snapshots: Snapshots[Stored]) -> Opened[Stored]:
+    """Strip the masks off the sums of all shards, then the outer rule's step with their mean.
 
-    `masks` are those that do not vanish in the sum, as they were added: the self masks of the `members` that were
-    summed, and for each member that dropped out the pair mask of every summed member with it (`pair_mask(seed,
-    survivor, dropped)`). `store` is handed the new snapshot in pieces, those of each section in order, and returns what
-    `Opened.model` shall be; `unchanged` is that for the base. If the iteration raises, `store` must keep nothing and
-    let the exception pass.
-
-    Raises RemoteProtocolError on a packed sum that `members` masked values cannot have; LocalProtocolError on a wrong
-    length or number.
+    Raises what `Opening.means` does.
     """
-    _check_members(layout, members)
-    if len(sums) != layout.shards:
-        raise LocalProtocolError(f"sums of {len(sums)} shards, the layout has {layout.shards}")
-    opening = _Opening(layout, masks, decoder, members)
-    step = OuterStep(outer or Outer(layout.parameters), base, members)
-    try:
-        model = store(opening.snapshot(sums, step))
-    except _UnchangedError:
-        return Opened(unchanged, False, opening.total_weight)
-    return Opened(model, True, opening.total_weight)
+    model, changed = take_step(outer, opening.means(), opening.members, snapshots)
+    return Opened(model, changed, opening.total_weight)
 
 
-class _UnchangedError(Exception):
-    """The round changes nothing: the chunks that were handed out are not a model."""
+class Opening:
+    """Sums of all shards of `members` members, and the masks that did not vanish in them, as they were added.
 
-
-class _Opening:
-    """One opening, and scratch memory for one chunk."""
+    Those are the self masks of the members, and for each that dropped out the pair mask of every summed member with it
+    (`pair_mask(seed, survivor, dropped)`). Holds scratch memory for one chunk, so it is for one thread. Raises
+    LocalProtocolError on a wrong number of sums or members.
+    """
 
     def __init__(
-        self, layout: ShardLayout, masks: Sequence[Mask], decoder: RingDecoder, members: int
+        self,
+        layout: ShardLayout,
+        decoder: RingDecoder,
+        sums: Sequence[Open],
+        masks: Sequence[Mask],
+        members: int,
     ) -> None:
-        self.total_weight = 0
-        self._layout, self._decoder, self._members = layout, decoder, members
+        _check_members(layout, members)
+        if len(sums) != layout.shards:
+            raise LocalProtocolError(f"sums of {len(sums)} shards, the layout has {layout.shards}")
+        self.members, self.total_weight = members, 0
+        self._layout, self._decoder, self._sums = layout, decoder, sums
         self._expander = Expander(layout, masks)
         length = min(CHUNK_VALUES, layout.size)
         self._values = np.empty(length, dtype=layout.dtype)
         self._carries = np.empty(length, dtype=np.uint8)
         self._mean = np.empty(length, dtype="<f4")
 
-    def snapshot(self, sums: Sequence[Open], step: OuterStep) -> Iterator[Piece]:
-        """The new one; ends in `_UnchangedError` if there is none. All sums are read and checked in any case."""
+    def means(self) -> Iterator[Float32s]:
+        """The mean of the updates, piece by piece; ends in `NoMeanError` on a total weight that members cannot have.
+
+        All sums are read and checked in any case. Raises RemoteProtocolError on a packed sum that so many masked values
+        cannot have; LocalProtocolError on a wrong length.
+        """
         is_weighed = True
-        for shard, source in enumerate(sums):
+        for shard, source in enumerate(self._sums):
             reader = Reader(source(), f"sum of shard {shard}")
             for start, stop in self._layout.chunks(shard):
                 values = self._strip(reader, start, stop)
                 if start == 0:
                     self.total_weight = self._decoder.total_weight(values[:BLOCK])
-                    is_weighed = 1 <= self.total_weight <= MAX_WEIGHT * self._members
+                    is_weighed = 1 <= self.total_weight <= MAX_WEIGHT * self.members
                 first, end = self._layout.parameters_in(start, stop)
                 if is_weighed and first < end:
                     mean = self._mean[: end - first]
                     self._decoder.mean(_parameters(values, start, first, end), self.total_weight, first, mean)
-                    yield from step.take(mean)
+                    yield mean
             reader.finish()
-        if not (is_weighed and step.is_finite):
-            raise _UnchangedError
-        step.finish()
+        if not is_weighed:
+            raise NoMeanError
 
     def _strip(self, reader: Reader, start: int, stop: int) -> RingValues:
         """The next chunk of sums, modulo 2^b and without masks."""
@@ -232,7 +217,7 @@ class _Opening:
         data = reader.take(self._layout.packed_bytes(len(values)))
         low = packing.unpack_low(self._layout, data, len(values))
         packing.unpack_carries(self._layout, data, carries)
-        packing.check_range(self._layout, low, carries, self._members)
+        packing.check_range(self._layout, low, carries, self.members)
         np.copyto(values, low)
         self._expander.add(values, start, subtract=True)
         return values

@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 
 from folkmoot.node.train import local, models
-from folkmoot.protocol.aggregate import aggregate
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.ring import Float32s, Layout, compute_exponents, weight_of
@@ -57,7 +57,7 @@ def average_round(example: Example, name: str, seed: int, base: Float32s) -> Flo
         data = b"".join(encode_vector(codec_named(name), update))
         payloads.append(Payload(member, weight_of(len(rows), 65_535), partial(list, [data])))
         exponents.append(int(compute_exponents(update, layout, 0, 16)[0]))
-    return aggregate(base, payloads, codec_named(name), layout.sizes, [max(exponents)]).model
+    return aggregate(Method.plain(name, layout.sizes), [max(exponents)], payloads, base).model
 
 
 if __name__ == "__main__":

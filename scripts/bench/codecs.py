@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from folkmoot.node.archive import Archive, BlobStore, Models
-from folkmoot.protocol.aggregate import Aggregate, aggregate_stream
+from folkmoot.protocol.aggregate import Aggregate, Method, aggregate_stream
 from folkmoot.protocol.blob import CHUNK, BlobRef
 from folkmoot.protocol.codec import Codec, VectorDecoder, codec_named, encode_vector
 from folkmoot.protocol.payload_sums import Payload
@@ -129,9 +129,7 @@ def average(
         return open_frames(CONTEXT, KEY, read(archive, ref), size)
 
     payloads = [Payload(member, 100 + member, partial(opened, ref)) for member, ref in enumerate(sealed)]
-    return aggregate_stream(
-        partial(kept.read_from, base), payloads, codec, [parameters], [0], kept.add_snapshot, unchanged=base
-    )
+    return aggregate_stream(Method.plain(name, [parameters]), [0], payloads, kept.snapshots(base))
 
 
 def store(blobs: BlobStore, chunks: Iterable[Float32s] | Iterable[bytearray]) -> BlobRef:

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from folkmoot.protocol.outer import Piece
+from folkmoot.protocol.outer import Outer, Piece, Snapshots
 from folkmoot.protocol.pieces import Buffer, Open
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.secure import masks, sharing
@@ -20,7 +20,7 @@ from folkmoot.protocol.secure.fingerprint import Challenge
 from folkmoot.protocol.secure.keystream import STREAM_BLOCK
 from folkmoot.protocol.secure.layout import BLOCK, RingValues, ShardLayout
 from folkmoot.protocol.secure.masks import Expander, Mask, MaskContext
-from folkmoot.protocol.secure.stream import masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
 
 USUAL = (1_000_000, 8, 16)
 TRIES = 15
@@ -98,16 +98,9 @@ def stages(layout: ShardLayout) -> None:
     def open_() -> None:
         decoder = RingDecoder(layout, [layout.parameters], [0])
         flat = update.data.cast("B")
-        opened = open_sum(
-            layout,
-            opens,
-            self_masks,
-            lambda start: [flat[start:]],
-            decoder,
-            layout.members,
-            exhaust,
-            unchanged=None,
-        )
+        opening = Opening(layout, decoder, opens, self_masks, layout.members)
+        snapshots = Snapshots(lambda start: [flat[start:]], exhaust, None)
+        opened = open_sum(opening, Outer(layout.parameters), snapshots)
         assert opened.changed
 
     report("masked_shards: encode and mask", mask)

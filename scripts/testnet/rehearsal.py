@@ -16,10 +16,10 @@ from folkmoot.node.train import local, models
 from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried
-from folkmoot.protocol.aggregate import aggregate
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.charter import Averaging, Secrecy, Training
 from folkmoot.protocol.codec import codec_named, encode_vector
-from folkmoot.protocol.outer import Outer, OuterStep, Piece, collect
+from folkmoot.protocol.outer import Outer, in_memory, take_step
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, Int8s, Layout, compute_exponents, weight_of
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
@@ -102,7 +102,8 @@ class Rehearsal:
             )
             for member, update in zip(members, updates, strict=True)
         ]
-        return aggregate(self.snapshot, payloads, codec, self._sizes, exponents, self._outer).model
+        method = Method(self._terms.averaging.codec, tuple(self._sizes), self._outer)
+        return aggregate(method, exponents, payloads, self.snapshot).model
 
     def _average_secure(self, members: list[int], updates: list[Float32s], exponents: bytes) -> Float32s:
         """Without masks, which are gone from every sum."""
@@ -114,19 +115,17 @@ class Rehearsal:
             RingEncoder(layout, self._sizes, exponents, weight).encode(update, 0, values)
             total += values
             weights += weight
-        flat = self.snapshot.data.cast("B")
-        step = OuterStep(self._outer, lambda start: [flat[start:]], len(members))
         decoder = RingDecoder(layout, self._sizes, exponents)
 
-        def pieces() -> Iterator[Piece]:
+        def means() -> Iterator[Float32s]:
             for at in range(0, len(total), CHUNK_VALUES):
                 sums = total[at : at + CHUNK_VALUES]
                 mean = np.empty(len(sums), dtype=np.float32)
                 decoder.mean(sums, weights, at, mean)
-                yield from step.take(mean)
+                yield mean
 
-        found = collect(self._outer, pieces())
-        return found if step.is_finite else self.snapshot
+        snapshots = in_memory(self._outer, self.snapshot)
+        return take_step(self._outer, means(), len(members), snapshots)[0]
 
 
 def _unwatched(done: int, total: int) -> None:

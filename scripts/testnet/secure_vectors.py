@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
@@ -27,7 +28,7 @@ from folkmoot.protocol.secure.masks import (
     self_seed,
 )
 from folkmoot.protocol.secure.sharing import commit, reconstruct, share
-from folkmoot.protocol.secure.stream import masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
 
 MEMBERS = range(4)
 SURVIVORS = (0, 1, 2)
@@ -197,20 +198,13 @@ def _opened(layout: ShardLayout, sums: list[bytes], base: Float32s) -> dict[str,
         held = {other + 1: share(_polynomial(member), other + 1) for other in SURVIVORS[:THRESHOLD]}
         masks.append(self_mask(self_seed(CONTEXT, member, reconstruct(held))))
         masks += [pair_mask(_pair_seed(member, peer), member, peer) for peer in dropped]
-    opened = open_sum(
-        layout,
-        [_source(data) for data in sums],
-        masks,
-        lambda start: [base.tobytes()[start:]],
-        RingDecoder(layout, SIZES, EXPONENTS),
-        len(SURVIVORS),
-        lambda pieces: b"".join(values.tobytes() for _, values in pieces),
-        b"",
-    )
+    decoder, outer = RingDecoder(layout, SIZES, EXPONENTS), Outer(layout.parameters)
+    opening = Opening(layout, decoder, [_source(data) for data in sums], masks, len(SURVIVORS))
+    opened = open_sum(opening, outer, in_memory(outer, base))
     return {
         "masks": [{"seed": mask.seed.hex(), "sign": mask.sign} for mask in masks],
         "total_weight": opened.total_weight,
-        "model": _bits(np.frombuffer(opened.model, dtype="<f4")),
+        "model": _bits(opened.model),
     }
 
 

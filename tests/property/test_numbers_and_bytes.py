@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from folkmoot.protocol import merkle, ring, sealing
-from folkmoot.protocol.aggregate import aggregate
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.codec import VectorDecoder, codec_named, encode_vector
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.payload_sums import Payload
@@ -158,9 +158,9 @@ def test_the_result_does_not_depend_on_order(
         # One in four is cut short, so ill-formed.
         data = data[:-1] if rng.integers(4) == 0 else data
         payloads.append(Payload(member, int(rng.integers(0, 65_536)), lambda data=data: [data]))
-    first = aggregate(base, payloads, codec_named(name), [size], [2])
+    first = aggregate(Method.plain(name, [size]), [2], payloads, base)
     shuffler.shuffle(payloads)  # type: ignore[attr-defined]
-    again = aggregate(base, payloads, codec_named(name), [size], [2])
+    again = aggregate(Method.plain(name, [size]), [2], payloads, base)
     assert (first.sums_digest, first.ill_formed) == (again.sums_digest, again.ill_formed)
     assert first.model.tobytes() == again.model.tobytes()
 

@@ -7,14 +7,14 @@ from functools import cached_property, partial
 import numpy as np
 import pytest
 
-from folkmoot.protocol.outer import Outer, collect
+from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.secure import masks, sharing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import PRIME, Challenge, Fingerprint, challenge_seed, verify
 from folkmoot.protocol.secure.keystream import Keystream
 from folkmoot.protocol.secure.layout import ShardLayout
 from folkmoot.protocol.secure.masks import Mask, MaskContext, pair_mask, self_mask
-from folkmoot.protocol.secure.stream import masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
 
 CASES = 200
 CAP = 500
@@ -165,16 +165,9 @@ def test_opened_sum_is_the_plain_integer_sum(batch: int) -> None:
         stripped: list[np.ndarray] = []
         decoder = Recorder(layout, group.sizes, group.exponents, stripped)
         base = random.standard_normal(layout.parameters).astype("<f4")
-        opened = open_sum(
-            layout,
-            [partial(list, [data]) for data in sums],
-            group.opening_masks(random),
-            lambda start, base=base: [base.data.cast("B")[start:]],
-            decoder,
-            len(survivors),
-            partial(collect, Outer(layout.parameters)),
-            base,
-        )
+        opens, outer = [partial(list, [data]) for data in sums], Outer(layout.parameters)
+        opening = Opening(layout, decoder, opens, group.opening_masks(random), len(survivors))
+        opened = open_sum(opening, outer, in_memory(outer, base))
         expected = sum(plain_integers(group, member) for member in survivors)
         assert np.array_equal(np.concatenate(stripped), expected)
         weight = sum(group.weights[member] for member in survivors)

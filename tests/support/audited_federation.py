@@ -24,7 +24,7 @@ from folkmoot.node.charter_files import write_charter
 from folkmoot.node.charters import keep_charter
 from folkmoot.node.config import Home
 from folkmoot.protocol import ring
-from folkmoot.protocol.aggregate import aggregate
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.amending import compute_changes, make_amendment
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import (
@@ -64,11 +64,9 @@ from folkmoot.protocol.messages import (
     body_digest,
     roster_digest,
 )
-from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.ring import Float32s, Layout
-from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.sealing import (
     PayloadContext,
     frames_offset,
@@ -214,15 +212,8 @@ class AuditedFederation:
             roster=name,
             survivors=tuple(Survivor(one.member, body_digest(one.body)) for one in commitments),
         )
-        result = aggregate(
-            base,
-            [self._payload(number, name, roster.body, member, sealed[member]) for member in survivors],
-            self._codec,
-            self.charter.update_sizes,
-            roster.body.exponents,
-            Outer.of(self.charter),
-            Robust.of(self.charter),
-        )
+        payloads = [self._payload(number, name, roster.body, member, sealed[member]) for member in survivors]
+        result = aggregate(Method.of(self.charter), roster.body.exponents, payloads, base)
         sums = result.sums_digest if sums is None else sums
         model = result.model if model is None else model
         record, statement = self._agree(chosen, sums, model, archive, roster, commitments)

@@ -36,7 +36,7 @@ from folkmoot.protocol.messages import (
     body_digest,
     roster_digest,
 )
-from folkmoot.protocol.outer import Outer, collect
+from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, compute_masks, shard_layout, shards_root
@@ -53,7 +53,7 @@ from folkmoot.protocol.secure.masks import (
     self_seed,
 )
 from folkmoot.protocol.secure.sharing import commit, share
-from folkmoot.protocol.secure.stream import masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId
 
@@ -295,18 +295,15 @@ class MaskedFederation(AuditedFederation):
             member: {one.member + 1: dict(one.shares)[member] for one in unmasking.shares}
             for member in survivors
         }
-        outer, base = Outer.of(self.charter), self.base.astype("<f4").tobytes()
-        opened = open_sum(
+        opening = Opening(
             self.layout,
+            RingDecoder(self.layout, self.charter.update_sizes, roster.exponents),
             [partial(list, [data]) for data in totals],
             compute_masks(circles, shares, unmasking.seeds),
-            lambda start: [base[start:]],
-            RingDecoder(self.layout, self.charter.update_sizes, roster.exponents),
             len(survivors),
-            partial(collect, outer),
-            self.base,
-            outer,
         )
+        outer = Outer.of(self.charter)
+        opened = open_sum(opening, outer, in_memory(outer, self.base))
         return np.asarray(opened.model)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import repeat
 from typing import get_args
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 
 from folkmoot.protocol import sealing
-from folkmoot.protocol.aggregate import Aggregate, aggregate, aggregate_stream
+from folkmoot.protocol.aggregate import Aggregate, Method, aggregate, aggregate_stream
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import RobustRule
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.outer import Piece
+from folkmoot.protocol.outer import Piece, Snapshots
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
@@ -31,7 +32,7 @@ def payload(member: int, weight: int, values: np.ndarray | list[float]) -> Paylo
 
 
 def run(base: list[float], *payloads: Payload, exponent: int = 2) -> Aggregate[Float32s]:
-    return aggregate(np.array(base, dtype=np.float32), payloads, F32, [len(base)], [exponent])
+    return aggregate(Method.plain("f32", [len(base)]), [exponent], payloads, np.array(base, dtype=np.float32))
 
 
 def test_the_weighted_mean_is_added_to_the_base() -> None:
@@ -77,7 +78,12 @@ ROBUST = [rule for rule in get_args(RobustRule) if rule != "none"]
 
 def robustly(rule: str, faults: int, *payloads: Payload) -> Aggregate[Float32s]:
     base = np.zeros(CHUNK_VALUES + 5, dtype=np.float32)
-    return aggregate(base, payloads, F32, [100, len(base) - 100], [1, -2], robust=Robust(rule, faults))
+    return aggregate(
+        replace(Method.plain("f32", [100, len(base) - 100]), robust=Robust(rule, faults)),
+        [1, -2],
+        payloads,
+        base,
+    )
 
 
 def updates(count: int) -> list[np.ndarray]:
@@ -136,8 +142,9 @@ def test_payloads_that_break_off_late_leave_no_trace_and_cost_three_passes() -> 
     base = rng.standard_normal(size).astype(np.float32)
     passes = [Pass(rng.standard_normal(size), is_broken=member in (1, 2, 4)) for member in range(6)]
     payloads = [Payload(member, 3 + member, one) for member, one in enumerate(passes)]
-    result = aggregate(base, payloads, F32, [size], [3])
-    without = aggregate(base, [payloads[0], payloads[3], payloads[5]], F32, [size], [3])
+    result = aggregate(Method.plain("f32", [size]), [3], payloads, base)
+    good = [payloads[0], payloads[3], payloads[5]]
+    without = aggregate(Method.plain("f32", [size]), [3], good, base)
     assert result.ill_formed == (1, 2, 4)
     assert (result.sums_digest, result.divisor) == (without.sums_digest, without.divisor)
     assert result.model.tobytes() == without.model.tobytes()
@@ -153,15 +160,8 @@ def stream(
         log.append("kept")
         return ref_of(whole).root.hex()
 
-    return aggregate_stream(
-        lambda start: [base.tobytes()[start:]],
-        payloads,
-        codec_named(codec),
-        [len(base)],
-        [exponent],
-        store,
-        "base",
-    )
+    snapshots = Snapshots(lambda start: [base.tobytes()[start:]], store, "base")
+    return aggregate_stream(Method.plain(codec, [len(base)]), [exponent], payloads, snapshots)
 
 
 def test_a_stream_stores_what_the_whole_vector_is() -> None:
@@ -174,7 +174,7 @@ def test_a_stream_stores_what_the_whole_vector_is() -> None:
         payloads = [Payload(m, 5 + m, lambda m=m, data=data: [data[m]]) for m in range(3)]
         log: list[str] = []
         result = stream(base, payloads, codec, 3, log)
-        whole = aggregate(base, payloads, codec_named(codec), [size], [3])
+        whole = aggregate(Method.plain(codec, [size]), [3], payloads, base)
         assert (result.model, log) == (ref_of(whole.model.tobytes()).root.hex(), ["begun", "kept"])
         assert (result.sums_digest, result.divisor) == (whole.sums_digest, 18)
         assert result.changed
@@ -203,15 +203,8 @@ def test_a_payload_that_changes_between_passes_is_a_fault_of_ours() -> None:
 def test_a_base_of_another_length_is_refused() -> None:
     for length in (1, 3):
         with pytest.raises(LocalProtocolError, match="base model"):
-            aggregate_stream(
-                lambda _, length=length: [bytes(4 * length)],
-                [payload(0, 1, [1.0, 1.0])],
-                F32,
-                [2],
-                [0],
-                list,
-                [],
-            )
+            snapshots = Snapshots(lambda _, length=length: [bytes(4 * length)], list, [])
+            aggregate_stream(Method.plain("f32", [2]), [0], [payload(0, 1, [1.0, 1.0])], snapshots)
 
 
 @pytest.mark.parametrize(("name", "top"), [("int8", 127), ("int4", 7)])
@@ -245,7 +238,7 @@ def test_sums_of_block_codes_are_those_of_exact_arithmetic(name: str, top: int) 
             sums[index] += weight * max(-(2**32), min(2**32, value))
     preimage = b"folkmoot/v1/sums\n" + sum(weights).to_bytes(8, "big")
     preimage += b"".join(total.to_bytes(8, "little", signed=True) for total in sums)
-    result = aggregate(np.zeros(191, dtype=np.float32), payloads, codec_named(name), sizes, exponents)
+    result = aggregate(Method.plain(name, sizes), exponents, payloads, np.zeros(191, dtype=np.float32))
     assert result.sums_digest == hashlib.sha256(preimage).digest()
 
 
@@ -255,9 +248,8 @@ def test_memory_does_not_grow_with_the_vector() -> None:
     payloads = [Payload(member, 1, lambda: repeat(chunk, 16)) for member in range(4)]
     tracemalloc.start()
     try:
-        aggregate_stream(
-            lambda _: repeat(bytes(4 * CHUNK_VALUES), 16), payloads, codec, [size], [0], sum_lengths, 0
-        )
+        snapshots = Snapshots(lambda _: repeat(bytes(4 * CHUNK_VALUES), 16), sum_lengths, 0)
+        aggregate_stream(Method.plain("int4", [size]), [0], payloads, snapshots)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -271,7 +263,7 @@ def sum_lengths(pieces: Iterator[Piece]) -> int:
 def test_with_no_weight_the_model_stays() -> None:
     base = np.array([1.0], dtype=np.float32)
     for payloads in ([], [payload(0, 0, [1.0])], [Payload(0, 5, lambda: [b""])]):
-        result = aggregate(base, payloads, F32, [1], [0])
+        result = aggregate(Method.plain("f32", [1]), [0], payloads, base)
         assert (result.changed, result.divisor) == (False, 0)
         assert result.model.tolist() == [1.0]
 
@@ -287,7 +279,9 @@ def test_a_result_that_is_not_finite_leaves_the_model() -> None:
 def test_tensors_have_their_own_scales_across_chunks() -> None:
     sizes = [CHUNK_VALUES + 3, 4, CHUNK_VALUES]
     update = np.full(sum(sizes), 1.0, dtype=np.float32)
-    result = aggregate(np.zeros_like(update), [payload(0, 1, update)], F32, sizes, bytes([0xFF, 0, 0xFE]))
+    result = aggregate(
+        Method.plain("f32", sizes), bytes([0xFF, 0, 0xFE]), [payload(0, 1, update)], np.zeros_like(update)
+    )
     expected = np.repeat(np.array([0.5, 1.0, 0.25], dtype=np.float32), sizes)
     assert np.array_equal(result.model, expected)
 
@@ -304,9 +298,12 @@ def test_sealed_payloads_stream_straight_in() -> None:
     broken[-1] ^= 1
     unreadable = Payload(1, 4, lambda: sealing.open_frames(context, key, [broken], total))
     base = np.zeros(size, dtype=np.float32)
-    result = aggregate(base, [streamed, unreadable], F32, [size], [4])
+    result = aggregate(Method.plain("f32", [size]), [4], [streamed, unreadable], base)
     assert result.ill_formed == (1,)
-    assert result.sums_digest == aggregate(base, [payload(0, 4, update)], F32, [size], [4]).sums_digest
+    assert (
+        result.sums_digest
+        == aggregate(Method.plain("f32", [size]), [4], [payload(0, 4, update)], base).sums_digest
+    )
 
 
 def test_arguments_that_cannot_be_right_are_refused() -> None:
@@ -322,4 +319,4 @@ def test_arguments_that_cannot_be_right_are_refused() -> None:
     ]
     for start, payloads, sizes in bad:
         with pytest.raises(LocalProtocolError):
-            aggregate(start, payloads, F32, sizes, [0])
+            aggregate(Method.plain("f32", sizes), [0], payloads, start)

@@ -10,10 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.protocol.aggregate import Aggregate, aggregate
+from folkmoot.protocol.aggregate import Aggregate, Method, aggregate
 from folkmoot.protocol.blob import CHUNK, ref_of, rest_of, root_with
 from folkmoot.protocol.charter import STATES, Averaging
-from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer import Outer, OuterStep, collect
 from folkmoot.protocol.payload_sums import Payload
@@ -195,7 +194,7 @@ def test_a_mean_or_a_base_of_another_length_is_refused() -> None:
 
 def aggregate_one(outer: Outer, base: Float32s, update: Float32s) -> Aggregate[Float32s]:
     payload = Payload(0, 1, partial(list, [update.tobytes()]))
-    return aggregate(base, [payload], codec_named("f32"), [outer.parameters], [127], outer)
+    return aggregate(Method("f32", (outer.parameters,), outer), [127], [payload], base)
 
 
 def test_aggregation_makes_the_rules_step_round_after_round() -> None:
@@ -203,7 +202,7 @@ def test_aggregation_makes_the_rules_step_round_after_round() -> None:
     snapshot = outer.start(np.zeros(50, np.float32))
     for mean, model in zip(means, run(outer.averaging, means), strict=True):
         payload = Payload(0, 1, partial(list, [mean.tobytes()]))
-        snapshot = aggregate(snapshot, [payload], codec_named("f32"), [50], [0], outer).model
+        snapshot = aggregate(Method("f32", (50,), outer), [0], [payload], snapshot).model
         # The mean of one update is itself, but for its fixed-point unit, 2^-32.
         np.testing.assert_allclose(snapshot[:50], model, atol=1e-9)
 

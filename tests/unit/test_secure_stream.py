@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.outer import Piece
+from folkmoot.protocol.outer import Outer, Piece, Snapshots, collect
 from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
@@ -17,7 +17,7 @@ from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.fingerprint import Challenge
 from folkmoot.protocol.secure.layout import ShardLayout
 from folkmoot.protocol.secure.masks import Mask
-from folkmoot.protocol.secure.stream import Opened, masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opened, Opening, masked_shards, open_sum, sum_shard
 
 MASKS = [Mask(b"a" * 16, 1), Mask(b"b" * 16, -1)]
 UNCHANGED = np.zeros(0, np.float32)
@@ -61,19 +61,9 @@ def opened(
 ) -> Opened[Float32s]:
     decoder = RingDecoder(layout, [layout.parameters], [exponent])
 
-    def collect(pieces: Iterator[Piece]) -> Float32s:
-        return np.concatenate([values.copy() for _, values in pieces])
-
-    return open_sum(
-        layout,
-        [of(data) for data in sums],
-        masks,
-        lambda start: [base.tobytes()[start:]],
-        decoder,
-        members,
-        collect,
-        UNCHANGED,
-    )
+    outer = Outer(layout.parameters)
+    snapshots = Snapshots(lambda start: [base.tobytes()[start:]], partial(collect, outer), UNCHANGED)
+    return open_sum(Opening(layout, decoder, [of(data) for data in sums], masks, members), outer, snapshots)
 
 
 # --- a member's shards --------------------------------------------------------------------------------------
@@ -319,7 +309,9 @@ def peak_of_all_stages(parameters: int) -> int:
     tracemalloc.start()
     try:
         decoder = RingDecoder(layout, [parameters], [0])
-        result = open_sum(layout, sums, masks, lambda _: bases, decoder, members, count_right, 0)
+        opening = Opening(layout, decoder, sums, masks, members)
+        snapshots = Snapshots(lambda _: bases, count_right, 0)
+        result = open_sum(opening, Outer(parameters), snapshots)
         Challenge(layout, b"c" * 16).of_shards_and_sum(0, [partial(shard_of, 0, 0)], sums[0])
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -23,7 +23,7 @@ from folkmoot.protocol.events import (
     Value,
 )
 from folkmoot.protocol.messages import Commitment, Lock, Ready, Roster, Signed, SurvivorSet, body_digest
-from folkmoot.protocol.outer import Outer, OuterStep, collect
+from folkmoot.protocol.outer import Outer, in_memory, take_step
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.secure.circles import Circles
@@ -41,7 +41,7 @@ from folkmoot.protocol.secure.masks import (
     self_seed,
 )
 from folkmoot.protocol.secure.sharing import commit, share
-from folkmoot.protocol.secure.stream import masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
 from folkmoot.protocol.secure.verify import (
     MaskedRound,
     is_quorum,
@@ -288,19 +288,16 @@ class MaskedWorkshop(Workshop):
         sums: Sequence[BlobRef],
         masks: Sequence[Mask],
     ) -> bytes:
-        layout, base, outer = self._layout_of(charter), self._bytes[survivors.base], Outer.of(charter)
-        opened = open_sum(
+        layout, outer = self._layout_of(charter), Outer.of(charter)
+        base = np.frombuffer(self._bytes[survivors.base], dtype="<f4")
+        opening = Opening(
             layout,
+            RingDecoder(layout, charter.update_sizes, roster.exponents),
             [self._opener(ref.root) for ref in sums],
             masks,
-            lambda start: [base[start:]],
-            RingDecoder(layout, charter.update_sizes, roster.exponents),
             len(survivors.survivors),
-            lambda pieces: collect(outer, pieces).tobytes(),
-            base,
-            outer,
         )
-        return opened.model
+        return open_sum(opening, outer, in_memory(outer, base)).model.tobytes()
 
     def _compare(self, node: Node, effect: Unmask, model: bytes) -> None:
         """Exact: what came out is the plain integer sum of what went in, bit for bit."""
@@ -316,9 +313,9 @@ class MaskedWorkshop(Workshop):
             weights += weight
         mean = np.empty(length, dtype=np.float32)
         RingDecoder(layout, sizes, exponents).mean(total, weights, 0, mean)
-        outer, base = Outer.of(charter), self._bytes[effect.base.root]
-        step = OuterStep(outer, lambda start: [base[start:]], len(effect.survivors.survivors))
-        if collect(outer, step.take(mean)).tobytes() != model:
+        outer, base = Outer.of(charter), np.frombuffer(self._bytes[effect.base.root], dtype="<f4")
+        found, _ = take_step(outer, [mean], len(effect.survivors.survivors), in_memory(outer, base))
+        if found.tobytes() != model:
             raise Broken(f"{node.name} opened another sum than that of the survivors' updates")
 
     def replay(self, record: RoundRecord) -> Digest:

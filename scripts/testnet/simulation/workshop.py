@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from folkmoot.protocol.aggregate import aggregate
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.charter import MAX_SUMMED, Charter
 from folkmoot.protocol.codec import codec_named, encode_vector
@@ -28,11 +28,9 @@ from folkmoot.protocol.events import (
     SnapshotReady,
 )
 from folkmoot.protocol.messages import Commitment, Ready, Roster, Signed, body_digest
-from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import weight_of
-from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.signing import FakeVerifier
 from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.protocol.validation import View, expected_payload_size
@@ -195,15 +193,8 @@ class Workshop:
             # More than open mode sums exactly, and than a charter allows: only to see how messages grow.
             sums = name_of(b"sums", *(body.root for body in bodies))
             return sums, self._keep_model(charter, name_of(b"model", base, sums))
-        result = aggregate(
-            np.frombuffer(self._bytes[base], dtype="<f4"),
-            payloads,
-            codec_named(charter.averaging.codec),
-            charter.update_sizes,
-            roster.exponents,
-            Outer.of(charter),
-            Robust.of(charter),
-        )
+        before = np.frombuffer(self._bytes[base], dtype="<f4")
+        result = aggregate(Method.of(charter), roster.exponents, payloads, before)
         if not result.changed:
             return result.sums_digest, BlobRef(base, 4 * charter.snapshot_values)
         return result.sums_digest, self._keep_model(charter, result.model.astype("<f4").tobytes())
