@@ -1,7 +1,8 @@
 """Measures of a model on held-out data: the few named numbers that members tell each other, each within its bounds.
 
-Classification has `accuracy`, `log_loss` and, with two classes, `auc`; regression has `rmse` and `mae`. `examples` is
-the number of rows that they were measured on.
+Classification has `accuracy`, `auc`, `log_loss`, `brier` (mean squared error of the chances, over two classes that of
+the second) and `ece`, the expected calibration error; regression has `rmse` and `mae`. With more than two classes `auc`
+is the mean of each class against the others. `examples` is the number of rows that they were measured on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ LARGEST = 1e30
 BOUNDS: dict[str, tuple[float, float]] = {
     "accuracy": (0.0, 1.0),
     "auc": (0.0, 1.0),
+    "brier": (0.0, 2.0),
+    "ece": (0.0, 1.0),
     EXAMPLES: (1.0, 2.0**53),
     "log_loss": (0.0, LARGEST),
     "mae": (0.0, LARGEST),
@@ -56,8 +59,9 @@ def select_metrics(found: Mapping[str, float]) -> Metrics:
 def mean_metrics(members: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """One model's measures over the rows of all members: means weighted by `examples`, which are added up.
 
-    That is the measure over all rows together; only of `auc`, whose rows are not comparable one by one, it is a mean.
-    A member that lacks a measure has no part in it.
+    That is the measure over all rows together; only of `auc`, which compares rows with each other, it is a mean, and of
+    `ece`, in which members' errors may cancel each other, the most that it can be. A member that lacks a measure has
+    no part in it.
     """
     measured = [member for member in members if EXAMPLES in member]
     mean = {}

@@ -24,7 +24,8 @@ STALE_SECONDS = 10.0
 
 _SHOWN_ROUNDS = 10
 _LEAST_FREE = 100_000
-_SHOWN_METRICS = ("accuracy", "auc", "rmse", "mae")
+_COLUMN_METRICS = ("accuracy", "auc", "rmse", "mae")
+_ALL_METRICS = ("accuracy", "auc", "log_loss", "brier", "ece", "rmse", "mae")
 
 
 @click.command()
@@ -104,7 +105,7 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         "rounds": _progress(report, running),
         "peers": describe_peers(report, now) if running else "-",
         "model": report.model_digest or "none yet",
-        "measured": format_metrics(report.metrics),
+        "measured": format_metrics(report.metrics, _ALL_METRICS),
         "traffic": f"{format_size(report.bytes_sent)} sent, {format_size(report.bytes_received)} received",
         "memory": f"{report.rss_mb:.0f} MB (peak {report.peak_rss_mb:.0f}), trainer {report.trainer_peak_rss_mb:.0f}",
         "ledger": describe_ledger(report.ledger),
@@ -194,16 +195,16 @@ def format_size(size: float) -> str:
     return f"{size:.1f} {unit}" if size < 99.95 and unit != "B" else f"{size:.0f} {unit}"
 
 
-def format_metrics(metrics: Mapping[str, float]) -> str:
-    """What people ask for first, with its names, or a dash where nothing was measured."""
-    shown = [f"{name} {_number(metrics[name])}" for name in _SHOWN_METRICS if name in metrics]
+def format_metrics(metrics: Mapping[str, float], names: Iterable[str] = _COLUMN_METRICS) -> str:
+    """The measures called `names`, what people ask for first, with names; a dash where nothing was measured."""
+    shown = [f"{name} {_number(metrics[name])}" for name in names if name in metrics]
     return ", ".join(shown) or "-"
 
 
 def metric_names(rows: Iterable[Mapping[str, float]]) -> list[str]:
     """Which of `rows`' measures a column shows; its heading is their names."""
     measured = [name for row in rows for name in row]
-    return [name for name in _SHOWN_METRICS if name in measured] or [_SHOWN_METRICS[0]]
+    return [name for name in _COLUMN_METRICS if name in measured] or [_COLUMN_METRICS[0]]
 
 
 def format_values(metrics: Mapping[str, float], names: Iterable[str]) -> str:

@@ -1,31 +1,18 @@
 """What a model is to learn: its loss, and the measures of how well it does, by the charter's task.
 
-Measures are named as in `protocol/metrics.py`: accuracy and log_loss, with two classes auc; of a regression rmse and
-mae, in the target's own units.
+Measures are named as in `protocol/metrics.py`: accuracy, auc, log_loss, brier and ece of classes, rmse and mae, in the
+target's own units, of a regression.
 """
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from folkmoot.node.train.wire import Metrics, TrainerError
+from folkmoot.node.train.tallies import ClassTally, ErrorTally, Tally
+from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.schema import Schema
-
-
-class Tally(Protocol):
-    """Adds up measures piece by piece."""
-
-    def add(self, scores: Tensor, targets: Tensor) -> None:
-        """Count rows; `scores` as the model gave them."""
-        ...
-
-    def result(self) -> Metrics:
-        """The measures of all rows together; one that is not defined, or not finite, is left out."""
-        ...
 
 
 class Objective(Protocol):
@@ -80,7 +67,7 @@ class Classification:
 
     def tally(self) -> Tally:
         """See `Objective.tally`."""
-        return _ClassTally(self)
+        return ClassTally(self.scores, self.classes)
 
 
 class Regression:
@@ -98,60 +85,11 @@ class Regression:
 
     def tally(self) -> Tally:
         """See `Objective.tally`."""
-        return _ErrorTally(self.scale)
+        return ErrorTally(_distances, self.scale)
 
 
-class _ClassTally:
-    def __init__(self, objective: Classification) -> None:
-        self._objective = objective
-        self._rows = self._right = 0
-        self._loss = 0.0
-        self._odds: list[Tensor] = []
-        self._targets: list[Tensor] = []
-
-    def add(self, scores: Tensor, targets: Tensor) -> None:
-        scores = self._objective.scores(scores, len(targets))
-        self._rows += len(targets)
-        self._right += int((scores.argmax(dim=1) == targets).sum())
-        self._loss += float(functional.cross_entropy(scores, targets, reduction="sum"))
-        if self._objective.classes == 2:
-            self._odds.append((scores[:, 1] - scores[:, 0]).cpu())
-            self._targets.append(targets.cpu())
-
-    def result(self) -> Metrics:
-        metrics = {"accuracy": self._right / self._rows, "log_loss": self._loss / self._rows}
-        if self._odds:
-            odds, targets = torch.cat(self._odds).numpy(), torch.cat(self._targets).numpy()
-            metrics["auc"] = area_under_curve(odds, targets == 1)
-        return _finite(metrics, self._rows)
-
-
-class _ErrorTally:
-    def __init__(self, scale: float) -> None:
-        self._scale = scale
-        self._rows = 0
-        self._squares = self._distances = 0.0
-
-    def add(self, scores: Tensor, targets: Tensor) -> None:
-        errors = (_shaped(scores, len(targets), 1)[:, 0] - targets).double()
-        self._rows += len(targets)
-        self._squares += float(errors.square().sum())
-        self._distances += float(errors.abs().sum())
-
-    def result(self) -> Metrics:
-        rmse, mae = (self._squares / self._rows) ** 0.5, self._distances / self._rows
-        return _finite({"rmse": rmse * self._scale, "mae": mae * self._scale}, self._rows)
-
-
-def area_under_curve(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> float:
-    """Chance that a positive row scores above a negative one, ties counting half; NaN with one class only."""
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives or not np.isfinite(scores).all():
-        return float("nan")
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of each group of ties, from 1
-    above = ranks[places[positive]].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
+def _distances(scores: Tensor, targets: Tensor) -> Tensor:
+    return _shaped(scores, len(targets), 1)[:, 0] - targets
 
 
 def _shaped(given: Tensor, rows: int, outputs: int) -> Tensor:
@@ -167,7 +105,3 @@ def _shaped(given: Tensor, rows: int, outputs: int) -> Tensor:
             f"({rows}, {outputs})",
         )
     return given
-
-
-def _finite(metrics: Metrics, rows: int) -> Metrics:
-    return {name: value for name, value in metrics.items() if np.isfinite(value)} | {"examples": float(rows)}

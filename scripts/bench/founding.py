@@ -34,7 +34,7 @@ from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.home import NAMES
 from folkmoot.testnet.processes import Child, stop_children
 
-MEASURES = ("accuracy", "auc", "log_loss", "rmse", "mae")
+MEASURES = ("accuracy", "auc", "log_loss", "brier", "ece", "rmse", "mae")
 SECONDS = 1800.0
 """How long all rounds together may take."""
 

@@ -105,16 +105,7 @@ def show_report(console: Console, home: TestnetHome, report: Report) -> None:
 def _measures(report: Report) -> Table:
     names = metric_names(node.alone_metrics for node in report.nodes)
     table = Table(title=f"{' / '.join(names)} on the held-out data")
-    for heading in (
-        "node",
-        "shared model",
-        "trained alone",
-        "rounds",
-        "sent",
-        "received",
-        "memory",
-        "trainer",
-    ):
+    for heading in ("node", "shared model", "trained alone", "rounds", "traffic", "memory"):
         table.add_column(heading, justify="left" if heading == "node" else "right")
     for node in report.nodes:
         table.add_row(
@@ -122,10 +113,8 @@ def _measures(report: Report) -> Table:
             format_values(node.metrics, names),
             format_values(node.alone_metrics, names),
             str(node.rounds),
-            format_size(node.bytes_sent),
-            format_size(node.bytes_received),
-            f"{node.peak_rss_mb:.0f} MB",
-            f"{node.trainer_peak_rss_mb:.0f} MB",
+            format_size(node.bytes_sent + node.bytes_received),
+            f"{node.peak_rss_mb:.0f} + {node.trainer_peak_rss_mb:.0f} MB",
         )
     return table
 

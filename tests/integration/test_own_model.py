@@ -64,7 +64,7 @@ def test_an_own_model_runs_without_the_node_that_cannot_train_it(tmp_path: Path)
     assert report["audit"]["status"] == "PASS"
     assert report["nodes"][0]["metrics"]["auc"] > 0.8
     assert report["nodes"][3]["alone_metrics"]["auc"] < 0.8
-    assert set(report["rounds"][-1]["metrics"]) == {"accuracy", "auc", "log_loss", "examples"}
+    assert set(report["rounds"][-1]["metrics"]) == {"accuracy", "auc", "brier", "ece", "log_loss", "examples"}
     log = (tmp_path / "net" / "nodes" / "dave" / "logs" / "node.log").read_text()
     failed = [json.loads(line) for line in log.splitlines() if "training failed" in line]
     assert {entry["kind"] for entry in failed} == {"non_finite"}

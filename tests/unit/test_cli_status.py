@@ -144,7 +144,8 @@ def test_sizes_are_for_people(size: float, text: str) -> None:
 
 def test_what_was_not_measured_is_a_dash() -> None:
     assert format_metrics({}) == "-"
-    assert format_metrics({"auc": 0.8, "accuracy": 0.9, "log_loss": 0.3}) == "accuracy 0.9000, auc 0.8000"
+    found = {"auc": 0.8, "accuracy": 0.9, "log_loss": 0.3, "ece": 0.05, "brier": 0.1}
+    assert format_metrics(found) == "accuracy 0.9000, auc 0.8000"
     assert format_metrics({"mae": 2.5, "rmse": 3.25}) == "rmse 3.2500, mae 2.5000"
     assert format_metrics({"mae": 7781.65264, "rmse": 9724.1068}) == "rmse 9724.11, mae 7781.65"
 

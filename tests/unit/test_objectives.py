@@ -13,9 +13,9 @@ from folkmoot.node.train.objectives import (
     Classification,
     Objective,
     Regression,
-    area_under_curve,
     make_objective,
 )
+from folkmoot.node.train.tallies import BINS, pairs_in_order
 from folkmoot.node.train.wire import Metrics, TrainerError
 from folkmoot.protocol.metrics import select_metrics
 from folkmoot.protocol.schema import Column, Schema
@@ -45,16 +45,50 @@ def test_two_classes_are_measured_as_scikit_learn_does() -> None:
     assert found["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(targets, scores[:, 1] - scores[:, 0]))
     assert found["log_loss"] == pytest.approx(sklearn.metrics.log_loss(targets, chances), rel=1e-5)
     assert found["accuracy"] == sklearn.metrics.accuracy_score(targets, scores.argmax(dim=1))
+    assert found["brier"] == pytest.approx(sklearn.metrics.brier_score_loss(targets, chances), rel=1e-5)
     assert found["examples"] == 60
     assert dict(select_metrics(found)) == found
 
 
-def test_many_classes_have_no_area_under_a_curve() -> None:
+def test_many_classes_are_measured_as_scikit_learn_does() -> None:
     scores, targets = some_scores(5, 5)
     found = measure(make_objective(None, 5), scores, targets)
-    assert set(found) == {"accuracy", "log_loss", "examples"}
-    expected = sklearn.metrics.log_loss(targets, torch.softmax(scores.double(), dim=1).numpy())
-    assert found["log_loss"] == pytest.approx(expected, rel=1e-5)
+    assert set(found) == {"accuracy", "auc", "brier", "ece", "log_loss", "examples"}
+    chances = torch.softmax(scores.double(), dim=1).numpy()
+    assert found["log_loss"] == pytest.approx(sklearn.metrics.log_loss(targets, chances), rel=1e-5)
+    assert found["brier"] == pytest.approx(sklearn.metrics.brier_score_loss(targets, chances), rel=1e-5)
+    area = sklearn.metrics.roc_auc_score(targets, chances, multi_class="ovr")
+    assert found["auc"] == pytest.approx(area, abs=1e-3)  # float32 and float64 differ in what is a tie
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_calibration_is_the_mean_distance_of_chance_and_frequency(classes: int) -> None:
+    scores, targets = some_scores(classes, classes, rows=300)
+    chances = torch.softmax(scores, dim=1).double().numpy()
+    sure = chances[:, 1] if classes == 2 else chances.max(axis=1)
+    right = targets.numpy() == (1 if classes == 2 else chances.argmax(axis=1))
+    step = np.minimum((sure * BINS).astype(int), BINS - 1)
+    expected = sum(abs(sure[step == at].sum() - right[step == at].sum()) for at in range(BINS)) / 300
+    assert measure(make_objective(None, classes), scores, targets)["ece"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_that_is_right_and_sure_is_calibrated_and_one_that_is_wrong_and_sure_is_not() -> None:
+    targets = torch.arange(60) % 3
+    sure = torch.nn.functional.one_hot(targets, 3) * 40.0
+    right, wrong = (measure(make_objective(None, 3), one, targets) for one in (sure, -sure))
+    assert (right["ece"], right["brier"], right["auc"]) == (pytest.approx(0), pytest.approx(0), 1.0)
+    assert wrong["ece"] == pytest.approx(0.5)  # two wrong classes share the chance
+    assert wrong["auc"] == 0.0
+
+
+def test_very_many_rows_are_compared_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, targets = some_scores(2, 2, rows=7000)
+    whole = measure(make_objective(BINARY, 2), scores, targets)
+    monkeypatch.setattr("folkmoot.node.train.tallies.KEPT", 2000)
+    pieces = measure(make_objective(BINARY, 2), scores, targets)
+    assert pieces["auc"] == pytest.approx(whole["auc"], abs=0.01)
+    assert pieces["auc"] != whole["auc"]
+    assert {**pieces, "auc": 0} == {**whole, "auc": 0}
 
 
 def test_one_output_is_the_log_odds_of_the_second_class() -> None:
@@ -81,17 +115,16 @@ def test_the_area_is_the_chance_that_positives_rank_higher(rows: list[tuple[int,
     scores = np.array([score for score, _ in rows], dtype=np.float32)
     positive = np.array([label for _, label in rows])
     pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
-    found = area_under_curve(scores, positive)
-    assert math.isnan(found) if not pairs else found == pytest.approx(sum(pairs) / len(pairs))
+    above, compared = pairs_in_order(scores, positive)
+    assert (above, compared) == (sum(pairs), len(pairs))
 
 
 def test_what_is_not_defined_is_left_out() -> None:
     scores, _ = some_scores(2, 2)
-    assert set(measure(Classification(2, 2), scores, torch.zeros(60, dtype=torch.int64))) == {
-        "accuracy",
-        "log_loss",
-        "examples",
-    }
+    one_class = torch.zeros(60, dtype=torch.int64)
+    measures = {"accuracy", "brier", "ece", "log_loss", "examples"}
+    assert set(measure(Classification(2, 2), scores, one_class)) == measures
+    assert set(measure(Classification(2, 2), scores * torch.nan, one_class)) == {"accuracy", "examples"}
     assert measure(Regression(), torch.full((3, 1), torch.inf), torch.zeros(3)) == {"examples": 3}
 
 
