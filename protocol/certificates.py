@@ -6,6 +6,7 @@ Each check is one comment and one `if`; what fails raises `Reject`.
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import Reject
@@ -35,14 +36,14 @@ MASK_KEY_SIZE = 32
 """Bytes of an X25519 public key."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Federation:
     """The fixed frame of every check: the charter in force and the federation's id (chain and contract included)."""
 
     id: Digest
     charter: Charter
 
-    @property
+    @cached_property
     def config(self) -> Digest:
         """The digest of the configuration in force; the charter's own until an amendment."""
         return self.charter.digest

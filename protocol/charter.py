@@ -12,6 +12,7 @@ from msgspec import Meta
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from folkmoot.protocol.canonical import encode_terms
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.schema import Schema
@@ -233,7 +234,8 @@ class LedgerTerms(_Terms, frozen=True, kw_only=True):
 class Charter(_Terms, frozen=True, kw_only=True):
     """The signed agreement of a federation. Members are indexed by their place here (`MemberId`).
 
-    Without `data` every member brings encoded rows; with it, rows of these columns.
+    Without `data` every member brings encoded rows; with it, rows of these columns. A default, of any table, is never
+    changed and only added: charters that were signed do not say it (`canonical.py`).
     """
 
     format: Literal["folkmoot/v1/charter"] = "folkmoot/v1/charter"
@@ -251,7 +253,7 @@ class Charter(_Terms, frozen=True, kw_only=True):
     @property
     def encoded(self) -> bytes:
         """The canonical bytes, as members fetch an amended charter from each other."""
-        return msgspec.msgpack.encode(self)
+        return encode_terms(self)
 
     @property
     def digest(self) -> Digest:

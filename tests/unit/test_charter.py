@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from nacl.signing import SigningKey
 
+from folkmoot.protocol.canonical import encode_terms
 from folkmoot.protocol.charter import (
     MAX_SUMMED,
     Charter,
@@ -15,7 +17,7 @@ from folkmoot.protocol.charter import (
     sign_charter,
     verify_charter,
 )
-from folkmoot.protocol.charter_rules import check_charter, parse_charter
+from folkmoot.protocol.charter_rules import check_charter, decode_charter, parse_charter
 from folkmoot.protocol.errors import CharterError, LocalProtocolError
 from folkmoot.protocol.ring import check_headroom
 from folkmoot.protocol.toml import ConfigError
@@ -85,6 +87,40 @@ def test_the_digest_is_of_what_the_charter_says_not_of_how_it_is_written() -> No
 )
 def test_every_change_of_meaning_changes_the_digest(old: str, new: str) -> None:
     assert parse_charter(TEXT.replace(old, new)).digest != parse_charter(TEXT).digest
+
+
+def test_what_a_charter_leaves_at_its_default_is_not_in_its_bytes() -> None:
+    written_out = TEXT.replace(
+        "rounds = 5", "rounds = 5\ngrace_min = 2\nmax_ahead = 50\n\n[training]\nlr = '0.1'\n\n[secrecy]"
+    )
+    charter = parse_charter(TEXT)
+    assert parse_charter(written_out) == charter
+    assert parse_charter(written_out).encoded == charter.encoded == encode_terms(charter)
+    assert list(msgspec.msgpack.decode(charter.encoded)) == ["name", "model", "schedule", "ledger", "members"]
+    assert decode_charter(charter.encoded) == charter
+
+
+def test_bytes_with_a_default_written_out_are_not_canonical() -> None:
+    charter = parse_charter(TEXT)
+    written_out = {**msgspec.msgpack.decode(charter.encoded), "auditors": []}
+    with pytest.raises(CharterError, match="canonical"):
+        decode_charter(msgspec.msgpack.encode(written_out))
+
+
+def test_a_field_that_a_later_version_adds_changes_no_bytes() -> None:
+    class Now(msgspec.Struct, frozen=True, kw_only=True):
+        rate: str
+        steps: int = 1
+
+    class Later(msgspec.Struct, frozen=True, kw_only=True):
+        rate: str
+        steps: int = 1
+        added: str = "none"
+        last: int
+
+    assert encode_terms(Now(rate="1", steps=2)) == msgspec.msgpack.encode({"rate": "1", "steps": 2})
+    later = Later(rate="1", steps=2, last=3)
+    assert encode_terms(later) == msgspec.msgpack.encode({"rate": "1", "steps": 2, "last": 3})
 
 
 def test_the_order_of_members_matters() -> None:

@@ -30,7 +30,6 @@ from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
-from folkmoot.protocol.secure.layout import ShardLayout
 from folkmoot.protocol.secure.masks import (
     Mask,
     pair_mask,
@@ -72,7 +71,6 @@ class MaskedWorkshop(Workshop):
     def __init__(self, around: MaskedSurroundings) -> None:
         super().__init__(around)
         self._around: MaskedSurroundings = around
-        self._layouts: dict[Digest, ShardLayout] = {}
         self._bytes[ref_of(b"").root] = b""
         # What every node computes alike is computed once: fingerprints of sums, and open sums by their masks
         self._totals: dict[Digest, tuple[Value, ...]] = {}
@@ -80,11 +78,6 @@ class MaskedWorkshop(Workshop):
         self.sent: Counter[int] = Counter()
         """Bytes of shards and sums that each member delivered."""
         self._plain: dict[Digest, tuple[Float32s, int, Roster]] = {}
-
-    def _layout_of(self, charter: Charter) -> ShardLayout:
-        if charter.digest not in self._layouts:
-            self._layouts[charter.digest] = shard_layout(charter)
-        return self._layouts[charter.digest]
 
     def carry_out(self, node: Node, effect: Effect) -> None:
         """Secure mode's effects; the others as in open mode."""
@@ -165,7 +158,7 @@ class MaskedWorkshop(Workshop):
     def _mask(self, node: Node, effect: Encode, masks: list[Mask]) -> list[bytes]:
         update = simulated_update(node, effect.terms.base, node.charter.update_values)
         weight = member_weight(10 + node.person, node.charter.averaging.weight_cap)
-        layout, sizes = self._layout_of(node.charter), node.charter.update_sizes
+        layout, sizes = shard_layout(node.charter), node.charter.update_sizes
         encoder = RingEncoder(layout, sizes, effect.terms.exponents, weight)
         plain = name_of(update.tobytes(), effect.terms.exponents, bytes([weight]))
         for mask in masks:
@@ -188,7 +181,7 @@ class MaskedWorkshop(Workshop):
         assert isinstance(body, Commitment)
         names = (body.round, body.roster, body_digest(body), effect.shard)
         root = body.shards[effect.shard]
-        size = self._layout_of(node.charter).shard_bytes(effect.shard)
+        size = shard_layout(node.charter).shard_bytes(effect.shard)
         if (delay := self._bring(node, BlobRef(root, size), effect.sources)) is not None:
             self._around.tell(node, PartArrived(*names), delay)
         else:
@@ -225,7 +218,7 @@ class MaskedWorkshop(Workshop):
             if isinstance(one.body, Commitment)
         ]
         total = b"".join(
-            bytes(piece) for piece in sum_shard(self._layout_of(node.charter), effect.shard, sources)
+            bytes(piece) for piece in sum_shard(shard_layout(node.charter), effect.shard, sources)
         )
         if node.person in self._around.faults.wrong_sums and total:
             total = bytes([total[0] ^ 1]) + total[1:]
@@ -234,7 +227,7 @@ class MaskedWorkshop(Workshop):
         self._around.tell(node, answer, 0.02)
 
     def _challenge(self, node: Node, survivors: Digest, sums: tuple[BlobRef, ...]) -> Challenge:
-        return Challenge(self._layout_of(node.charter), challenge_seed(survivors, [ref.root for ref in sums]))
+        return Challenge(shard_layout(node.charter), challenge_seed(survivors, [ref.root for ref in sums]))
 
     def _check(self, node: Node, effect: Check) -> None:
         survivors = effect.survivors
@@ -288,7 +281,7 @@ class MaskedWorkshop(Workshop):
         sums: Sequence[BlobRef],
         masks: Sequence[Mask],
     ) -> bytes:
-        layout, outer = self._layout_of(charter), Outer.of(charter)
+        layout, outer = shard_layout(charter), Outer.of(charter)
         base = np.frombuffer(self._bytes[survivors.base], dtype="<f4")
         opening = Opening(
             layout,
@@ -302,7 +295,7 @@ class MaskedWorkshop(Workshop):
     def _compare(self, node: Node, effect: Unmask, model: bytes) -> None:
         """Exact: what came out is the plain integer sum of what went in, bit for bit."""
         charter, exponents = node.charter, effect.roster.exponents
-        layout, sizes, length = self._layout_of(charter), charter.update_sizes, charter.update_values
+        layout, sizes, length = shard_layout(charter), charter.update_sizes, charter.update_values
         total = np.zeros(length, dtype=layout.dtype)
         weights = 0
         for root in self._around.transcript.roots_of(effect.survivors):
