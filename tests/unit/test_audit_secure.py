@@ -12,6 +12,7 @@ from masked_federation import MaskedFederation, MaskedRoundMade, Tamper, keep_sh
 
 from folkmoot.ledger.audit import AuditReport, Source, Status, run_audit
 from folkmoot.node.archive import Archive
+from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.messages import (
     Commitment,
     Evidence,
@@ -333,7 +334,8 @@ def test_commitment_to_more_shards_than_there_are(tmp_path: Path) -> None:
 
 
 def test_masked_shard_that_is_damaged(federation: MaskedFederation, home: Path) -> None:
-    path = next((home / "archive" / "masked" / "0").iterdir())
+    own = federation.masked_rounds[0].dealt[0].shards[0]
+    path = home / "archive" / "masked" / "0" / ref_of(own).root.hex()
     path.write_bytes(flip(path.read_bytes()))
     report = audit(federation, home)
     # Told once; for the fingerprints it is as if it were not there.
