@@ -53,6 +53,9 @@ COMMANDS = {
     "model": Entry("folkmoot.node.cli.model:model", "Look at a model.", "node"),
     "predict": Entry("folkmoot.node.cli.model:predict", "Predict the rows of a file.", "node"),
     "repair": Entry("folkmoot.node.cli.repair:repair", "Check and mend what this node wrote.", "node"),
+    "report": Entry(
+        "folkmoot.node.cli.report:report", "Write what this node measured, as a page and as CSV.", "report"
+    ),
     "run": Entry("folkmoot.node.cli.run:run", "Run this node until it is stopped.", "node"),
     "simulate": Entry(
         "folkmoot.testnet.simulation.cli:simulate", "Try the rules on federations in virtual time.", "testnet"

@@ -23,6 +23,7 @@ from folkmoot.node.train import models
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.optimizers import make_optimizer
 from folkmoot.node.train.steering import Steering
+from folkmoot.node.train.tallies import Tally
 from folkmoot.node.train.wire import Metrics, TrainerError
 from folkmoot.protocol.charter import Training
 
@@ -173,14 +174,19 @@ def _least_rows(module: nn.Module) -> int:
     return 2 if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()) else 1
 
 
-@torch.no_grad()
 def evaluate(module: nn.Module, objective: Objective, rows: Rows, on_step: OnStep) -> Metrics:
     """The objective's measures of `module` on `rows`, and `examples`, their number."""
+    tally = objective.tally()
+    count(module, tally, rows, on_step)
+    return tally.result()
+
+
+@torch.no_grad()
+def count(module: nn.Module, tally: Tally, rows: Rows, on_step: OnStep) -> None:
+    """Add all rows to `tally`, as `module` scores them."""
     module.eval()
     steps = -(-len(rows) // EVALUATION_BATCH)
-    tally = objective.tally()
     for done in range(steps):
         on_step(done, steps)
         piece = slice(done * EVALUATION_BATCH, (done + 1) * EVALUATION_BATCH)
         tally.add(module(rows.x[piece]), rows.y[piece])
-    return tally.result()

@@ -65,7 +65,7 @@ class Classification:
         """See `Objective.loss`."""
         return functional.cross_entropy(self.scores(scores, len(targets)), targets)
 
-    def tally(self) -> Tally:
+    def tally(self) -> ClassTally:
         """See `Objective.tally`."""
         return ClassTally(self.scores, self.classes)
 

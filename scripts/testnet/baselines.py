@@ -16,23 +16,30 @@ import safetensors.numpy
 
 from folkmoot.node.charter_files import read_charter
 from folkmoot.node.config import Home, load_config
+from folkmoot.node.report.story import Step
 from folkmoot.node.train import local, models
 from folkmoot.node.train.custom import CustomSource
+from folkmoot.node.train.measuring import calibration_of
 from folkmoot.node.train.objectives import Objective, make_objective
 from folkmoot.node.train.source import locate_source
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import Metrics, TrainerError
 from folkmoot.protocol.charter import Model, Training
+from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.schema import Schema
 from folkmoot.testnet.examples import Example, Rows
 from folkmoot.testnet.home import TestnetHome
 
 
 class Baselines(msgspec.Struct, frozen=True):
-    """Metrics on the held-out rows of each member's model trained alone, in order, and of the pooled one."""
+    """Metrics on the held-out rows of each member's model trained alone, in order, and of the pooled one.
+
+    And how far the chances can be trusted that the shared model gives these rows.
+    """
 
     alone: tuple[Metrics, ...]
     pooled: Metrics
+    calibration: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,15 @@ def measure(example: Taught, vector: Vector) -> Metrics:
     return local.evaluate(module, _objective(example), _tensors(example.test), _unwatched)
 
 
+def _calibration(node: Home) -> tuple[Step, ...]:
+    """Of the shared model, as one node has it; empty if it has none that can be read."""
+    try:
+        return tuple(calibration_of(node))
+    except FolkmootError as error:
+        print(f"no calibration: {error}", file=sys.stderr)
+        return ()
+
+
 def _source_of(example: Taught) -> CustomSource | None:
     return example.source if isinstance(example, Founded) else None
 
@@ -173,7 +189,10 @@ def main(arguments: list[str]) -> int:
     members = names.split(",")
     local.limit_threads(1)
     founded = load_founded(TestnetHome(Path(home)), members)
-    result = compute(founded, members, int(rounds), founded.training.seed)
+    found = compute(founded, members, int(rounds), founded.training.seed)
+    result = msgspec.structs.replace(
+        found, calibration=_calibration(TestnetHome(Path(home)).node(members[0]))
+    )
     print(msgspec.json.encode(result).decode())
     return 0
 

@@ -146,6 +146,11 @@ class TestnetHome:
         return self.path / "report.json"
 
     @property
+    def report_folder(self) -> Path:
+        """The same for people: a page with plots, and CSV."""
+        return self.path / "report"
+
+    @property
     def chaos_report(self) -> Path:
         """What the last `testnet chaos` found."""
         return self.path / "chaos.json"

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from folkmoot.node.report.story import Step
 from folkmoot.protocol.charter import Tensor
 from folkmoot.testnet.examples import Learnable
 from folkmoot.testnet.forkserver import launch_command, server_command
@@ -22,10 +23,14 @@ T = TypeVar("T")
 
 
 class Baselines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Metrics on the held-out rows of each node's model trained alone, in order, and of one on all data."""
+    """Metrics on the held-out rows of each node's model trained alone, in order, and of one on all data.
+
+    `calibration` is the shared model's on these rows.
+    """
 
     alone: tuple[dict[str, float], ...]
     pooled: dict[str, float]
+    calibration: tuple[Step, ...] = ()
 
 
 def start_server(home: TestnetHome) -> Child:

@@ -8,6 +8,7 @@ import msgspec
 
 from folkmoot.ledger.audit.report import AuditReport, Status
 from folkmoot.ledger.port import Record
+from folkmoot.node.report.story import ALONE, SHARED, Part, Story
 from folkmoot.node.status_file import NodeStatus
 from folkmoot.protocol.metrics import mean_metrics
 from folkmoot.testnet.learning import Baselines
@@ -38,6 +39,7 @@ class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded round. `seconds` is the median over the nodes; `tx` and digests in hex.
 
     `metrics` are those of its model over all nodes' held-out rows; `accuracy` is one of them, null in regression.
+    `by_node`: what each node measured on its own.
     """
 
     round: int
@@ -49,10 +51,14 @@ class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
     gas: int
     accuracy: float | None
     metrics: dict[str, float]
+    by_node: dict[str, dict[str, float]]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file. CPU seconds are those of all processes, user and system; wall seconds from start to end."""
+    """The whole file. CPU seconds are those of all processes, user and system; wall seconds from start to end.
+
+    `worse_off`: a sentence for each node that is worse off with the federation than alone.
+    """
 
     federation: str
     mode: str
@@ -60,6 +66,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pooled_accuracy: float | None
     pooled_metrics: dict[str, float]
     rounds: tuple[RoundReport, ...]
+    worse_off: tuple[str, ...]
     audit: AuditReport
     cpu_seconds: float
     cpu_seconds_by_process: dict[str, float]
@@ -107,16 +114,18 @@ def round_reports(
     records: Sequence[Record], statuses: Sequence[NodeStatus | None]
 ) -> tuple[RoundReport, ...]:
     """What the ledger records of each round, with what the nodes measured in it."""
-    histories = [{entry.round: entry for entry in status.history} for status in statuses if status]
+    histories = {
+        status.name: {entry.round: entry for entry in status.history} for status in statuses if status
+    }
     reports = []
     for record in records:
-        entries = [
-            history[record.statement.round] for history in histories if record.statement.round in history
-        ]
+        number = record.statement.round
+        by_node = {name: history[number] for name, history in histories.items() if number in history}
+        entries = list(by_node.values())
         metrics = mean_metrics(entry.metrics for entry in entries)
         reports.append(
             RoundReport(
-                round=record.statement.round,
+                round=number,
                 participants=max((entry.participants for entry in entries), key=len, default=[]),
                 seconds=median(entry.seconds for entry in entries) if entries else 0.0,
                 model_digest=record.statement.model.hex(),
@@ -125,9 +134,26 @@ def round_reports(
                 gas=record.gas_used,
                 accuracy=metrics.get("accuracy"),
                 metrics=metrics,
+                by_node={name: entry.metrics for name, entry in by_node.items()},
             )
         )
     return tuple(reports)
+
+
+def make_story(
+    title: str, mode: str, names: Sequence[str], statuses: Sequence[NodeStatus | None], baselines: Baselines
+) -> Story:
+    """The same for the page with plots; all nodes hold out the same rows, so all have one calibration."""
+    parts = [
+        Part(
+            name=name,
+            rounds=status.history if status else [],
+            models={SHARED: status.metrics if status else {}, ALONE: alone},
+            calibration=baselines.calibration,
+        )
+        for name, status, alone in zip(names, statuses, baselines.alone, strict=True)
+    ]
+    return Story(title=title, mode=mode, parts=parts, pooled=baselines.pooled)
 
 
 def write_report(path: Path, report: Report) -> None:

@@ -11,11 +11,14 @@ from rich.text import Text
 from folkmoot.ledger.audit import AuditReport, Source, Status, run_audit
 from folkmoot.ledger.audit.rpc_record import RpcRecord
 from folkmoot.ledger.port import Record
+from folkmoot.node.charter_files import read_charter
 from folkmoot.node.cli.status import format_metrics, format_size, format_values, metric_names
+from folkmoot.node.report.folder import ReportError, write_folder
+from folkmoot.node.report.story import Story, losses
 from folkmoot.testnet import learning
 from folkmoot.testnet.chains import STARTED_HERE
 from folkmoot.testnet.home import Plan, TestnetHome
-from folkmoot.testnet.report import Report, node_reports, round_reports, write_report
+from folkmoot.testnet.report import Report, make_story, node_reports, round_reports, write_report
 from folkmoot.testnet.supervisor import Supervisor, interruptible
 from folkmoot.testnet.table import make_display
 
@@ -34,13 +37,22 @@ def start_testnet(home: TestnetHome, plan: Plan, *, fresh: bool) -> None:
 def run_testnet(home: TestnetHome, plan: Plan, *, fresh: bool) -> int:
     """Run a testnet to its end, write and print its report; the exit code."""
     console = Console()
-    report = _run(home, plan, fresh, console)
+    report, story = _run(home, plan, fresh, console)
     write_report(home.report, report)
     show_report(console, home, report)
+    _write_page(console, home, story)
     return 0 if report.succeeded else 1
 
 
-def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> Report:
+def _write_page(console: Console, home: TestnetHome, story: Story) -> None:
+    """A run is none the worse where its plots cannot be drawn."""
+    try:
+        console.print(Text(f"page, plots and CSV: {write_folder(home.report_folder, story)}"), soft_wrap=True)
+    except ReportError as error:
+        console.print(Text(f"no page with plots: {error}", style="red"), soft_wrap=True)
+
+
+def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> tuple[Report, Story]:
     began, cpu_before = time.monotonic(), _cpu_seconds()
     with (
         interruptible(),
@@ -55,18 +67,22 @@ def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> Report
         records, audit = _check(home, supervisor.testnet.rpc, supervisor.testnet.contract, plan)
         baselines = learning.baselines(comparing)
         testnet = supervisor.testnet
-    return Report(
+    name = read_charter(home.node(plan.names[0])).name
+    story = make_story(name, testnet.mode, plan.names, statuses, baselines)
+    report = Report(
         federation=testnet.federation,
         mode=testnet.mode,
         nodes=node_reports(plan.names, statuses, baselines),
         pooled_accuracy=baselines.pooled.get("accuracy"),
         pooled_metrics=baselines.pooled,
         rounds=round_reports(records, statuses),
+        worse_off=tuple(map(str, losses(story))),
         audit=audit,
         cpu_seconds=_cpu_seconds() - cpu_before,
         cpu_seconds_by_process=supervisor.cpu_seconds,
         wall_seconds=time.monotonic() - began,
     )
+    return report, story
 
 
 def _check(home: TestnetHome, rpc: str, contract: str, plan: Plan) -> tuple[Sequence[Record], AuditReport]:
@@ -88,6 +104,8 @@ def show_report(console: Console, home: TestnetHome, report: Report) -> None:
     """Print who reached what, whether all agree, what the audit says and where everything lies."""
     console.print(_measures(report))
     console.print(Text(f"trained on the pooled data: {format_metrics(report.pooled_metrics)}"))
+    for sentence in report.worse_off:
+        console.print(Text(sentence, style="yellow"), soft_wrap=True)
     _show_agreement(console, report)
     for check in report.audit.checks:
         console.print(Text(f"  {check.id:<13} {check.status:<12} {check.detail}"), soft_wrap=True)

@@ -21,6 +21,7 @@ ORDER = list(ROOTS)  # each may import itself and what stands before it
 # The only places for each heavy dependency: files or folders, relative to the repository.
 HOMES = {
     "torch": ("node/train/",),
+    "matplotlib": ("node/report/",),
     "libp2p": ("node/network/",),
     "multiaddr": ("node/network/",),
     "zeroconf": ("node/network/mdns.py",),

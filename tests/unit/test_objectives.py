@@ -82,11 +82,11 @@ def test_a_model_that_is_right_and_sure_is_calibrated_and_one_that_is_wrong_and_
 
 
 def test_very_many_rows_are_compared_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, targets = some_scores(2, 2, rows=7000)
+    scores, targets = some_scores(2, 2, rows=700)
     whole = measure(make_objective(BINARY, 2), scores, targets)
-    monkeypatch.setattr("folkmoot.node.train.tallies.KEPT", 2000)
+    monkeypatch.setattr("folkmoot.node.train.tallies.KEPT", 200)
     pieces = measure(make_objective(BINARY, 2), scores, targets)
-    assert pieces["auc"] == pytest.approx(whole["auc"], abs=0.01)
+    assert pieces["auc"] == pytest.approx(whole["auc"], abs=0.05)
     assert pieces["auc"] != whole["auc"]
     assert {**pieces, "auc": 0} == {**whole, "auc": 0}
 

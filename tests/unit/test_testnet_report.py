@@ -14,7 +14,7 @@ from folkmoot.node.status_file import LedgerStatus, NodeStatus, RoundStatus
 from folkmoot.protocol.messages import Statement
 from folkmoot.testnet.home import TestnetHome
 from folkmoot.testnet.learning import Baselines
-from folkmoot.testnet.report import Report, node_reports, round_reports, write_report
+from folkmoot.testnet.report import Report, make_story, node_reports, round_reports, write_report
 from folkmoot.testnet.running import show_report
 from folkmoot.testnet.table import LiveTable, PlainLines, View, make_view
 
@@ -95,6 +95,7 @@ def report(*statuses: NodeStatus | None, audit: Status = Status.PASS) -> Report:
         pooled_accuracy=0.97,
         pooled_metrics=BASELINES.pooled,
         rounds=round_reports(records, statuses),
+        worse_off=("bob is worse off with the federation than alone.",),
         audit=AuditReport(status=audit, checks=(Check("quorum", audit, "2 statements"),)),
         cpu_seconds=12.5,
         cpu_seconds_by_process={"chain": 2.0},
@@ -131,6 +132,7 @@ def test_the_report_has_the_agreed_shape(tmp_path: Path) -> None:
         "gas": 65_001,
         "accuracy": 0.9,
         "metrics": {"accuracy": 0.9, "examples": 40},
+        "by_node": {name: {"accuracy": 0.9, "examples": 20} for name in NAMES},
     }
     assert written["audit"]["checks"] == [
         {"id": "quorum", "status": "PASS", "detail": "2 statements", "number": 0}
@@ -159,6 +161,14 @@ def test_a_node_that_never_spoke_keeps_its_place_and_baseline() -> None:
 def test_a_recorded_round_that_no_node_remembers_is_reported_from_the_ledger() -> None:
     (entry,) = round_reports([record(7)], [status("alice", 2), None])
     assert (entry.round, entry.participants, entry.gas, entry.accuracy) == (7, [], 65_007, None)
+
+
+def test_the_page_tells_of_every_node_with_its_baseline() -> None:
+    story = make_story("clinics", "open", NAMES, [status("alice", 2), None], BASELINES)
+    alice, bob = story.parts
+    assert (len(alice.rounds), alice.models["shared"]["accuracy"]) == (2, 0.9)
+    assert (len(bob.rounds), bob.models) == (0, {"shared": {}, "alone": {"accuracy": 0.81}})
+    assert (story.members, story.pooled) == (["alice", "bob"], {"accuracy": 0.97})
 
 
 def test_the_view_joins_the_nodes() -> None:
@@ -218,6 +228,7 @@ def test_the_last_words_tell_metrics_agreement_and_audit(tmp_path: Path, second:
         said,
         "0.9700",
         "0.8100",
+        "bob is worse off",
         "quorum        PASS",
         "audit: PASS",
         str(tmp_path / "report.json"),
