@@ -17,9 +17,10 @@ import safetensors
 import safetensors.numpy
 
 from folkmoot.ledger.build import expected_code_hash
+from folkmoot.node.model_file import name_tensors
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
-from folkmoot.protocol.charter import Averaging, Charter, Member, Rate, Tensor, Training, default_mode
+from folkmoot.protocol.charter import Averaging, Charter, Member, Model, Rate, Tensor, Training, default_mode
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
@@ -52,6 +53,9 @@ USUAL_RATES = {
     "fedyogi": {"rate": "0.01", "momentum": "0.9", "second_momentum": "0.99", "epsilon": "0.001"},
 }
 """What a draft with that outer rule proposes."""
+
+USUAL_TRAINING = {"cnn": {"lr": "0.05"}}
+"""What a draft with that kind of model proposes; with momentum 0.9, steps of 0.1 throw a cnn about."""
 
 Table: TypeAlias = dict[str, Any]
 """A TOML table, before msgspec makes a `Charter` of it."""
@@ -110,44 +114,39 @@ def layers_of(given: Sequence[int], schema: Schema | None) -> tuple[int, ...]:
     return tuple(given)
 
 
-def model_table(model: str, layers: tuple[int, ...], folder: Path) -> Table:
-    """The charter's model, but for its weights: `model` is mlp, logistic or module:function, looked for in `folder`.
+def model_table(model: str, layers: tuple[int, ...], folder: Path, image: Sequence[int] = ()) -> Table:
+    """The charter's model, but for its weights: `model` is a built-in kind or module:function, looked for in `folder`.
 
-    Raises `ConfigError` if there is no such module.
+    `image` is the height, width and channels of a cnn's rows. Raises `ConfigError` if there is no such module.
     """
     if ":" not in model:
-        return {"kind": model, "layers": layers}
+        return {"kind": model, "layers": layers} | ({"image": tuple(image)} if image else {})
     digest = source_digest(find_source(model, search_path(folder)))
     return {"kind": "custom", "layers": layers, "source": model, "source_digest": digest}
 
 
-def draw_model(table: Table, seed: int, folder: Path, out: Path) -> tuple[Float32s, tuple[Tensor, ...]]:
-    """Draw starting weights in a child process (torch is heavy) and write them to `out` as safetensors.
+def draw_model(table: Table, seed: int, folder: Path) -> tuple[Float32s, tuple[Tensor, ...]]:
+    """Draw starting weights in a child process (torch is heavy): the flat vector and its layout.
 
-    `table` and `folder` are those of `model_table`. Returns the flat vector and its layout; raises
-    `CharterError` with the child's own words.
+    `table` and `folder` are those of `model_table`. Raises `CharterError` with the child's own words.
     """
     with tempfile.TemporaryDirectory() as scratch:
         flat = Path(scratch) / "model0.f32"
-        widths = ",".join(map(str, table["layers"]))
-        custom = (
-            [table["source"], str(find_source(table["source"], search_path(folder)))]
-            if "source" in table
-            else []
-        )
-        answer = run_child(
-            "folkmoot.node.train.founding", table["kind"], widths, str(seed), str(flat), *custom
-        )
+        custom = [str(find_source(table["source"], search_path(folder)))] if "source" in table else []
+        text = msgspec.json.encode(table).decode()
+        answer = run_child("folkmoot.node.train.founding", text, str(seed), str(flat), *custom)
         tensors = msgspec.json.decode(answer, type=tuple[Tensor, ...])
-        vector = np.fromfile(flat, dtype="<f4")
-    ends = np.cumsum([tensor.size for tensor in tensors])
-    pieces = np.split(vector, ends[:-1])
-    named = {tensor.name: piece.reshape(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)}
+        return np.fromfile(flat, dtype="<f4"), tensors
+
+
+def write_draft(out: Path, text: str, weights: Float32s, model: Model) -> None:
+    """Write the charter's text to `out`, and the starting weights beside it; raises `CharterError`."""
+    beside = out.with_name(MODEL_FILE)
     try:
-        safetensors.numpy.save_file(named, out)
+        safetensors.numpy.save_file(name_tensors(weights, model), beside)
+        out.write_text(text, encoding="utf-8")
     except (OSError, safetensors.SafetensorError) as error:
-        raise CharterError(f"{out}: cannot be written: {error}") from error
-    return vector, tensors
+        raise CharterError(f"{out} and {beside}: cannot be written: {error}") from error
 
 
 def run_model(charter: Charter, folder: Path) -> None:

@@ -55,6 +55,7 @@ Rate = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
 SourceName = Annotated[
     str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)?$")
 ]
+ModelKind = Literal["mlp", "logistic", "cnn", "custom"]
 CodecName = Literal["f32", "bf16", "int8", "int4", "int2", "top3", "top1"]
 RobustRule = Literal["none", "trimmed-mean", "nnm", "multi-krum", "geometric-median", "centered-clipping"]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -105,12 +106,15 @@ class Tensor(_Terms, frozen=True, kw_only=True, omit_defaults=True):
 class Model(_Terms, frozen=True, kw_only=True):
     """The architecture, the layout of its flat vector and the digest of the starting snapshot (`outer.start`).
 
-    `layers` are widths from inputs to outputs; of a custom model the two ends only. `source` names the function
-    that makes a custom model, as module:function; `source_digest` is the SHA-256 of the file that holds it.
+    `layers` are widths from inputs to outputs; of a custom model the two ends only, and between those of a cnn the
+    channels of its convolutions. Its rows are images, flat: `image` is their height, width and channels, and a row goes
+    through them in this order, the last fastest. `source` names the function that makes a custom model, as
+    module:function; `source_digest` is the SHA-256 of the file that holds it.
     """
 
-    kind: Literal["mlp", "logistic", "custom"]
+    kind: ModelKind
     layers: Annotated[tuple[Positive, ...], Meta(min_length=2)]
+    image: Annotated[tuple[Positive, ...], Meta(max_length=3)] = ()
     source: SourceName = ""
     source_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
     initial: Hex32

@@ -135,9 +135,33 @@ def _check_model(model: Model, source: str) -> None:
         raise CharterError(f"{source}: a custom model needs model.source and model.source_digest")
     if model.kind != "custom" and (model.source or model.source_digest):
         raise CharterError(f"{source}: model.source is for model.kind = 'custom'; this one is {model.kind!r}")
-    if model.kind != "mlp" and len(model.layers) != 2:
+    if model.kind not in ("mlp", "cnn") and len(model.layers) != 2:
         raise CharterError(
             f"{source}: model.layers = {list(model.layers)}: a {model.kind} model has inputs and outputs only"
+        )
+    if len(model.image) != (3 if model.kind == "cnn" else 0):
+        raise CharterError(
+            f"{source}: model.image = {list(model.image)} for a {model.kind} model: a cnn's rows are images, and it "
+            "needs their [height, width, channels]; no other kind does"
+        )
+    if model.image:
+        _check_image(model, source)
+
+
+def _check_image(model: Model, source: str) -> None:
+    height, width, channels = model.image
+    if height * width * channels != model.features:
+        raise CharterError(
+            f"{source}: model.image = {list(model.image)} has {height * width * channels} values, but model.layers "
+            f"begins with {model.features}"
+        )
+    # Each convolution is followed by a pooling that halves both sides.
+    convolutions = len(model.layers) - 2
+    if not 1 <= convolutions < min(height, width).bit_length():
+        raise CharterError(
+            f"{source}: model.layers = {list(model.layers)} for images of {height} x {width}: between inputs and "
+            "outputs a cnn has a convolution or more, each of which halves the sides: here at most "
+            f"{min(height, width).bit_length() - 1}"
         )
 
 

@@ -45,6 +45,13 @@ def _layers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
         raise click.BadParameter(f"{text!r}: write widths like 64,32", ctx, param) from error
 
 
+def _image(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split("x")] if text else []
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: write it like 28x28x1", ctx, param) from error
+
+
 @charter.command()
 @click.option(
     "--member", "members", type=_FILE, multiple=True, required=True, help="A member.toml; one for each."
@@ -76,14 +83,22 @@ def _layers(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
     "--model",
     default="mlp",
     show_default=True,
-    help="mlp, logistic, or module:function of a file in this folder, which gives a torch.nn.Module.",
+    help="mlp, logistic, cnn, or module:function of a file in this folder, which gives a torch.nn.Module.",
+)
+@click.option(
+    "--image",
+    callback=_image,
+    default="",
+    metavar="HxWxC",
+    help="Of a cnn: height, width and channels of the images whose values are the inputs, channels fastest.",
 )
 @click.option(
     "--layers",
     callback=_layers,
     default="",
     metavar="N,N,...",
-    help="Widths of hidden layers; without --schema-from all widths, from inputs to classes.",
+    help="Widths of hidden layers (of a cnn, channels of its convolutions); without --schema-from all widths, from "
+    "inputs to classes.",
 )
 @click.option(
     "--mode",
@@ -111,6 +126,7 @@ def new(
     categories: tuple[str, ...],
     allow_missing: bool,
     model: str,
+    image: list[int],
     layers: list[int],
     mode: str | None,
     rounds: int,
@@ -137,14 +153,13 @@ def new(
     chain = _chain_id(chain_id, rpc)
     schema = _schema(schema_from, target, task, categories, allow_missing)
     widths = charter_draft.layers_of(layers or _default_layers(model, schema), schema)
-    table = charter_draft.model_table(model, widths, Path.cwd())
-    weights = out.with_name(charter_draft.MODEL_FILE)
-    start, tensors = charter_draft.draw_model(table, seed, Path.cwd(), weights)
+    table = charter_draft.model_table(model, widths, Path.cwd(), image)
+    start, tensors = charter_draft.draw_model(table, seed, Path.cwd())
     tables: Table = {
         "name": name,
         "model": {**table, "initial": "0" * 64, "tensors": msgspec.to_builtins(tensors)},
         "schedule": {"rounds": rounds},
-        "training": {"seed": seed},
+        "training": {**charter_draft.USUAL_TRAINING.get(table["kind"], {}), "seed": seed},
         "averaging": charter_draft.averaging_table(mode, len(known), chosen),
     }
     if schema is not None:
@@ -152,8 +167,8 @@ def new(
     drafted = with_start(
         charter_draft.build_charter(known, chain, charter_draft.merge(tables, chosen)), start
     )
-    out.write_text(_HEADER + render_charter(drafted), encoding="utf-8")
-    click.echo(f"wrote {out} and {weights}: send both to all members to sign")
+    charter_draft.write_draft(out, _HEADER + render_charter(drafted), start, drafted.model)
+    click.echo(f"wrote {out} and {out.with_name(charter_draft.MODEL_FILE)}: send both to all members to sign")
     _print(describe(drafted))
 
 
@@ -195,8 +210,8 @@ def _schema(
 
 
 def _default_layers(model: str, schema: "Schema | None") -> list[int]:
-    """One hidden layer for an mlp on a table; nothing where the widths have to be given."""
-    return [32] if schema is not None and model == "mlp" else []
+    """One hidden layer for an mlp on a table, two convolutions; nothing where the widths have to be given."""
+    return {"mlp": [32], "cnn": [16, 32]}.get(model, []) if schema is not None else []
 
 
 # --- sign ---------------------------------------------------------------------------------------------------------

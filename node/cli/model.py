@@ -147,6 +147,8 @@ def _of_card(card: "ModelCard") -> Iterator[tuple[str, object]]:
 def _of_architecture(terms: "Model", data: "Schema | None", as_json: bool) -> Iterator[tuple[str, object]]:
     yield "kind", terms.kind
     yield "layers", terms.layers if as_json else " ".join(map(str, terms.layers))
+    if terms.image:
+        yield "image", terms.image if as_json else " x ".join(map(str, terms.image))
     if terms.source:
         yield "source", terms.source
         yield "source_digest", terms.source_digest

@@ -33,6 +33,8 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     if terms.ledger.chain_id in DEVELOPMENT_CHAINS:
         yield "", "a chain for development: whoever runs it can rewrite the record, so it proves nothing"
     widths = " - ".join(map(str, model.layers))
+    if model.image:
+        widths += " on images of " + " x ".join(map(str, model.image))
     yield (
         "model",
         f"{model.kind}, {widths}: {model.parameters:,} parameters, starting from {model.initial[:16]}",

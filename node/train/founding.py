@@ -1,8 +1,8 @@
-"""Starting weights for a new federation: `python -m folkmoot.node.train.founding KIND LAYERS SEED FILE [SOURCE PATH]`.
+"""Starting weights for a new federation: `python -m folkmoot.node.train.founding TABLE SEED FILE [PATH]`.
 
-Writes the vector to FILE and prints the layout as JSON (`[{"name", "shape"}]`), both for the charter. SOURCE and PATH
-are a custom model's module:function and its file. A process of its own, because whoever drafts a charter does not
-otherwise need torch.
+TABLE is the charter's model as JSON, but for its weights; PATH is the file of a custom one. Writes the vector to FILE
+and prints the layout as JSON (`[{"name", "shape"}]`), both for the charter. A process of its own, because whoever
+drafts a charter does not otherwise need torch.
 """
 
 import sys
@@ -16,13 +16,22 @@ from folkmoot.node.train.vectors import write_vector
 from folkmoot.node.train.wire import TrainerError
 
 
+class Table(msgspec.Struct, frozen=True):
+    """What a draft says of the model (`charter_draft.model_table`)."""
+
+    kind: str
+    layers: tuple[int, ...]
+    image: tuple[int, ...] = ()
+    source: str = ""
+
+
 def main(arguments: list[str]) -> int:
-    """Run with the words after the program's name, LAYERS as `64,256,10`; the exit status."""
-    kind, widths, seed, file, *custom = arguments
-    layers = [int(width) for width in widths.split(",")]
-    source = CustomSource(custom[0], Path(custom[1])) if custom else None
+    """Run with the words after the program's name; the exit status."""
+    text, seed, file, *path = arguments
+    table = msgspec.json.decode(text, type=Table)
+    source = CustomSource(table.source, Path(path[0])) if path else None
     try:
-        module = build_seeded(kind, layers, int(seed), source)
+        module = build_seeded(table.kind, table.layers, int(seed), source, table.image)
         write_vector(Path(file), to_vector(module))
         tensors = layout(module)
     except TrainerError as error:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from folkmoot.node.train.convolutions import cnn
 from folkmoot.node.train.custom import CustomSource, build_custom
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.vectors import Vector
@@ -19,11 +20,13 @@ from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.charter import Model, Tensor
 
 
-def build(kind: str, layers: Sequence[int], source: CustomSource | None = None) -> nn.Module:
+def build(
+    kind: str, layers: Sequence[int], source: CustomSource | None = None, image: Sequence[int] = ()
+) -> nn.Module:
     """A module of the charter's `kind` and `layers` (widths, from inputs to outputs).
 
-    `mlp` has a ReLU between layers; `logistic` is one layer without hidden ones; `custom` is what `source` makes.
-    Raises `TrainerError`.
+    `mlp` has a ReLU between layers; `logistic` is one layer without hidden ones; `cnn` convolves an `image` (height,
+    width, channels); `custom` is what `source` makes. Raises `TrainerError`.
     """
     if len(layers) < 2:
         raise TrainerError(
@@ -31,6 +34,8 @@ def build(kind: str, layers: Sequence[int], source: CustomSource | None = None) 
         )
     if kind == "custom" and source is not None:
         return build_custom(source, layers[0], layers[-1])
+    if kind == "cnn" and len(image) == 3:
+        return cnn(layers, image)
     if kind == "logistic" and len(layers) != 2:
         raise TrainerError(
             "model", f"model.layers = {list(layers)}: a logistic model has inputs and outputs only"
@@ -38,7 +43,8 @@ def build(kind: str, layers: Sequence[int], source: CustomSource | None = None) 
     if kind not in ("mlp", "logistic"):
         raise TrainerError(
             "model",
-            f"model.kind = {kind!r} is not known here; known are 'mlp', 'logistic' and, with a source, 'custom'",
+            f"model.kind = {kind!r} is not known here; known are 'mlp', 'logistic', with an image 'cnn' and, with a "
+            "source, 'custom'",
         )
     stack: list[nn.Module] = [nn.Linear(layers[0], layers[1])]
     for inputs, outputs in pairwise(layers[1:]):
@@ -52,7 +58,7 @@ def build_charter_model(model: Model, source: str = "") -> nn.Module:
     Raises `TrainerError` where its tensors are not those of the charter's layout, or `source` is not the charter's.
     """
     custom = CustomSource(model.source, Path(source), model.source_digest) if source else None
-    module = build(model.kind, model.layers, custom)
+    module = build(model.kind, model.layers, custom, model.image)
     mine = layout(module)
     for index, (have, want) in enumerate(zip(mine, model.tensors, strict=False)):
         if have != want:
@@ -69,17 +75,21 @@ def build_charter_model(model: Model, source: str = "") -> nn.Module:
 
 
 def build_seeded(
-    kind: str, layers: Sequence[int], seed: int, source: CustomSource | None = None
+    kind: str,
+    layers: Sequence[int],
+    seed: int,
+    source: CustomSource | None = None,
+    image: Sequence[int] = (),
 ) -> nn.Module:
     """The module with starting weights drawn from `seed`, by torch's own initialisation or the custom model's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(kind, layers, source)
+        return build(kind, layers, source, image)
 
 
-def initial_vector(kind: str, layers: Sequence[int], seed: int) -> Vector:
+def initial_vector(kind: str, layers: Sequence[int], seed: int, image: Sequence[int] = ()) -> Vector:
     """Starting weights of a built-in model; flat float32, shape (P,)."""
-    return to_vector(build_seeded(kind, layers, seed))
+    return to_vector(build_seeded(kind, layers, seed, image=image))
 
 
 def check_forward(module: nn.Module, features: int, objective: Objective) -> None:

@@ -51,6 +51,7 @@ class Founded:
     training: Training
     data: Schema | None
     source: CustomSource | None
+    image: tuple[int, ...]
     shares: tuple[Rows, ...]
     test: Rows
 
@@ -80,6 +81,7 @@ def load_founded(home: TestnetHome, members: Sequence[str]) -> Founded:
         training=charter.training,
         data=charter.data,
         source=_source(home.node(members[0]), charter.model),
+        image=charter.model.image,
         shares=tuple(train for train, _ in shares),
         test=shares[0][1],
     )
@@ -102,7 +104,8 @@ def _prepared(home: TestnetHome, name: str) -> tuple[Rows, Rows]:
 def compute(example: Taught, members: Sequence[str], rounds: int, seed: int) -> Baselines:
     """Train each member's share alone, and all shares together, for as many epochs as the federation does."""
     training = msgspec.structs.replace(example.training, seed=seed)
-    start = models.to_vector(models.build_seeded(example.kind, example.layers, seed, _source_of(example)))
+    seeded = models.build_seeded(example.kind, example.layers, seed, _source_of(example), example.image)
+    start = models.to_vector(seeded)
     alone = [
         measure(example, _train_on(example, rows, training, member, rounds, start))
         for member, rows in zip(members, example.deal(len(members)), strict=True)
@@ -145,7 +148,7 @@ def _train_on(
 
 def _fit(example: Taught, rows: Rows, training: Training, member: str, round: int, base: Vector) -> Vector:
     """One round of local training from `base`; the trained vector."""
-    module = models.build(example.kind, example.layers, _source_of(example))
+    module = models.build(*_architecture(example))
     models.load_vector(module, base)
     local.train(module, _objective(example), _tensors(rows), training, member, round, _unwatched)
     return models.to_vector(module)
@@ -153,7 +156,7 @@ def _fit(example: Taught, rows: Rows, training: Training, member: str, round: in
 
 def measure(example: Taught, vector: Vector) -> Metrics:
     """How the model in `vector` does on the held-out rows."""
-    module = models.build(example.kind, example.layers, _source_of(example))
+    module = models.build(*_architecture(example))
     models.load_vector(module, vector)
     return local.evaluate(module, _objective(example), _tensors(example.test), _unwatched)
 
@@ -165,6 +168,10 @@ def _calibration(node: Home) -> tuple[Step, ...]:
     except FolkmootError as error:
         print(f"no calibration: {error}", file=sys.stderr)
         return ()
+
+
+def _architecture(example: Taught) -> tuple[str, tuple[int, ...], CustomSource | None, tuple[int, ...]]:
+    return example.kind, example.layers, _source_of(example), example.image
 
 
 def _source_of(example: Taught) -> CustomSource | None:

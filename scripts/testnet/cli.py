@@ -58,8 +58,9 @@ def _takes_plan(command: Command) -> Command:
     @click.option("--leave-out", metavar="COL", multiple=True, help="A column not to learn from.")
     @click.option(
         "--model",
-        metavar="MODULE:FUNCTION",
-        help="Your own model instead: a function that gives a torch.nn.Module, in this folder or on PYTHONPATH.",
+        metavar="cnn|MODULE:FUNCTION",
+        help="Another model: a small cnn, where rows are images, or your own, a function that gives a torch.nn.Module, "
+        "in this folder or on PYTHONPATH.",
     )
     @click.option(
         "--chain",
@@ -138,11 +139,12 @@ def _takes_plan(command: Command) -> Command:
             raise click.UsageError(f"--links shaped takes at most {MAX_SHAPED} nodes")
         concentration = _concentration(split_by)
         data = _own_data(file, target, split_by, task, leave_out)
-        own_model = _own_model(model)
+        own_model = _own_model(model) if model != "cnn" else None
         plan = msgspec.structs.replace(
             msgspec.convert({"chain": chain, "mode": mode or default_mode(fields["nodes"]), **fields}, Plan),
             data=data,
             model=own_model,
+            kind="cnn" if model == "cnn" else "",
             split=split_by if file is None and concentration else "iid",
         )
         command(home=home, plan=plan, fresh=fresh)

@@ -4,7 +4,7 @@ Scikit-learn is not imported (0.9 CPU s): its data files are plain CSV, and only
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -49,6 +49,11 @@ class Learnable(Protocol):
         ...
 
     @property
+    def image(self) -> tuple[int, ...]:
+        """Height, width and channels of a row; empty if it is no image."""
+        ...
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """The model's widths, from inputs to outputs."""
         ...
@@ -88,6 +93,8 @@ class Example:
     scale: Floats
     train: Rows
     test: Rows
+    image: tuple[int, ...] = ()
+    """Height, width and channels of a row; empty if it is no image."""
     concentration: float = 0.0
     """Of the Dirichlet distribution from which the nodes' shares of each class are drawn; 0: nodes are alike."""
 
@@ -123,13 +130,14 @@ def digits() -> Example:
     """1,797 images of handwritten digits, 8x8 pixels of 0 to 16; 10 classes."""
     table = _read("digits.csv.gz", header=0)
     width = table.shape[1] - 1
-    return _split(
+    example = _split(
         "digits",
         "mlp",
         (width, 256, 128, 10),
         table,
         lambda _: (np.zeros(width, np.float32), np.full(width, 16, np.float32)),
     )
+    return replace(example, image=(8, 8, 1))
 
 
 def breast_cancer() -> Example:

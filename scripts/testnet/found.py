@@ -11,7 +11,7 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
 from folkmoot.ledger.identity import founding_of
 from folkmoot.node.archive import Models
-from folkmoot.node.charter_draft import USUAL_RATES, Table, merge, parse_assignments
+from folkmoot.node.charter_draft import USUAL_RATES, USUAL_TRAINING, Table, merge, parse_assignments
 from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
     DataConfig,
@@ -130,7 +130,9 @@ def make_charter(
         data=example.data,
         schedule=Schedule(rounds=plan.rounds, max_ahead=plan.max_ahead),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
-        training=msgspec.structs.replace(example.training, seed=plan.seed),
+        training=msgspec.structs.replace(
+            example.training, **USUAL_TRAINING.get(table["kind"], {}), seed=plan.seed
+        ),
         averaging=_averaging(plan, example),
         secrecy=Secrecy(ring=plan.ring),
         members=tuple(members),

@@ -54,8 +54,8 @@ class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user asked for. `chain` is "embedded", "anvil" or the URL of a JSON-RPC end point.
 
-    Where `data` is given, `example` is not used; where `model` is, not the example's or the proposed one. `codec`
-    counts in open mode, `ring` (bits of a value) in secure mode.
+    Where `data` is given, `example` is not used; where `model` is, or a `kind` of model, not the example's or the
+    proposed one. `codec` counts in open mode, `ring` (bits of a value) in secure mode.
     `split` deals an example's rows: evenly ("iid"), or by class shares ("dirichlet:0.1"). `terms` are other terms
     of the charter, as `charter new --set` takes them.
     Amendments come into force more than `max_ahead` rounds after they are recorded.
@@ -66,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     example: Example
     data: OwnData | None = None
     model: OwnModel | None = None
+    kind: Literal["", "cnn"] = ""
     chain: str = "embedded"
     seed: int = 0
     codec: Codec = "f32"

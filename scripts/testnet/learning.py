@@ -96,11 +96,9 @@ class Job:
 
 def begin_founding(server: Child, home: TestnetHome, example: Learnable, plan: Plan) -> Job:
     """Draw the starting weights into `home.initial_vector`; `founding_tensors` waits for their layout."""
-    terms = architecture(plan, example)
-    layers = ",".join(map(str, terms["layers"]))
-    custom = (plan.model.source, plan.model.file) if plan.model is not None else ()
-    words = (terms["kind"], layers, str(plan.seed), str(home.initial_vector), *custom)
-    return Job(server, home, "founding", *words)
+    table = msgspec.json.encode(architecture(plan, example)).decode()
+    custom = (plan.model.file,) if plan.model is not None else ()
+    return Job(server, home, "founding", table, str(plan.seed), str(home.initial_vector), *custom)
 
 
 def founding_tensors(job: Job) -> tuple[Tensor, ...]:

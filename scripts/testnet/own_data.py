@@ -41,6 +41,7 @@ class OwnTask:
     folder: Path
     rows: tuple[int, ...]
     notes: tuple[str, ...]
+    image: tuple[int, ...] = ()
 
     def most_rows(self, nodes: int) -> int:
         """Of the node with the most, as they were dealt."""

@@ -5,8 +5,12 @@ from shutil import copyfile
 from typing import Any
 
 from folkmoot.node.train.source import find_source, search_path, source_digest
+from folkmoot.protocol.toml import ConfigError
 from folkmoot.testnet.examples import Learnable
 from folkmoot.testnet.home import OwnModel, Plan
+
+CHANNELS = (16, 32)
+"""Of a cnn's convolutions."""
 
 
 def find_model(source: str, folder: Path) -> OwnModel:
@@ -15,7 +19,16 @@ def find_model(source: str, folder: Path) -> OwnModel:
 
 
 def architecture(plan: Plan, example: Learnable) -> dict[str, Any]:
-    """What the charter says of the model, besides its weights."""
+    """What the charter says of the model, besides its weights; raises `ConfigError` for a cnn on what is no image."""
+    if plan.kind == "cnn":
+        image = example.image
+        if not image:
+            raise ConfigError(f"--model cnn: the rows of {example.name!r} are no images")
+        return {
+            "kind": "cnn",
+            "layers": (example.layers[0], *CHANNELS, example.layers[-1]),
+            "image": image,
+        }
     if plan.model is None:
         return {"kind": example.kind, "layers": example.layers}
     return {
