@@ -335,7 +335,8 @@ class AuditedFederation:
         commitments: tuple[Signed, ...],
     ) -> tuple[RoundRecord, Statement]:
         federation = self.federation.id
-        voters = range(self.charter.quorum)
+        in_groups = len(self.charter.group_sizes) > 1  # of which each needs a quorum
+        voters = range(len(self.names) if in_groups else self.charter.quorum)
         vote = Vote(federation, chosen.round, 0, chosen.digest)
         lock = Lock(federation, chosen.round, 0, chosen.digest, sums)
         statement = compute_statement(self.federation, chosen, _model_ref(model).root)

@@ -99,15 +99,16 @@ class MaskedRoundMade(MadeRound):
 
 
 class MaskedFederation(AuditedFederation):
-    """Four members in secure mode (f = 1, Q = 3, k_min = 3, two shares open a self-mask), or five (Q = 4)."""
+    """Four members in secure mode (f = 1, Q = 3, k_min = 3, two shares open a self-mask), or others, and in groups."""
 
     def __init__(
         self,
         ring: Literal[8, 16, 32] = 16,
         names: tuple[str, ...] = NAMES,
         schedule: Schedule = SCHEDULE,
+        group_size: int = 0,
     ) -> None:
-        secrecy = Secrecy(ring=ring)
+        secrecy = Secrecy(ring=ring, group_size=group_size)
         super().__init__(tensors=TENSORS, averaging=SECURE, secrecy=secrecy, names=names, schedule=schedule)
         self.layout = shard_layout(self.charter)
         self.masked_rounds: list[MaskedRoundMade] = []
@@ -143,7 +144,7 @@ class MaskedFederation(AuditedFederation):
         totals = [
             wrong.total(shard, self._sum(shard, dealt, survivors)) for shard in range(self.layout.shards)
         ]
-        unmasking = self._unmask(chosen, roster.body, dealt, totals, wrong)
+        unmasking = self._unmask(chosen, circles, dealt, totals, wrong)
         model = wrong.model(self._open(circles, roster.body, unmasking, totals, survivors))
         sums = wrong.sums(self._sums_digest(chosen, totals))
         record, statement = self._agree(chosen, sums, model, None, roster, commitments)
@@ -191,7 +192,9 @@ class MaskedFederation(AuditedFederation):
     def _deal(self, circles: Circles, roster: Roster, member: MemberId, update: Float32s) -> Dealt:
         secret, context = self.epoch_secret(member), circles.context(member)
         polynomial = self_polynomial(context, secret, member, circles.group(member).threshold)
-        peers = {signed.member: signed.body for signed in roster.readies if signed.member != member}
+        circle = circles.circle(member)
+        others = [signed for signed in roster.readies if signed.member in circle and signed.member != member]
+        peers = {signed.member: signed.body for signed in others}
         seeds = {
             peer: pair_seed(context, secret, member, peer, body.mask_key)
             for peer, body in peers.items()
@@ -209,7 +212,7 @@ class MaskedFederation(AuditedFederation):
             seed_commitment(context, min(member, peer), max(member, peer), seeds[peer])
             if peer != member
             else NO_KEY
-            for peer in range(len(self.names))
+            for peer in circle
         )
         commitment = Commitment(
             federation=self.federation.id,
@@ -235,25 +238,28 @@ class MaskedFederation(AuditedFederation):
     def _unmask(
         self,
         chosen: SurvivorSet,
-        roster: Roster,
+        circles: Circles,
         dealt: Mapping[MemberId, Dealt],
         totals: list[bytes],
         wrong: Tamper,
     ) -> Unmasking:
-        members = [survivor.member for survivor in chosen.survivors]
-        gone = [signed.member for signed in roster.readies if signed.member not in members]
-        number, name = chosen.round, chosen.digest
+        number, name, members = chosen.round, chosen.digest, chosen.members
+        gone = {member: circles.left_out(member, chosen) for member in members}
         seeds = [
-            Seeds(number, name, member, tuple((peer, dealt[member].seeds[peer]) for peer in gone))
+            Seeds(number, name, member, tuple((peer, dealt[member].seeds[peer]) for peer in gone[member]))
             for member in members
-            if gone
+            if gone[member]
         ]
         shares = [
             Shares(
                 number,
                 name,
                 holder,
-                tuple((member, share(dealt[member].polynomial, holder + 1)) for member in members),
+                tuple(
+                    (member, share(dealt[member].polynomial, holder + 1))
+                    for member in circles.circle(holder)
+                    if member in members
+                ),
             )
             for holder in members
         ]
@@ -292,7 +298,11 @@ class MaskedFederation(AuditedFederation):
         survivors: tuple[MemberId, ...],
     ) -> Float32s:
         shares = {
-            member: {one.member + 1: dict(one.shares)[member] for one in unmasking.shares}
+            member: {
+                one.member + 1: given[member]
+                for one in unmasking.shares
+                if member in (given := dict(one.shares))
+            }
             for member in survivors
         }
         opening = Opening(

@@ -7,12 +7,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from audited_federation import CONTRACT, AuditedFederation
+from audited_federation import CONTRACT, NAMES, AuditedFederation, record, removal
 from masked_federation import MaskedFederation, MaskedRoundMade, Tamper, keep_shard
 
 from folkmoot.ledger.audit import AuditReport, Source, Status, run_audit
+from folkmoot.ledger.memory import MemoryLedger
+from folkmoot.ledger.memory_chain import MemoryChain
 from folkmoot.node.archive import Archive
 from folkmoot.protocol.blob import ref_of
+from folkmoot.protocol.charter import Schedule
 from folkmoot.protocol.messages import (
     Commitment,
     Evidence,
@@ -106,6 +109,26 @@ def test_all_rings_replay(bits: int, tmp_path: Path) -> None:
     federation.add_masked_round(survivors=(1, 2, 3))
     report = audit(federation, federation.write_home(tmp_path / "alice", with_keys=False).path)
     assert (not_passed(report), report.check("replay").detail) == ({}, "1 records")
+
+
+def test_groups_before_and_after_a_member_leaves(tmp_path: Path) -> None:
+    names = (*NAMES, "erin", "frank", "grace")
+    schedule = Schedule(rounds=9, max_ahead=1)
+    made = MaskedFederation(names=names, schedule=schedule, group_size=3)
+    ledger = MemoryLedger(MemoryChain(made.identity), bytes(20))
+    record(ledger, made.add_masked_round(survivors=tuple(range(7))).finalize)
+    amendment, after = removal(made, "grace", effective=3)
+    record(ledger, amendment)
+    record(ledger, made.add_masked_round(survivors=tuple(range(7))).finalize)
+    made.change_charter(after)
+    record(ledger, made.add_masked_round(survivors=tuple(range(6))).finalize)
+    home = made.write_home(tmp_path / "alice", with_keys=False).path
+    report = run_audit(ledger, [Source.of_home(home)], contract=CONTRACT)
+    assert not_passed(report) == {}, [
+        (one.id, one.detail) for one in report.checks if one.id in not_passed(report)
+    ]
+    assert report.check("amendments").detail.startswith("1 amendment")
+    assert report.check("replay").detail == "3 records"
 
 
 def test_masked_shards_are_all_found_in_all_homes(federation: MaskedFederation, tmp_path: Path) -> None:
