@@ -67,12 +67,15 @@ class Federation:
 
 
 def compute_exponents(readies: Sequence[Ready], faults: int) -> bytes:
-    """The scale of each tensor: the (f+1)-th largest announced exponent, so f liars cannot raise it. int8 each."""
-    announced = zip(
-        *(struct.unpack(f"{len(ready.exponents)}b", ready.exponents) for ready in readies), strict=True
-    )
-    place = min(faults, len(readies) - 1)
-    scales = [sorted(column, reverse=True)[place] for column in announced]
+    """The scale of each tensor of a roster."""
+    return common_exponents([ready.exponents for ready in readies], faults)
+
+
+def common_exponents(announced: Sequence[bytes], faults: int) -> bytes:
+    """The (f+1)-th largest that members announce, for each tensor, so f liars cannot raise it. int8 each."""
+    columns = zip(*(struct.unpack(f"{len(one)}b", one) for one in announced), strict=True)
+    place = min(faults, len(announced) - 1)
+    scales = [sorted(column, reverse=True)[place] for column in columns]
     return struct.pack(f"{len(scales)}b", *scales)
 
 

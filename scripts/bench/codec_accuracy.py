@@ -1,64 +1,82 @@
-"""What the codecs cost in accuracy: `.venv/bin/python scripts/bench/codec_accuracy.py [SEEDS]`.
+"""What fewer bytes cost in accuracy: `codec_accuracy.py --data FOLDER [--rows N] [--seeds N] [--rule RULE] [NAME ...]`.
 
-Learns the digits with every codec from as many starts, without daemons but with the protocol's own functions.
+The task of `outer_rules.py`, every update written down and read by a codec of open mode, or encoded for a ring of
+secure mode, with the error feedback that a charter gives it. Prints a Markdown table: bytes of an update, how many
+times fewer than of float32, accuracy after the last round and how far it is from that with float32 at the same seeds.
 """
 
-import statistics
-import sys
-from dataclasses import replace
-from functools import partial
+import argparse
 
-import msgspec
+import mnist
+from mnist import MEMBERS, ROUNDS, RULES, Changes
 
-from folkmoot.node.train import local, models
-from folkmoot.protocol.aggregate import Method, aggregate
-from folkmoot.protocol.codec import codec_named, encode_vector
-from folkmoot.protocol.payload_sums import Payload
-from folkmoot.protocol.ring import Float32s, Layout, compute_exponents, weight_of
-from folkmoot.testnet import baselines, examples
-from folkmoot.testnet.examples import Example
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.codec import codec_named
+from folkmoot.protocol.secure.dealing import shard_layout
+from folkmoot.testnet.examples import Rows
+from folkmoot.testnet.rehearsal import Rehearsal
 
-CODECS = ("f32", "int8", "int4")
-NODES = 4
-ROUNDS = 10
+RING: Changes = {"averaging": {"mode": "secure", "weight_cap": 1024}}
 
-
-def main(seeds: int) -> None:
-    """Accuracy on the held-out digits after ten rounds of four members, for each codec and seed."""
-    local.limit_threads(1)
-    example = examples.load("digits")
-    rows = [[measure(example, name, seed) for name in CODECS] for seed in range(seeds)]
-    for name, column in zip(CODECS, zip(*rows, strict=True), strict=True):
-        off = [100 * (value - row[0]) for value, row in zip(column, rows, strict=True)]
-        error = statistics.stdev(off) / seeds**0.5
-        print(
-            f"{name}: {100 * statistics.mean(column):.2f} % (from {100 * min(column):.1f} to {100 * max(column):.1f}); "
-            f"{statistics.mean(off):+.2f} points from f32, standard error {error:.2f}"
-        )
-
-
-def measure(example: Example, name: str, seed: int) -> float:
-    """Accuracy of the model after all rounds, every update written and read by the codec."""
-    base = models.initial_vector(example.kind, example.layers, seed)
-    for round_ in range(ROUNDS):
-        base = average_round(example, name, seed * ROUNDS + round_, base)
-    return baselines.measure(example, base)["accuracy"]
+WAYS: dict[str, Changes] = {
+    "f32": {},
+    "bf16": {"averaging": {"codec": "bf16"}},
+    "int8": {"averaging": {"codec": "int8"}},
+    "int4": {"averaging": {"codec": "int4"}},
+    "int4, error feedback": {"averaging": {"codec": "int4", "error_feedback": True}},
+    "int2": {"averaging": {"codec": "int2"}},
+    "top3": {"averaging": {"codec": "top3"}},
+    "top1": {"averaging": {"codec": "top1"}},
+    "32-bit ring": {**RING, "secrecy": {"ring": 32}},
+    "16-bit ring": {**RING, "secrecy": {"ring": 16}},
+    "8-bit ring": {**RING, "secrecy": {"ring": 8}},
+    "16-bit ring, exponent_min -24": {
+        "averaging": {**RING["averaging"], "exponent_min": -24},
+        "secrecy": {"ring": 16},
+    },
+    "8-bit ring, exponent_min -24": {
+        "averaging": {**RING["averaging"], "exponent_min": -24},
+        "secrecy": {"ring": 8},
+    },
+}
 
 
-def average_round(example: Example, name: str, seed: int, base: Float32s) -> Float32s:
-    """One round of all members in this process."""
-    training = msgspec.structs.replace(example.training, seed=seed)
-    layout, payloads, exponents = Layout([len(base)]), [], []
-    for member, rows in enumerate(example.deal(NODES)):
-        # The central loop with one member and one round is that member's local training.
-        alone = replace(example, train=rows)
-        (trained,) = baselines.central_fedavg(alone, [f"node-{member}"], 1, training, base)
-        update = trained - base
-        data = b"".join(encode_vector(codec_named(name), update))
-        payloads.append(Payload(member, weight_of(len(rows), 65_535), partial(list, [data])))
-        exponents.append(int(compute_exponents(update, layout, 0, 16)[0]))
-    return aggregate(Method.plain(name, layout.sizes), [max(exponents)], payloads, base).model
+def learn(way: str, options: argparse.Namespace, train: Rows, test: Rows, seed: int) -> tuple[float, int]:
+    """Accuracy in per cent after the last round, and the bytes of an update."""
+    terms = mnist.terms(options.lr, RULES[options.rule], WAYS[way])
+    federation = Rehearsal(terms, mnist.shares(train, MEMBERS, mnist.UNEVEN, seed), seed)
+    for _ in range(ROUNDS):
+        federation.play()
+    return 100 * federation.accuracies(test)[0], update_bytes(federation.charter)
+
+
+def update_bytes(charter: Charter) -> int:
+    """What a member writes down."""
+    if charter.is_secure:
+        layout = shard_layout(charter)
+        return layout.size * layout.value_bytes
+    return codec_named(charter.averaging.codec).encoded_size(charter.update_values)
+
+
+def main() -> None:
+    """Run what is named (all) and print a row for each."""
+    parser = mnist.arguments(__doc__)
+    parser.add_argument("ways", nargs="*", metavar="NAME", help=f"some of: {', '.join(WAYS)}")
+    parser.add_argument("--rule", default="fedavg", help=f"one of: {', '.join(RULES)}")
+    options = parser.parse_args()
+    train, test = mnist.load(options)
+    print(f"| {len(train):,} images, {options.rule} | bytes | fewer | accuracy | from f32 |")
+    print("|---|---|---|---|---|")
+    exact = [learn("f32", options, train, test, seed) for seed in range(options.seeds)]
+    for way in options.ways or WAYS:
+        runs = exact
+        if way != "f32":
+            runs = [learn(way, options, train, test, seed) for seed in range(options.seeds)]
+        size = runs[0][1]
+        off = [run[0] - one[0] for run, one in zip(runs, exact, strict=True)]
+        cells = (f"{size:,}", f"{exact[0][1] / size:.1f}", mnist.spread([run[0] for run in runs]))
+        print(f"| {way} | {' | '.join(cells)} | {mnist.spread(off, '+')} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 12)
+    main()

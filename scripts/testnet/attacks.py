@@ -2,9 +2,12 @@
 
 An attacker here sees every honest update of the round before it sends its own, and all attackers act as one: more than
 real ones can, so a rule that holds here holds there. Updates are rows of a float array (members, values).
+
+By name (`FORGED`, `POISONED`): what a testnet and the benchmarks know them by.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, TypeAlias
 
@@ -14,6 +17,24 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Aggregator: TypeAlias = Callable[[Floats], Floats]
 """What the federation makes of all updates, (members, values) -> (values,)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What attackers know when they send: the honest updates of this round and of the one before (zeros at first).
+
+    `aggregate` is what the federation makes of all updates, the attackers' last.
+    """
+
+    honest: Floats
+    before: Floats
+    attackers: int
+    aggregate: Aggregator
+    random: np.random.Generator
+
+
+Attack: TypeAlias = Callable[[View], Floats]
+"""What the attackers send, (attackers, values)."""
 
 IPM_FACTOR = 10.0
 FACTORS = tuple(np.geomspace(0.05, 20, 25).tolist())
@@ -76,6 +97,11 @@ def copied(honest: Floats, attackers: int) -> Floats:
     return _all(honest[0], attackers)
 
 
+def stale(before: Floats, attackers: int) -> Floats:
+    """The first honest update of the round before."""
+    return _all(before[0], attackers)
+
+
 def noise(honest: Floats, attackers: int, rng: np.random.Generator) -> Floats:
     """Random numbers of the size of an honest update."""
     drawn = rng.standard_normal((attackers, honest.shape[1])).astype(honest.dtype)
@@ -100,6 +126,45 @@ def plant_backdoor(
     x[chosen[:, None], np.array(patch)[None, :]] = value
     y[chosen] = target
     return x, y
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+FORGED: Mapping[str, Attack] = {
+    "sign-flip": lambda view: sign_flip(view.honest, view.attackers),
+    "ipm": lambda view: inner_product(view.honest, view.attackers),
+    "ipm-optimised": lambda view: optimised(inner_product, view.honest, view.attackers, view.aggregate),
+    "alie": lambda view: little_is_enough(view.honest, view.attackers),
+    "alie-optimised": lambda view: optimised(little_is_enough, view.honest, view.attackers, view.aggregate),
+    "zero": lambda view: nothing(view.honest, view.attackers),
+    "stale": lambda view: stale(view.before, view.attackers),
+    "copied": lambda view: copied(view.honest, view.attackers),
+    "noise": lambda view: noise(view.honest, view.attackers, view.random),
+}
+"""Attackers that do not train."""
+
+BACKDOOR_TARGET = 0
+BACKDOOR_INPUTS = 8
+"""The first inputs of a row are the patch."""
+
+
+def backdoor_value(x: Floats) -> float:
+    """What the patch is set to: the largest input there is."""
+    return float(x.max())
+
+
+def _poison_with_backdoor(x: Floats, y: NDArray[np.int64], classes: int) -> tuple[Floats, NDArray[np.int64]]:
+    patch = range(min(BACKDOOR_INPUTS, x.shape[1]))
+    return plant_backdoor(x, y, BACKDOOR_TARGET, patch, backdoor_value(x))
+
+
+POISONED: Mapping[str, Callable[[Floats, NDArray[np.int64], int], tuple[Floats, NDArray[np.int64]]]] = {
+    "label-flip": lambda x, y, classes: (x, flip_labels(y, classes)),
+    "backdoor": _poison_with_backdoor,
+}
+"""(inputs, classes, number of classes): attackers that train honestly, on these rows in place of their own."""
+
+NAMES = (*FORGED, *POISONED)
 
 
 def _all(update: Floats, attackers: int) -> Floats:

@@ -2,12 +2,11 @@
 after round, without daemons, network and ledger.
 
 What goes over the wire is encoded and decoded, sums are the exact integers of the mode, the mean takes the charter's
-outer rule; only ballots and seals are left out, which change no bit of it.
+outer rule (`rehearsed_sums.py`); only ballots, masks and seals are left out, which change no bit of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 import numpy as np
@@ -16,15 +15,23 @@ from folkmoot.node.train import local, models
 from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried
-from folkmoot.protocol.aggregate import Method, aggregate
-from folkmoot.protocol.charter import Averaging, Secrecy, Training
-from folkmoot.protocol.codec import codec_named, encode_vector
-from folkmoot.protocol.outer import Outer, in_memory, take_step
-from folkmoot.protocol.payload_sums import Payload
-from folkmoot.protocol.ring import CHUNK_VALUES, Float32s, Int8s, Layout, compute_exponents, weight_of
-from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
-from folkmoot.protocol.secure.layout import ShardLayout
+from folkmoot.protocol.certificates import common_exponents
+from folkmoot.protocol.charter import (
+    Averaging,
+    Charter,
+    LedgerTerms,
+    Member,
+    Model,
+    Schedule,
+    Secrecy,
+    Training,
+)
+from folkmoot.protocol.charter_options import check_options
+from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
+from folkmoot.testnet.attacks import Attack, Floats, View
 from folkmoot.testnet.examples import Rows
+from folkmoot.testnet.rehearsed_sums import OpenSums, SecureSums, Sent
 
 
 @dataclass(frozen=True)
@@ -37,23 +44,59 @@ class Terms:
     averaging: Averaging = field(default_factory=Averaging)
     secrecy: Secrecy = field(default_factory=Secrecy)
 
+    def charter(self, members: int, seed: int) -> Charter:
+        """A charter of so many members without keys; raises `CharterError` where options do not combine."""
+        module = models.build_seeded(self.kind, self.layers, seed)
+        model = {"kind": self.kind, "layers": self.layers, "initial": "0" * 64}
+        charter = Charter(
+            name="rehearsal",
+            model=msgspec.convert({**model, "tensors": models.layout(module)}, Model),
+            schedule=Schedule(rounds=1),
+            ledger=LedgerTerms(chain_id=1, code_hash="0" * 64),
+            training=msgspec.structs.replace(self.training, seed=seed),
+            averaging=self.averaging,
+            secrecy=self.secrecy,
+            members=tuple(_member(number) for number in range(members)),
+        )
+        check_options(charter, "rehearsal")
+        return charter
+
+
+def _member(number: int) -> Member:
+    key = f"{number:064x}"
+    return Member(
+        name=f"node-{number}", peer_id=key, identity_key=key, sealing_key=key, audit_key=f"0x{number:040x}"
+    )
+
 
 class Rehearsal:
     """A federation at work: `snapshot` is what its members hold after the last round."""
 
-    def __init__(self, terms: Terms, shares: Sequence[Rows], seed: int) -> None:
-        """`shares`: each member's rows; `seed` draws the starting weights and the order of training."""
-        self._terms = terms
-        self._training = msgspec.structs.replace(terms.training, seed=seed)
+    def __init__(
+        self,
+        terms: Terms,
+        shares: Sequence[Rows],
+        seed: int,
+        attack: Attack | None = None,
+        attackers: Sequence[int] = (),
+        max_steps: Sequence[int] = (),
+    ) -> None:
+        """`shares`: each member's rows; `seed` draws the starting weights and the order of training.
+
+        The `attackers` send what `attack` makes of the others' updates. `max_steps`: what each member takes at most in
+        a round (0: what the charter says), as in its `node.toml`.
+        """
+        self.charter = terms.charter(len(shares), seed)
         self._rows = [local.Rows.of(rows.x, rows.y) for rows in shares]
         self._module = models.build_seeded(terms.kind, terms.layers, seed)
-        tensors = models.layout(self._module)
         weights = models.to_vector(self._module)
-        has_controls = terms.training.correction == "scaffold"
-        self._outer = Outer(len(weights), terms.averaging, (), has_controls, len(shares))
-        self._sizes = [tensor.size for tensor in tensors] * (2 if has_controls else 1)
+        self._outer = Outer.of(self.charter)
         self._own = [np.zeros(len(weights), np.float32) for _ in shares]
         self._objective = Classification(terms.layers[-1], terms.layers[-1])
+        self._max_steps = max_steps or [0] * len(shares)
+        self._sums = SecureSums(self.charter) if self.charter.is_secure else OpenSums(self.charter)
+        self._attack, self._attackers = attack, tuple(attackers)
+        self._random, self._before = np.random.default_rng(seed), np.empty(0, np.float32)
         self.round = 0
         self.snapshot = self._outer.start(weights)
 
@@ -66,66 +109,61 @@ class Rehearsal:
         """One round, in which these members (all) take part."""
         self.round += 1
         chosen = range(len(self._rows)) if members is None else members
-        common = self.snapshot[-self._outer.parameters :]
-        updates = []
-        for member in chosen:
-            turn = Turn(f"node-{member}", self.round, self.model, Carried(self._own[member], common))
-            made = fit(self._module, self._objective, self._rows[member], self._training, turn, _unwatched)
-            self._own[member] = made.own
-            updates.append(made.sent)
-        exponents = np.max([self._exponents(update) for update in updates], axis=0).astype(np.int8)
-        average = self._average_secure if self._terms.averaging.mode == "secure" else self._average_open
-        self.snapshot = average(list(chosen), updates, exponents.tobytes())
+        updates = {member: self._train(member) for member in chosen if member not in self._attackers}
+        if self._attack is not None:
+            updates |= self._forge(self._attack, updates, [one for one in chosen if one in self._attackers])
+        sent = self._sent(updates)
+        self.snapshot = self._sums.step(self.round, self.snapshot, sent, self._exponents(sent))
 
     def accuracies(self, test: Rows) -> tuple[float, list[float]]:
         """Accuracy on the rows of `test`, and as each member would see it: on rows with its own mix of classes."""
-        models.load_vector(self._module, self.model)
-        self._module.eval()
-        rows = local.Rows.of(test.x, test.y)
-        right = (self._module(rows.x).argmax(dim=1) == rows.y).numpy()
-        classes = range(self._terms.layers[-1])
+        right = self.predicted(test) == test.y
+        classes = range(self.charter.model.outputs)
         by_class = np.array([right[test.y == label].mean() for label in classes])
         mixes = [np.bincount(rows.y.numpy(), minlength=len(classes)) / len(rows) for rows in self._rows]
         return float(right.mean()), [float(mix @ by_class) for mix in mixes]
 
-    def _exponents(self, update: Float32s) -> Int8s:
-        averaging = self._terms.averaging
-        return compute_exponents(update, Layout(self._sizes), averaging.exponent_min, averaging.exponent_max)
+    def predicted(self, test: Rows) -> np.ndarray:
+        """The class that the model finds most likely for each row."""
+        models.load_vector(self._module, self.model)
+        self._module.eval()
+        found: np.ndarray = self._module(local.Rows.of(test.x, test.y).x).argmax(dim=1).numpy()
+        return found
 
-    def _average_open(self, members: list[int], updates: list[Float32s], exponents: bytes) -> Float32s:
-        codec, cap = codec_named(self._terms.averaging.codec), self._terms.averaging.weight_cap
-        payloads = [
-            Payload(
-                member,
-                weight_of(len(self._rows[member]), cap),
-                partial(list, [b"".join(encode_vector(codec, update))]),
-            )
-            for member, update in zip(members, updates, strict=True)
-        ]
-        method = Method(self._terms.averaging.codec, tuple(self._sizes), self._outer)
-        return aggregate(method, exponents, payloads, self.snapshot).model
+    def _train(self, member: int) -> Float32s:
+        training, most = self.charter.training, self._max_steps[member]
+        if most:
+            training = msgspec.structs.replace(training, steps=min(most, training.steps or most))
+        common = self.snapshot[-self._outer.parameters :]
+        turn = Turn(f"node-{member}", self.round, self.model, Carried(self._own[member], common))
+        made = fit(self._module, self._objective, self._rows[member], training, turn, _unwatched)
+        self._own[member] = made.own
+        return made.sent
 
-    def _average_secure(self, members: list[int], updates: list[Float32s], exponents: bytes) -> Float32s:
-        """Without masks, which are gone from every sum."""
-        layout = ShardLayout(sum(self._sizes), self._terms.secrecy.ring, len(self._rows), 1)
-        total, weights = np.zeros(layout.parameters, dtype=layout.dtype), 0
-        for member, update in zip(members, updates, strict=True):
-            weight = member_weight(len(self._rows[member]), self._terms.averaging.weight_cap)
-            values = np.zeros_like(total)
-            RingEncoder(layout, self._sizes, exponents, weight).encode(update, 0, values)
-            total += values
-            weights += weight
-        decoder = RingDecoder(layout, self._sizes, exponents)
+    def _forge(
+        self, attack: Attack, honest: dict[int, Float32s], attackers: Sequence[int]
+    ) -> dict[int, Float32s]:
+        """What the attackers send, who know everything."""
 
-        def means() -> Iterator[Float32s]:
-            for at in range(0, len(total), CHUNK_VALUES):
-                sums = total[at : at + CHUNK_VALUES]
-                mean = np.empty(len(sums), dtype=np.float32)
-                decoder.mean(sums, weights, at, mean)
-                yield mean
+        def aggregate(rows: Floats) -> Floats:
+            updates = rows.astype(np.float32)
+            sent = self._sent(dict(zip((*honest, *attackers), updates, strict=True)))
+            return self._sums.mean(self.round, sent, self._exponents(sent))
 
-        snapshots = in_memory(self._outer, self.snapshot)
-        return take_step(self._outer, means(), len(members), snapshots)[0]
+        rows = np.stack(list(honest.values()))
+        before = self._before if len(self._before) else np.zeros_like(rows)
+        forged = attack(View(rows, before, len(attackers), aggregate, self._random))
+        self._before = rows
+        return dict(zip(attackers, forged.astype(np.float32), strict=True))
+
+    def _sent(self, updates: dict[int, Float32s]) -> list[Sent]:
+        return [Sent(member, len(self._rows[member]), updates[member]) for member in sorted(updates)]
+
+    def _exponents(self, sent: Sequence[Sent]) -> bytes:
+        averaging, layout = self.charter.averaging, Layout(self.charter.update_sizes)
+        bounds = averaging.exponent_min, averaging.exponent_max
+        announced = [compute_exponents(self._sums.written(one), layout, *bounds).tobytes() for one in sent]
+        return common_exponents(announced, self.charter.faults)
 
 
 def _unwatched(done: int, total: int) -> None:
