@@ -128,7 +128,9 @@ class Engine:
         )
         self._progress_told = -PROGRESS_SECONDS
         self.term_ended = trio.Event()
-        """Set once all rounds under this charter are done and attested."""
+        """Set once all rounds under this charter are done and attested, here or by others."""
+        self.following: Round = 0
+        """The round after them, once that is so."""
         self._workshop = Workshop(machine, rooms, self._transfers, self.put)
         self._masked_work = MaskedWork(rooms, self._transfers, self.put, self._workshop.bring_base)
 
@@ -275,6 +277,7 @@ class Engine:
                 await self._accuse(member, kind, reason, encode(signed))
             case TermEnded(round=round_):
                 rooms.log.info("last round under this charter", round=round_)
+                self.following = round_ + 1
                 self.term_ended.set()
             case ReadRecord(first=first, last=last):
                 nursery.start_soon(self._read_record, first, last)

@@ -108,8 +108,7 @@ class Governance:
         one again; if there is none, the one that it came to all the same.
         """
         await engine.term_ended.wait()
-        machine = engine.machine
-        first = await self._following(max(machine.current.round, machine.first))
+        first = await self._following(engine.following)
         span = self.timeline.span_at(first)
         if span.charter is not None and not self._is_member(span):
             await self._left.wait()  # who leaves serves, and submits, until its last round is final

@@ -261,7 +261,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class TermEnded:
-    """The last round under this charter is done and attested: what comes next is the next charter's."""
+    """The last round under this charter is done and attested, maybe by others: the next charter takes over."""
 
     round: Round
 

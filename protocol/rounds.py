@@ -27,6 +27,9 @@ from folkmoot.protocol.waiting import Waiting
 FIRST_ANNOUNCEMENT = 2.0
 """Seconds after which a node repeats what it said, for the first time in a round."""
 
+LAST_CALLS = 3
+"""Times that a node repeats what it said in a round, before it holds that nobody is left there to hear it."""
+
 
 class Rounds:
     """The round in work, those behind it, and the frames that wait for the one before it."""
@@ -58,12 +61,24 @@ class Rounds:
     def term_over(self) -> bool:
         """Whether another charter rules the round that would be next."""
         last = self._context.last
-        return self._context.superseded or (last is not None and self.current.round > last)
+        superseded = self._context.superseded or self._term_ended
+        return superseded or (last is not None and self.current.round > last)
 
     @property
     def before_term(self) -> bool:
         """Whether I have yet to learn how the round before this charter's first one ended."""
         return self.current.round < self._context.first
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether the final record has all rounds under this charter, and nobody helps me to the end of them.
+
+        Who did get there has gone on under the next one, where I may know nobody by the keys of this one.
+        """
+        last = self._context.last
+        if last is None or self._contradicted or self.catch_up.busy:
+            return False
+        return self.current.round <= last <= self._recorded and self.announced >= LAST_CALLS
 
     @property
     def too_far_ahead(self) -> bool:
@@ -189,15 +204,19 @@ class Rounds:
 
         Not before, for nobody else can attest these rounds. What others lack they get as that round's end, which the
         next term's machine begins with; a round before it that lacks attestations here must be on the ledger.
-        A term that was superseded before anybody could work in it has no round to wait for.
+        A term that was superseded before anybody could work in it has no round to wait for; one that was left behind
+        goes on as a member that joins, with how that round ended.
         """
         context, latest = self._context, self.closed.latest
-        if not self.term_over or self._term_ended:
+        if self._term_ended:
             return
         if context.superseded:
             self._term_ended = True
             context.emit(TermEnded(context.first - 1))
-        if self._term_ended or latest is None or context.last is None:
+        elif self.left_behind and context.last is not None:
+            self._term_ended = True
+            context.emit(CancelFit(self.current.round), TermEnded(context.last))
+        if not self.term_over or self._term_ended or latest is None or context.last is None:
             return
         if self.closed.latest_round < context.last or self.closed.lacks_attestations(self._recorded):
             return

@@ -22,10 +22,10 @@ from one_node import (
 from small_federation import MODEL0, Driver, SmallFederation, bodies, of_kind
 
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.effects import Blame, FetchSnapshot, Fit, TermEnded
-from folkmoot.protocol.events import HeadAdvanced, PeerUp, SnapshotReady, Started, TermsKnown
+from folkmoot.protocol.effects import Blame, Effect, FetchSnapshot, Fit, TermEnded, Timer
+from folkmoot.protocol.events import HeadAdvanced, PeerUp, SnapshotReady, Started, TermsKnown, TimerFired
 from folkmoot.protocol.journal import Adopted, Began
-from folkmoot.protocol.messages import Evidence, Final, Hello, Recalled, Signed, Statement, Vote
+from folkmoot.protocol.messages import Evidence, Final, Hello, Ready, Recalled, Signed, Statement, Vote
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import FakeSigner
 from folkmoot.protocol.terms import Rule, Term, Terms
@@ -161,6 +161,29 @@ def test_a_late_node_skips_into_the_next_term() -> None:
     assert of_kind(effects, FetchSnapshot)
     effects = node.handle(SnapshotReady(FINAL_OF_TWO.model))
     assert of_kind(effects, TermEnded) == [TermEnded(2)]
+
+
+def announce(node: Driver) -> list[Effect]:
+    return node.handle(TimerFired(Timer("announce", 1, 0)))
+
+
+def test_who_is_left_behind_at_the_end_of_a_term_goes_on_as_one_that_joins() -> None:
+    """Others may have other keys from then on, so that nobody whom it knows under its charter is there."""
+    node = start()
+    node.handle(TermsKnown(two_terms(ME)))
+    node.handle(HeadAdvanced(1))
+    assert not any(of_kind(announce(node), TermEnded) for _ in range(2)), "somebody may yet help"
+    assert of_kind(announce(node), TermEnded) == [TermEnded(1)]
+    assert node.machine.phase == "changing the charter"
+    assert not bodies(node.train(), Ready), "nothing is signed any more"
+    assert not of_kind(announce(node), TermEnded), "told once"
+
+
+def test_nobody_is_left_behind_by_what_is_not_recorded_yet() -> None:
+    node = start()
+    node.handle(TermsKnown(two_terms(ME, first=3)))
+    node.handle(HeadAdvanced(1))
+    assert not any(of_kind(announce(node), TermEnded) for _ in range(9))
 
 
 def test_a_round_under_an_unknown_charter_is_not_believed() -> None:
