@@ -20,7 +20,17 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.model_file import name_tensors
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
-from folkmoot.protocol.charter import Averaging, Charter, Member, Model, Rate, Tensor, Training, default_mode
+from folkmoot.protocol.charter import (
+    Averaging,
+    Charter,
+    Member,
+    Model,
+    Privacy,
+    Rate,
+    Tensor,
+    Training,
+    default_mode,
+)
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
@@ -84,7 +94,7 @@ def parse_assignments(assignments: Sequence[str]) -> Table:
 
 _RATES = {
     (table, field.name)
-    for table, terms in (("training", Training), ("averaging", Averaging))
+    for table, terms in (("training", Training), ("averaging", Averaging), ("privacy", Privacy))
     for field in msgspec.structs.fields(terms)
     if field.type is Rate
 }

@@ -187,6 +187,11 @@ class Home:
         return self.path / "store.sqlite"
 
     @property
+    def privacy_log(self) -> Path:
+        """What of the privacy budget is spent."""
+        return self.path / "privacy.jsonl"
+
+    @property
     def archive(self) -> Path:
         """Content-addressed blobs and round records; may be handed to an auditor as it is."""
         return self.path / "archive"

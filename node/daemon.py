@@ -32,7 +32,7 @@ from folkmoot.node.config import bootstrap_entries
 from folkmoot.node.disk import LEAST_ROOM, DiskFull, await_room, raise_if_full, run_unless_full
 from folkmoot.node.engine import Engine
 from folkmoot.node.governance import Governance, identities
-from folkmoot.node.learning import Learning, data_manifest
+from folkmoot.node.learning import Learning, data_manifest, promised_chain
 from folkmoot.node.ledger_start import await_known_ledger, read_recorded
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
@@ -44,6 +44,7 @@ from folkmoot.node.network.port import Network
 from folkmoot.node.opening import Node, training_task
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
+from folkmoot.node.privacy_log import PrivacyLog
 from folkmoot.node.retention import Retention
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import KILL_AFTER_ENTRY, KILL_AT_WRITE, Journal, kill_after_entry, kill_at_write
@@ -53,6 +54,7 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.events import FrameReceived, HeadAdvanced
 from folkmoot.protocol.messages import Signed
+from folkmoot.protocol.privacy import Owner
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -134,7 +136,7 @@ async def _live(
         logger().info("charter in force", round=first, charter=charter.digest.hex(), member=node.me)
         recalled, listen = daemon.has_recalled, daemon.listened
         watch.change(node.charter, node.me)
-        await trainer.change_training(charter.training)
+        await trainer.change_terms(charter)
 
 
 async def _wait_for_room(full: DiskFull, node: Node, watch: Watch, stop: _Stop) -> None:
@@ -362,6 +364,13 @@ class _Daemon:
             machine.skip_recall()
         return machine
 
+    def _privacy_log(self) -> PrivacyLog | None:
+        node = self._node
+        if not node.charter.is_private:
+            return None
+        owner = Owner(federation=node.federation.id.hex(), member=node.config.name)
+        return PrivacyLog.open(node.home.privacy_log, owner, promised_chain(self._journal))
+
     def _rooms(self, network: Network) -> Rooms:
         node = self._node
         sealing, updates = bytes(node.keys.sealing), node.home.path / "updates"
@@ -377,7 +386,9 @@ class _Daemon:
             mask_key=masking.mask_key if node.charter.is_secure else None,
             own=None if node.charter.training.correction == "none" else states.own,
             residuals=states.residuals if node.charter.has_feedback else None,
+            privacy_log=self._privacy_log(),
         )
+        self._watch.spent(learning.spent(node.first))
         return Rooms(
             charter=node.charter,
             network=network,

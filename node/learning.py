@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from folkmoot.node.disk import raise_if_full
 from folkmoot.node.member_state import MemberState
+from folkmoot.node.privacy_log import PrivacyLog
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import check_finite, read_vector
 from folkmoot.node.train.wire import TrainerError
@@ -27,6 +28,7 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import Trained
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.metrics import select_metrics
+from folkmoot.protocol.privacy import Spending
 from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.types import Digest, Round
@@ -75,6 +77,8 @@ class Learning:
     """The member's own vector, where the charter's correction has one."""
     residuals: MemberState | None = None
     """What was lost of earlier updates and is added to the next, where the charter has error feedback."""
+    privacy_log: PrivacyLog | None = None
+    """What of the privacy budget is spent, where the charter has one."""
 
     def update_path(self, round_: Round) -> Path:
         """Where this round's update lies, until the round is closed."""
@@ -88,7 +92,10 @@ class Learning:
             raise_if_full(error, self.updates)
             raise TrainerError("model", f"{self.updates}: {error.strerror}") from error
         with trio.move_on_after(self.timeout):
-            result = await self.trainer.fit(round_, model, self.update_path(round_), self._own(round_, base))
+            spent = self.privacy_log.log.costs(self.charter, round_) if self.privacy_log else ()
+            result = await self.trainer.fit(
+                round_, model, self.update_path(round_), self._own(round_, base), spent
+            )
             return await trio.to_thread.run_sync(self._describe, round_, base, result)
         raise TrainerError("stalled", f"training took more than trainer.timeout = {self.timeout:g} s")
 
@@ -114,15 +121,17 @@ class Learning:
         layout = Layout(self.charter.update_sizes)
         sent = self._with_residual(round_, vector)
         exponents = compute_exponents(sent, layout, averaging.exponent_min, averaging.exponent_max)
-        report = msgspec.json.encode({"train_loss": result.train_loss, **result.metrics}, order="sorted")
         salts = (secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(32))
+        chain, commitment = self._charge(round_, base, result, salts[1])
+        told = self._told(result)
+        report = msgspec.json.encode(told, order="sorted")
         disclosure = Disclosure(
             round=round_,
             salts=salts,
             manifest=self.manifest,
-            privacy_log=b"",
+            privacy_log=chain,
             report=report,
-            num_examples=result.num_examples,
+            num_examples=self._declared_examples(result),
             update=_file_digest(result.update),
         )
         self.journal.append([(round_, DISCLOSURE, msgspec.msgpack.encode(disclosure))])
@@ -131,12 +140,51 @@ class Learning:
             base=base.root,
             exponents=exponents.tobytes(),
             manifest=disclosure.salted_manifest,
-            privacy_log=digest("folkmoot/v1/privacy-log", salts[1]),
+            privacy_log=commitment,
             report=digest("folkmoot/v1/report", salts[2], report),
-            num_examples=result.num_examples,
+            num_examples=disclosure.num_examples,
             metrics=select_metrics(result.metrics),
             mask_key=mask_key,
         )
+
+    # --- a privacy budget -------------------------------------------------------------------------------------------
+
+    def _charge(self, round_: Round, base: BlobRef, result: FitResult, salt: bytes) -> tuple[bytes, Digest]:
+        """The update is about to leave: what it costs is written down before. The log's chain, and READY's word on it.
+
+        Without a budget the chain is empty. Raises `TrainerError` for an update that is not worth its price.
+        """
+        if self.privacy_log is None:
+            return b"", digest("folkmoot/v1/privacy-log", salt)
+        if result.cost is None:
+            raise TrainerError("protocol", "it does not say what its update costs of the privacy budget")
+        privacy = self.charter.privacy
+        if not result.epsilon <= float(privacy.epsilon):
+            raise TrainerError(
+                "budget", f"its update brings epsilon to {result.epsilon}, of {privacy.epsilon}"
+            )
+        spending = Spending(
+            round=round_,
+            base=base.root.hex(),
+            cost=result.cost,
+            clip=privacy.clip,
+            epsilon=result.epsilon,
+            salt=salt.hex(),
+        )
+        logged = self.privacy_log.charge(spending)
+        return logged.chain, logged.commitment
+
+    def _told(self, result: FitResult) -> dict[str, float]:
+        """What an auditor may be shown. Of rows that are to stay hidden no noise hides the loss."""
+        return {} if self.charter.is_private else {"train_loss": result.train_loss, **result.metrics}
+
+    def _declared_examples(self, result: FitResult) -> int:
+        """What the update's weight is computed from; where rows are to stay hidden it does not depend on them."""
+        return self.charter.averaging.weight_cap if self.charter.is_private else result.num_examples
+
+    def spent(self, round_: Round) -> float:
+        """Epsilon of the budget that `round_` shares; 0 where there is none."""
+        return self.privacy_log.log.spent(self.charter, round_) if self.privacy_log else 0.0
 
     def _with_residual(self, round_: Round, update: Float32s) -> Float32s:
         """What is to be written down; its scales, not the update's, must leave room for it."""
@@ -153,6 +201,12 @@ class Learning:
         for path in self.updates.glob("update-*.f32"):
             if path < self.update_path(round_):
                 path.unlink(missing_ok=True)
+
+
+def promised_chain(journal: Journal) -> Digest | None:
+    """The privacy log's chain to which the newest READY committed; None if there was none. Raises `StoreError`."""
+    row = journal.latest(DISCLOSURE)
+    return (msgspec.msgpack.decode(row, type=Disclosure).privacy_log or None) if row else None
 
 
 def data_manifest(*files: Path) -> Digest:

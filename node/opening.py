@@ -15,6 +15,7 @@ from folkmoot.node.model_file import read_starting_snapshot
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.store import Journal
 from folkmoot.node.train.source import locate_source
+from folkmoot.node.train.wire import terms_of
 from folkmoot.node.trainer import Task
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
@@ -93,7 +94,6 @@ def training_task(home: Home, config: NodeConfig, charter: Charter, model_source
     return Task(
         member=config.name,
         model=charter.model,
-        training=charter.training,
         train=str(home.resolve(config.data.train)),
         test=str(home.resolve(config.data.test)),
         threads=config.trainer.threads,
@@ -102,6 +102,7 @@ def training_task(home: Home, config: NodeConfig, charter: Charter, model_source
         device=config.trainer.device,
         mixed=config.trainer.mixed_precision,
         max_steps=config.trainer.max_steps,
+        **terms_of(charter),
     )
 
 

@@ -32,6 +32,9 @@ class Watcher(Protocol):
     def measured(self, model: Digest, metrics: Metrics) -> None:
         """A model was measured on this member's held-out data; `metrics` is empty if it has none."""
 
+    def spent(self, epsilon: float, refused: str = "") -> None:
+        """So much of the privacy budget is gone; `refused`: why this member takes no part in the round."""
+
     def accused(self, name: str, kind: str, reason: str) -> None:
         """The member called `name` signed something that is wrong, or two things that contradict each other."""
 

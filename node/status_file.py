@@ -60,6 +60,19 @@ class RoundStatus(_Report):
     bytes: int = 0
 
 
+class PrivacyStatus(_Report):
+    """What of this member's privacy budget is gone, by its own accountant."""
+
+    epsilon: float
+    """The budget."""
+    delta: float
+    window: int
+    """Rounds that share it, counted from round 1; 0: all."""
+    spent: float = 0.0
+    refused: str = ""
+    """Why this member takes no part in the round; empty if it does."""
+
+
 class Misbehaviour(_Report):
     """A member signed something that is wrong; `kind` and `reason` say what. The proof is in log and archive."""
 
@@ -138,6 +151,10 @@ class NodeStatus(_Report):
     peak_rss_mb: float = 0.0
     trainer_peak_rss_mb: float = 0.0
     ledger: LedgerStatus = msgspec.field(default_factory=LedgerStatus)
+    privacy: PrivacyStatus | None = None
+    """None where the charter has no budget."""
+    declined: dict[str, str] = {}
+    """Who takes no part in the round, and why."""
     coming: list[str] = []
     """Amendments of the charter that are not in force yet, in words."""
     history: list[RoundStatus] = []

@@ -277,6 +277,13 @@ class Journal:
         )
         return [body for (body,) in rows]
 
+    def latest(self, kind: str) -> bytes | None:
+        """The body of the newest entry of one kind, None if there is none."""
+        rows = self._database.query(
+            "SELECT body FROM journal WHERE kind = ? ORDER BY seq DESC LIMIT 1", (kind,)
+        )
+        return rows[0][0] if rows else None
+
     def add_epoch(self, epoch: int, secret: bytes) -> None:
         """Keep the mask secret of an epoch, durable on return; raises `StoreError` if it has another one."""
         with self._database.transaction() as db:

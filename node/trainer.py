@@ -23,7 +23,8 @@ from folkmoot.node.train.command import DEFAULT_COMMAND, trainer_environment
 from folkmoot.node.train.vectors import Vector, read_section, read_vector, write_vector
 from folkmoot.node.train.wire import FailureKind, Metrics, Task, TrainerError
 from folkmoot.node.trainer_pipe import EXIT_SECONDS, ProcessFailed, Worker
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.privacy import Cost, grouped
 
 __all__ = [
     "FailureKind",
@@ -45,12 +46,17 @@ Answer = TypeVar("Answer", wire.Fitted, wire.Evaluated)
 
 
 class FitResult(msgspec.Struct, frozen=True):
-    """What training gave: the update's file, how many rows it saw, their mean loss, the base's metrics."""
+    """What training gave: the update's file, how many rows it saw, their mean loss, the base's metrics.
+
+    Under a privacy budget also what the update costs of it, and what all of it come to.
+    """
 
     update: Path
     num_examples: int
     train_loss: float
     metrics: Metrics
+    cost: Cost | None = None
+    epsilon: float = 0.0
 
 
 class OwnVector(msgspec.Struct, frozen=True):
@@ -63,10 +69,12 @@ class OwnVector(msgspec.Struct, frozen=True):
 class Trainer(Protocol):
     """Local training, one request at a time. Both methods raise `TrainerError` and may be cancelled."""
 
-    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
+    async def fit(
+        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+    ) -> FitResult:
         """Train from the snapshot in file `base` and write what is to be sent to file `update`.
 
-        `own` where the charter's correction has such a vector.
+        `own` where the charter's correction has such a vector; `spent` is what of the privacy budget is gone.
         """
         ...
 
@@ -125,13 +133,19 @@ class TrainerProcess:
     ) -> None:
         await self._stop(EXIT_SECONDS)
 
-    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
+    async def fit(
+        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+    ) -> FitResult:
         """See `Trainer.fit`."""
         before, after = ("", "") if own is None else (str(own.before or ""), str(own.after))
         async with self._lock:
-            request = wire.Fit(self._next_id(), round, str(base), str(update), before, after)
+            request = wire.Fit(
+                self._next_id(), round, str(base), str(update), before, after, tuple(grouped(spent))
+            )
             reply = await self._ask(request, wire.Fitted)
-        return FitResult(update, reply.num_examples, reply.train_loss, reply.metrics)
+        return FitResult(
+            update, reply.num_examples, reply.train_loss, reply.metrics, reply.cost, reply.epsilon
+        )
 
     async def evaluate(self, model: Path) -> Metrics:
         """See `Trainer.evaluate`."""
@@ -139,10 +153,11 @@ class TrainerProcess:
             reply = await self._ask(wire.Evaluate(self._next_id(), str(model)), wire.Evaluated)
         return reply.metrics
 
-    async def change_training(self, training: Training) -> None:
-        """Train by other terms from the next request on."""
-        if training != self._task.training:
-            self._task = msgspec.structs.replace(self._task, training=training)
+    async def change_terms(self, charter: Charter) -> None:
+        """Train by the terms of another charter from the next request on."""
+        task = msgspec.structs.replace(self._task, **wire.terms_of(charter))
+        if task != self._task:
+            self._task = task
             async with self._lock:
                 await self._stop()
 
@@ -249,7 +264,9 @@ class FakeTrainer:
         self._faults = faults or {}
         self._target = self._draw("target")
 
-    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
+    async def fit(
+        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+    ) -> FitResult:
         """See `Trainer.fit`."""
         await trio.sleep(self._delay)
         if round in self._faults:

@@ -19,6 +19,7 @@ from folkmoot.node.status_file import (
     NodeStatus,
     PeakRss,
     PeerView,
+    PrivacyStatus,
     RoundStatus,
     ShutOutMember,
     StatusError,
@@ -58,6 +59,7 @@ class Watch:
             peer_id=member.peer_id,
             member=me,
             mode=charter.averaging.mode,
+            privacy=_privacy_status(charter),
         )
         self._metrics: dict[str, dict[str, float]] = {}
         self._own_rss, self._trainer_rss = PeakRss(), PeakRss()
@@ -88,6 +90,7 @@ class Watch:
         self._leave_network()
         self._charter = charter
         self._status.member, self._status.mode = me, charter.averaging.mode
+        self._status.privacy = _privacy_status(charter)
         self._status.peer_id = charter.members[me].peer_id
 
     def disk_full(self) -> None:
@@ -137,6 +140,11 @@ class Watch:
                 row.metrics = found
         if self._status.model_digest in ("", model.hex()):
             self._status.metrics = found
+
+    def spent(self, epsilon: float, refused: str = "") -> None:
+        """So much of the privacy budget is gone; `refused`: why this member takes no part in the round."""
+        if self._status.privacy is not None:
+            self._status.privacy.spent, self._status.privacy.refused = epsilon, refused
 
     def accused(self, name: str, kind: str, reason: str) -> None:
         """A member was caught; once for each kind, or one liar could fill the file."""
@@ -207,6 +215,9 @@ class Watch:
         status.phase = "done" if machine.finished and self._measured_last else machine.phase
         if machine.finished and not self._measured_last:
             status.phase = "measuring"
+        status.declined = {
+            self._charter.members[one].name: why for one, why in machine.current.declined.items()
+        }
         self._sample_peers(network)
         sent, received = self._moved_before
         status.bytes_sent = sent + network.stats.bytes_sent
@@ -268,6 +279,13 @@ class Watch:
         """Sent and received."""
         stats = self._network.stats if self._network is not None else Stats()
         return stats.bytes_sent, stats.bytes_received
+
+
+def _privacy_status(charter: Charter) -> PrivacyStatus | None:
+    privacy = charter.privacy
+    if not charter.is_private:
+        return None
+    return PrivacyStatus(epsilon=float(privacy.epsilon), delta=float(privacy.delta), window=privacy.window)
 
 
 def _ledger_status(outbox: Outbox) -> LedgerStatus:

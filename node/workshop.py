@@ -32,6 +32,9 @@ from folkmoot.protocol.types import MemberId, Round
 RETRY_SECONDS = 2.0
 """Pause between two tries to get a base model that is gone from the disk."""
 
+BUDGET = "its privacy budget is spent"
+"""What the others are told of a member that takes no part."""
+
 Put: TypeAlias = Callable[[Event], Awaitable[None]]
 """Hands an event to the machine."""
 
@@ -83,9 +86,14 @@ class Workshop:
                 self._rooms.log.error(
                     "training failed", round=effect.round, kind=error.kind, error=error.detail
                 )
-                await self._put(FitFailed(effect.round, effect.base.root, str(error)))
+                declines = BUDGET if error.kind == "budget" else ""
+                self._rooms.watcher.spent(
+                    self._rooms.learning.spent(effect.round), error.detail if declines else ""
+                )
+                await self._put(FitFailed(effect.round, effect.base.root, str(error), declines))
                 return
             self._rooms.watcher.measured(effect.base.root, trained.metrics)
+            self._rooms.watcher.spent(self._rooms.learning.spent(effect.round))
             await self._put(trained)
 
     async def _measure_last(self) -> None:

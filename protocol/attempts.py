@@ -111,7 +111,8 @@ class Attempts:
         self._timed, state.attempt_began = state.attempt, context.now
         elapsed = context.now - state.began if state.attempt == 0 else 0.0
         grace, timeout = context.pace.grace(elapsed), context.pace.attempt_timeout(state.attempt)
-        if state.attempt == 0 and any(map(self._deserves_a_long_wait, context.up - set(state.readies))):
+        slow = context.up - set(state.readies) - state.absent
+        if state.attempt == 0 and any(map(self._deserves_a_long_wait, slow)):
             grace = context.charter.schedule.grace_max
             timeout += grace
         self.start_timer("grace", grace)
@@ -130,11 +131,11 @@ class Attempts:
         return missed >= STRETCH_AFTER and missed.bit_count() == 1  # 4, 8, 16, ...
 
     def _skip_dead_proposer(self) -> None:
-        """A proposer that died before it proposed will not any more; no need to wait for the time-out."""
+        """A proposer that died before it proposed, or takes no part, will not any more: no need for the time-out."""
         state = self._state
         for _ in self._context.members:
             waiting = state.quorum_ready_at is not None and state.proposal is None and self._enough_up
-            if not waiting or state.proposer not in self._context.down:
+            if not waiting or state.proposer not in state.absent:
                 return
             self._enter(state.attempt + 1)
 
@@ -167,11 +168,12 @@ class Attempts:
     def gathered(self) -> bool:
         """Whether the proposer need not wait any longer.
 
-        Every member not known to be away is ready, or the grace is over; in a later attempt a quorum has entered it
-        too (one that was entered early, because its proposer died, may find members still training).
+        Every member not known to be away, or to take no part, is ready, or the grace is over; in a later attempt a
+        quorum has entered it too (one that was entered early, because its proposer died, may find members still
+        training).
         """
         context, state = self._context, self._state
-        ready = self.is_over("grace") or set(context.members) - context.down <= set(state.readies)
+        ready = self.is_over("grace") or set(context.members) - state.absent <= set(state.readies)
         return ready and (state.attempt == 0 or self._quorum_is_here)
 
     # --- early frames ---------------------------------------------------------------------------------------

@@ -207,6 +207,23 @@ class Secrecy(_Terms, frozen=True, kw_only=True):
     dispute_epochs: Positive = 2
 
 
+class Privacy(_Terms, frozen=True, kw_only=True):
+    """How little of any single row updates may give away: differential privacy. Numbers are decimal text.
+
+    With `mechanism` "records" every member trains by DP-SGD: of each row's gradient what is longer than `clip` is cut,
+    and Gaussian noise of deviation `noise` times `clip` is added to their sum. What is seen of a row costs at most
+    `epsilon` at `delta` in every `window` rounds, counted from round 1 (0: in all rounds). With `noise` 0 each member
+    takes as much as lets the planned rounds just fit.
+    """
+
+    mechanism: Literal["none", "records"] = "none"
+    epsilon: Rate = "3"
+    delta: Rate = "0.00001"
+    clip: Rate = "1"
+    noise: Rate = "0"
+    window: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+
+
 class Schedule(_Terms, frozen=True, kw_only=True):
     """How many rounds, and the bounds (seconds) between which deadlines adapt to the rounds before."""
 
@@ -251,6 +268,7 @@ class Charter(_Terms, frozen=True, kw_only=True):
     training: Training = Training()
     averaging: Averaging = Averaging()
     secrecy: Secrecy = Secrecy()
+    privacy: Privacy = Privacy()
     members: tuple[Member, ...]
     auditors: tuple[Auditor, ...] = ()
 
@@ -278,6 +296,11 @@ class Charter(_Terms, frozen=True, kw_only=True):
     def is_secure(self) -> bool:
         """Whether updates are masked, so that nobody sees a single one."""
         return self.averaging.mode == "secure"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether noise hides what an update tells of single rows."""
+        return self.privacy.mechanism != "none"
 
     @property
     def has_feedback(self) -> bool:

@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterator, Mapping
 
 from folkmoot.protocol.charter import STATES, Charter
 from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.privacy import wrong_numbers
 from folkmoot.protocol.robust import Robust
 
 _OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
     "training.correction = 'feddyn'": lambda charter: charter.training.correction == "feddyn",
     "training.correction = 'scaffold'": lambda charter: charter.training.correction == "scaffold",
     "training.optimizer = 'adamw'": lambda charter: charter.training.optimizer == "adamw",
+    "training.clip": lambda charter: float(charter.training.clip) > 0,
     "training.prox": lambda charter: float(charter.training.prox) > 0,
     "training.normalize_to": lambda charter: charter.training.normalize_to > 0,
     "an averaging.rule with a state": lambda charter: STATES[charter.averaging.rule] > 0,
     "averaging.robust": lambda charter: charter.averaging.robust != "none",
     "averaging.mode = 'secure'": lambda charter: charter.is_secure,
     "secrecy.ring = 8": lambda charter: charter.is_secure and charter.secrecy.ring == 8,
+    "privacy": lambda charter: charter.is_private,
 }
 """What a charter may choose, and whether one does."""
 
@@ -64,6 +67,11 @@ _CLASHES = (
         "training.correction = 'scaffold'",
         "the kept mean of the control variates would no longer be that of the members' own",
     ),
+    (
+        "privacy",
+        "training.clip",
+        "privacy.clip cuts every row's gradient already, and after the noise there is nothing left to cut by",
+    ),
 )
 """(option, option, why they do not go together)."""
 
@@ -91,6 +99,7 @@ def _wrong_numbers(charter: Charter) -> Iterator[str]:
         value = getattr(getattr(charter, table), name)
         if not 1e-30 < float(value) < 1e30:
             yield f"{table}.{name} = {value}: it must be above 0, and within float32's range"
+    yield from wrong_numbers(charter.privacy)
 
 
 # --- in words -------------------------------------------------------------------------------------------------------

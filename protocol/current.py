@@ -5,6 +5,8 @@ done, `attempts` keeps the deadlines, `mode` is what differs between open and se
 `steps` says what follows from it all.
 """
 
+from collections.abc import Mapping
+
 from folkmoot.protocol.attempts import Attempts
 from folkmoot.protocol.ballot import Ballot
 from folkmoot.protocol.blob import BlobRef
@@ -13,7 +15,17 @@ from folkmoot.protocol.events import Timer
 from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.intake import Intake
 from folkmoot.protocol.journal import Entered, Entry, Locked, Proposed, RosterTaken, Said, Voted
-from folkmoot.protocol.messages import Commitment, Enter, Frame, Lock, Proposal, Propose, Ready, Signed
+from folkmoot.protocol.messages import (
+    Commitment,
+    Declined,
+    Enter,
+    Frame,
+    Lock,
+    Proposal,
+    Propose,
+    Ready,
+    Signed,
+)
 from folkmoot.protocol.mode import Delivered, Mode, OpenMode
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.secure.mode import SecureMode
@@ -73,6 +85,15 @@ class CurrentRound:
         return self._state.ready
 
     @property
+    def declined(self) -> Mapping[MemberId, str]:
+        """Who takes no part in this round, and why."""
+        state = self._state
+        said = {
+            member: signed.body for member, signed in state.declined.items() if member not in state.readies
+        }
+        return {member: body.reason for member, body in said.items() if isinstance(body, Declined)}
+
+    @property
     def proposed(self) -> bool:
         """Whether a survivor set is put to the vote in this attempt."""
         return self._state.proposal is not None
@@ -106,7 +127,7 @@ class CurrentRound:
         if state.exchange is not None:
             return "exchange"
         if state.fit_failed:
-            return "training failed"
+            return "taking no part" if state.declines else "training failed"
         return "ready" if state.ready is not None else "training"
 
     # --- starting and restarting ----------------------------------------------------------------------------
@@ -211,7 +232,8 @@ class CurrentRound:
     def frames_to_repeat(self) -> list[Frame]:
         """What a peer that lost messages needs from me; sent on connection and with announcements."""
         state = self._state
-        frames: list[Frame] = [state.ready] if state.ready else []
+        mine = state.ready or state.declined.get(self._context.me)
+        frames: list[Frame] = [mine] if mine else []
         if state.attempt:
             frames.append(self._context.sign(Enter(state.round, state.attempt)))
         if (certificate := state.highest_certificate()) is not None:

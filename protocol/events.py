@@ -69,11 +69,15 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class FitFailed:
-    """Answer to `Fit`: crash, hang, bad data or a non-finite update."""
+    """Answer to `Fit`: crash, hang, bad data or a non-finite update.
+
+    `declines`: nothing will come of this round, so that others need not wait; why, in a few words for them.
+    """
 
     round: Round
     base: Digest
     reason: str
+    declines: str = ""
 
 
 @dataclass(frozen=True, slots=True)

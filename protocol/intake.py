@@ -12,6 +12,7 @@ from folkmoot.protocol.journal import RosterTaken
 from folkmoot.protocol.messages import (
     Certificate,
     Commitment,
+    Declined,
     Enter,
     Fingerprint,
     Frame,
@@ -39,6 +40,7 @@ from folkmoot.protocol.types import Digest, MemberId
 from folkmoot.protocol.validation import (
     validate_ballot,
     validate_commitment,
+    validate_declined,
     validate_propose,
     validate_ready,
     validate_receipt,
@@ -86,6 +88,9 @@ class Intake:
         match signed.body:
             case Ready():
                 self._on_ready(signed)
+            case Declined():
+                validate_declined(signed, self._state.view, self._state.declined.get(signed.member))
+                self._state.declined[signed.member] = signed
             case Roster():
                 self._on_roster(signed)
             case Commitment():

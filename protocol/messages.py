@@ -55,6 +55,17 @@ class Ready(_Wire, frozen=True, tag="ready"):
     mask_key: Annotated[bytes, Meta(max_length=32)] = b""
 
 
+class Declined(_Wire, frozen=True, tag="declined"):
+    """I take no part in `round` on `base`, so do not wait for my READY. Gossiped; `reason` is for people.
+
+    It binds nobody: who says READY after all is as ready as any other.
+    """
+
+    round: Uint63
+    base: Bytes32
+    reason: Annotated[str, Meta(max_length=64)]
+
+
 class Roster(_Wire, frozen=True, tag="roster"):
     """Who takes part in this attempt, and the common scale of every tensor. From the attempt's proposer.
 
@@ -207,6 +218,7 @@ Body: TypeAlias = (
     | Lock
     | Statement
     | Enter
+    | Declined
 )
 
 AuditBody: TypeAlias = Commitment | Proposal | Vote | Sum | Fingerprint | Lock | Statement

@@ -32,8 +32,10 @@ class RoundState:
         # READY
         self.trained: Trained | None = None
         self.fit_failed = False
+        self.declines = ""
         self.ready: Signed | None = None
         self.readies: dict[MemberId, Signed] = {}
+        self.declined: dict[MemberId, Signed] = {}
         # Rosters and their payloads
         self.exchanges: dict[Digest, Exchange] = {}
         self.encoded: dict[Digest, Encoded] = {}
@@ -70,6 +72,11 @@ class RoundState:
     def i_propose(self) -> bool:
         """Whether it is my turn."""
         return self.proposer == self.context.me
+
+    @property
+    def absent(self) -> set[MemberId]:
+        """Whose READY nobody need wait for: they are away, or said that they take no part."""
+        return self.context.down | (self.declined.keys() - self.readies.keys())
 
     @property
     def exchange(self) -> Exchange | None:

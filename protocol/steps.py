@@ -15,6 +15,7 @@ from folkmoot.protocol.intake import Intake
 from folkmoot.protocol.journal import Locked, Proposed, Said, Voted
 from folkmoot.protocol.messages import (
     Certificate,
+    Declined,
     Lock,
     Opening,
     Proposal,
@@ -58,6 +59,7 @@ class Steps:
     def advance(self) -> None:
         """Take every step that the rules allow now."""
         self._say_ready()
+        self._decline()
         self._attempts.advance()
         self._commit()
         self._name_roster()
@@ -81,13 +83,20 @@ class Steps:
             privacy_log=trained.privacy_log,
             report=trained.report,
             num_examples=0 if state.is_secure else trained.num_examples,
-            metrics=() if state.is_secure else trained.metrics,
+            metrics=() if state.is_secure or self._context.charter.is_private else trained.metrics,
             mask_key=trained.mask_key if state.is_secure else b"",
         )
         state.ready = self._context.sign(body)
         self._context.persist(state.round, Said(state.ready))
         self._context.announce(state.ready)
         state.readies[self._context.me] = state.ready
+
+    def _decline(self) -> None:
+        """There will be no update of mine: nobody need wait for it."""
+        state, me = self._state, self._context.me
+        if state.declines and state.ready is None and me not in state.declined:
+            state.declined[me] = self._context.sign(Declined(state.round, state.base.root, state.declines))
+            self._context.announce(state.declined[me])
 
     def _commit(self) -> None:
         """Rule 3: commit to each payload of mine that now lies in the archive."""

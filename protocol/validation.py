@@ -19,6 +19,7 @@ from folkmoot.protocol.exchange import Exchange
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import (
     Commitment,
+    Declined,
     Enter,
     Lock,
     Omission,
@@ -64,6 +65,18 @@ def validate_ready(signed: Signed, view: View, known: Signed | None) -> None:
     if known is not None:
         raise Ignore("READY already known")
     verify_ready(signed, view.federation, view.verifier)
+
+
+def validate_declined(signed: Signed, view: View, known: Signed | None) -> None:
+    """A member takes no part in the round that I work on."""
+    assert isinstance(signed.body, Declined)
+    # [IGNORE] It is for another round or another base model
+    if (signed.body.round, signed.body.base) != (view.round, view.base):
+        raise Ignore("declined another round or base")
+    # [IGNORE] It is known that the member declines
+    if known is not None:
+        raise Ignore("known to decline")
+    view.verifier.verify(signed)
 
 
 def validate_roster(signed: Signed, view: View, known: Exchange | None) -> None:

@@ -34,10 +34,11 @@ class Work:
             case Trained(base=base):
                 if base == state.base.root:
                     state.trained, state.fit_failed = event, False
-            case FitFailed(base=base):
+            case FitFailed(base=base, declines=declines):
                 if base == state.base.root:
-                    state.fit_failed = True
-                    self._context.start_timer("refit", state.round, 0, REFIT_DELAY)
+                    state.fit_failed, state.declines = True, declines
+                    if not declines:
+                        self._context.start_timer("refit", state.round, 0, REFIT_DELAY)
             case Encoded(roster=roster):
                 self._remaking.discard(roster)
                 state.encoded[roster] = event

@@ -41,6 +41,7 @@ _HEX_COLUMNS = 96
 _MESSAGES: tuple[type[msgspec.Struct], ...] = (
     messages.Ready, messages.Roster, messages.Commitment, messages.Share, messages.Receipt, messages.Proposal,
     messages.Vote, messages.Sum, messages.Fingerprint, messages.Lock, messages.Statement, messages.Enter,
+    messages.Declined,
     messages.Signed, messages.Survivor, messages.SurvivorSet, messages.Omission, messages.Certificate,
     messages.Opening, messages.Propose, messages.Seeds, messages.Shares, BlobRef, messages.Final, messages.Hello,
     messages.Recall, messages.Recalled, messages.Evidence, messages.KeyWanted, messages.KeyShared,
@@ -48,7 +49,7 @@ _MESSAGES: tuple[type[msgspec.Struct], ...] = (
 )  # fmt: skip
 _CHARTER: tuple[type[msgspec.Struct], ...] = (
     charter.Charter, charter.Model, charter.Tensor, charter.Schedule, charter.LedgerTerms, charter.Training,
-    charter.Averaging, charter.Member, charter.Auditor, schema.Schema, schema.Column,
+    charter.Averaging, charter.Privacy, charter.Member, charter.Auditor, schema.Schema, schema.Column,
 )  # fmt: skip
 
 _LIMITS = (
@@ -373,6 +374,7 @@ def _example_frames(
             federation, 1, 0, survivors.digest, b"\xa3" * 32, bytes(range(16))
         ),
         "enter": messages.Enter(1, 1),
+        "declined": messages.Declined(1, base, "its privacy budget is spent"),
     }
     signed = {name: sign(body) for name, body in bodies.items()}
     certificate = messages.Certificate(survivors, (signed["vote"],))

@@ -12,6 +12,7 @@ from folkmoot.node.config import Home
 from folkmoot.node.status_file import (
     LedgerStatus,
     NodeStatus,
+    PrivacyStatus,
     RoundStatus,
     ShutOutMember,
     StatusError,
@@ -79,6 +80,15 @@ def describe_ledger(ledger: LedgerStatus) -> str:
     return f"{ledger.state}, {ledger.height} rounds recorded, {ledger.backlog} waiting{waiting}{reason}"
 
 
+def describe_privacy(privacy: PrivacyStatus) -> str:
+    """What of the budget is gone and left, and whether that is too little for another round."""
+    left = max(0.0, privacy.epsilon - privacy.spent)
+    rounds = f"every {privacy.window} rounds" if privacy.window else "all rounds"
+    budget = f"epsilon {privacy.spent:.3g} spent and {left:.3g} left of {privacy.epsilon:g} for {rounds}"
+    refused = f"\n{privacy.refused}" if privacy.refused else ""
+    return f"{budget}, at delta {privacy.delta:g}{refused}"
+
+
 def describe_shut_out(one: ShutOutMember, now: float) -> str:
     """Whom this node leaves alone, for how long from Unix time `now`, and why."""
     again = f" (time {one.times})" if one.times > 1 else ""
@@ -110,6 +120,10 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         "memory": f"{report.rss_mb:.0f} MB (peak {report.peak_rss_mb:.0f}), trainer {report.trainer_peak_rss_mb:.0f}",
         "ledger": describe_ledger(report.ledger),
     }
+    if report.privacy is not None:
+        rows["privacy"] = describe_privacy(report.privacy)
+    if running and report.declined:
+        rows["takes no part"] = "\n".join(f"{name}: {why}" for name, why in sorted(report.declined.items()))
     if report.coming:
         rows["coming"] = "\n".join(report.coming)
     if report.refused:

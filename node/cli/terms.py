@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     """The terms and what they mean, as (heading, sentence)."""
     from folkmoot.ledger.development import DEVELOPMENT_CHAINS
+    from folkmoot.protocol.privacy import describe_privacy
 
     members, faults = len(terms.members), terms.faults
     model, schedule = terms.model, terms.schedule
@@ -43,6 +44,8 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     training = ", ".join(f"{key} {value}" for key, value in msgspec.structs.asdict(terms.training).items())
     yield "training", training
     yield from _describe_averaging(terms)
+    for at, line in enumerate(describe_privacy(terms)):
+        yield "" if at else "privacy", line
     yield (
         "schedule",
         f"{schedule.rounds} rounds; an attempt takes at least {schedule.attempt_min:g} s to be given up",
@@ -67,7 +70,11 @@ def _describe_averaging(terms: "Charter") -> Iterator[tuple[str, str]]:
         yield "averaging", f"open mode: members see each other's updates; codec {averaging.codec}"
         return
     yield "averaging", "secure mode: only the sum of all updates is ever seen (the codec is not used)"
-    yield "", f"members with {averaging.weight_cap:,} rows or more weigh the same, fewer rows in proportion"
+    if not terms.is_private:
+        yield (
+            "",
+            f"members with {averaging.weight_cap:,} rows or more weigh the same, fewer rows in proportion",
+        )
     yield from _describe_groups(terms)
 
 

@@ -28,6 +28,10 @@ def check_model(charter: Charter, source: str) -> None:
     kind = torch.int64 if objective.classes else torch.float32
     loss = objective.loss(module(torch.zeros(2, features)), torch.zeros(2, dtype=kind))
     torch.autograd.grad(loss, trained, materialize_grads=True)
+    if charter.is_private:
+        from folkmoot.node.train.private import check_private
+
+        check_private(module, features, objective)
 
 
 def main(arguments: list[str]) -> int:

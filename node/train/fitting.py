@@ -1,13 +1,17 @@
 """One member's part in one round: from the round's model to what it sends and what it keeps."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
 from folkmoot.node.train import local, models
+from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.steering import Carried, make_update, shift_of
 from folkmoot.node.train.vectors import Vector
+from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.charter import Training
 
 
@@ -38,11 +42,38 @@ def fit(
     turn: Turn,
     on_step: local.OnStep,
     mixed: bool = False,
+    noise: Noise | None = None,
 ) -> Made:
-    """Train `module`, whose weights are overwritten; raises `TrainerError` where a loss is not finite."""
+    """Train `module`, whose weights are overwritten; with `noise`, such that no single row shows.
+
+    Raises `TrainerError` where a loss is not finite.
+    """
     models.load_vector(module, turn.start)
     shift = shift_of(training, turn.carried)
-    done = local.train(module, objective, rows, training, turn.member, turn.round, on_step, shift, mixed)
+    mixed = mixed and noise is None  # per-row gradients are computed in float32
+    with _source(module, objective, rows, noise) as source:
+        done = local.train(
+            module, objective, rows, training, turn.member, turn.round, on_step, shift, mixed, source
+        )
     moved = models.to_vector(module) - turn.start
-    sent, own = make_update(training, moved, done.steps, models.statistics(module), turn.carried)
+    is_statistic = models.statistics(module)
+    if noise is not None and moved[is_statistic].any():
+        raise TrainerError(
+            "model", "privacy: a layer keeps statistics of the rows, which no noise would hide"
+        )
+    sent, own = make_update(training, moved, done.steps, is_statistic, turn.carried)
     return Made(sent, own, done.loss)
+
+
+@contextmanager
+def _source(
+    module: nn.Module, objective: Objective, rows: local.Rows, noise: Noise | None
+) -> Iterator[Iterator[local.Step] | None]:
+    """Where gradients come from; None: from batches as they are."""
+    if noise is None:
+        yield None
+        return
+    from folkmoot.node.train.private import private_steps  # Opacus: a second that others need not wait
+
+    with closing(private_steps(module, objective, rows, noise)) as steps:
+        yield steps

@@ -3,11 +3,11 @@
 Everything random comes from (charter seed, member name, round), so that a central loop can repeat it exactly.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice, pairwise
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple, Self, TypeAlias
@@ -53,6 +53,14 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+class Step(NamedTuple):
+    """The gradients of one step, in the order of the parameters; mean loss and number of the rows behind it."""
+
+    gradients: Sequence[Tensor]
+    loss: float
+    rows: int
 
 
 class Outcome(NamedTuple):
@@ -112,12 +120,13 @@ def train(
     on_step: OnStep,
     shift: npt.NDArray[np.float32] | None = None,
     mixed: bool = False,
+    source: Iterator[Step] | None = None,
 ) -> Outcome:
     """Train `module` in place by the charter's terms.
 
     `shift`, flat float32 (P,), is added to every gradient (`steering.py`); `mixed` computes matrix products in
     bfloat16. The optimiser starts anew each round: what it remembers belongs to weights that the average has since
-    replaced.
+    replaced. `source` gives the gradients, where those of `batches` will not do.
     Raises `TrainerError` of kind `non_finite` at the first loss that is NaN or infinite.
     """
     seed = derive_seed(training.seed, member, round)
@@ -126,25 +135,41 @@ def train(
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(training, parameters)
     steering = Steering(training, parameters, () if shift is None else models.split_trained(module, shift))
-    least = _least_rows(module)
+    source = source or _plain_steps(module, objective, rows, parameters, training.batch, order, mixed)
     steps = count_steps(module, len(rows), training)
     total, seen = 0.0, 0
     module.train()
-    for done, index in enumerate(islice(batches(len(rows), training.batch, order, least), steps)):
+    for done in range(steps):
         on_step(done, steps)
+        gradients, loss, count = next(source)
+        if not isfinite(loss):
+            raise TrainerError(
+                "non_finite",
+                f"the loss of round {round} is {loss} at step {done + 1} of {steps}: try a smaller training.lr, or "
+                "look for extreme values in the data",
+            )
+        optimizer.step(steering.apply(gradients))
+        total += loss * count
+        seen += count
+    return Outcome(total / max(1, seen), steps)
+
+
+def _plain_steps(
+    module: nn.Module,
+    objective: Objective,
+    rows: Rows,
+    parameters: Sequence[Tensor],
+    batch: int,
+    order: torch.Generator,
+    mixed: bool,
+) -> Iterator[Step]:
+    """The gradients of one batch after another, without end."""
+    for index in batches(len(rows), batch, order, _least_rows(module)):
         with torch.autocast(rows.x.device.type, torch.bfloat16) if mixed else nullcontext():
             loss = objective.loss(module(rows.x[index]), rows.y[index])
         value = loss.item()
-        if not isfinite(value):
-            raise TrainerError(
-                "non_finite",
-                f"the loss of round {round} is {value} at step {done + 1} of {steps}: try a smaller training.lr, or "
-                "look for extreme values in the data",
-            )
-        optimizer.step(steering.apply(torch.autograd.grad(loss, parameters, materialize_grads=True)))
-        total += value * len(index)
-        seen += len(index)
-    return Outcome(total / seen, steps)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True) if isfinite(value) else ()
+        yield Step(gradients, value, len(index))
 
 
 def count_steps(module: nn.Module, examples: int, training: Training) -> int:

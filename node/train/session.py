@@ -7,12 +7,14 @@ import msgspec
 import numpy as np
 
 from folkmoot.node.train import local, models
+from folkmoot.node.train.accounting import Budget
 from folkmoot.node.train.devices import choose_device
 from folkmoot.node.train.fitting import Turn, fit
+from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import make_objective
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.vectors import BYTES, check_finite, read_section, read_vector, write_vector
-from folkmoot.node.train.wire import Fit, Metrics, Task
+from folkmoot.node.train.wire import Fit, Fitted, Metrics, Task
 from folkmoot.protocol.charter import Training
 
 
@@ -31,6 +33,7 @@ class Session:
         models.check_forward(module, task.model.features, self._objective)
         self._module = module.to(self._device)
         self._train = self._load(Path(task.train))
+        self._budget = self._make_budget() if task.privacy.mechanism != "none" else None
         test = Path(task.test)
         self._test = self._load(test) if test.exists() else None
 
@@ -38,30 +41,55 @@ class Session:
         rows = local.load_rows(path, self._task.model.features, self._objective.classes)
         return rows.to(self._device)
 
+    def _make_budget(self) -> Budget:
+        """Raises `TrainerError` for a model whose rows' gradients cannot be told apart."""
+        from folkmoot.node.train.private import check_private
+
+        task, training = self._task, self._training()
+        check_private(self._module, task.model.features, self._objective)
+        return Budget(
+            task.privacy,
+            task.planned,
+            len(self._train),
+            training.batch,
+            local.count_steps(self._module, len(self._train), training),
+        )
+
     @property
     def examples(self) -> int:
         """Rows to train on."""
         return len(self._train)
 
-    def fit(self, request: Fit, on_step: local.OnStep) -> tuple[float, Metrics]:
+    def fit(self, request: Fit, on_step: local.OnStep) -> Fitted:
         """Measure the base, train from it, write what is to be sent and what the member keeps.
 
-        Returns the mean training loss and the base's metrics. Raises `TrainerError` of kind `non_finite`, and
-        writes nothing, where training ran off to infinity.
+        Raises `TrainerError` of kind `non_finite`, and writes nothing, where training ran off to infinity; of kind
+        `budget`, before anything is computed, where the update would cost too much privacy.
         """
+        epsilon = self._budget.with_next(request.spent) if self._budget else 0.0
         task, base = self._task, Path(request.base)
         start = read_section(base, 0, task.model.parameters)
         carried = self._carried(request)
         models.load_vector(self._module, start)
         metrics = self._measure(on_step)
         whose = Turn(task.member, request.round, start, carried)
-        made = fit(self._module, self._objective, self._train, self._training(), whose, on_step, self._mixed)
+        noise = self._noise()
+        made = fit(
+            self._module, self._objective, self._train, self._training(), whose, on_step, self._mixed, noise
+        )
         for vector in (made.sent, made.own):
             check_finite(vector, f"the update of round {request.round}; try a smaller training.lr")
         write_vector(Path(request.update), made.sent)
         if request.next_state:
             write_vector(Path(request.next_state), made.own)
-        return made.loss, metrics
+        cost = self._budget.cost if self._budget else None
+        return Fitted(request.id, self.examples, made.loss, metrics, cost, epsilon)
+
+    def _noise(self) -> Noise | None:
+        if self._budget is None:
+            return None
+        cost = self._budget.cost
+        return Noise(float(self._task.privacy.clip), cost.noise, cost.sample_rate)
 
     def _training(self) -> Training:
         """The charter's, with no more steps than this member takes."""

@@ -7,13 +7,14 @@ file, so it knows neither torch nor trio.
 
 import os
 import struct
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from folkmoot.node.config import Device
-from folkmoot.protocol.charter import Model, Training
+from folkmoot.protocol.charter import Charter, Model, Privacy, Training
 from folkmoot.protocol.errors import FolkmootError
+from folkmoot.protocol.privacy import Cost, planned_rounds
 from folkmoot.protocol.schema import Schema
 
 MAX_FRAME = 8 << 20
@@ -22,11 +23,11 @@ MAX_FRAME = 8 << 20
 HEADER = struct.Struct("<I")
 
 FailureKind: TypeAlias = Literal[
-    "crash", "stalled", "memory", "data", "model", "device", "non_finite", "protocol", "error"
+    "crash", "stalled", "memory", "data", "model", "device", "non_finite", "budget", "protocol", "error"
 ]
 """Why training failed: the process died or fell silent, had no memory, could not use the member's data, was
-given a model that is not the charter's or a device that is not there, produced NaN or infinity, spoke nonsense
-on its pipe, or raised anything else."""
+given a model that is not the charter's or a device that is not there, produced NaN or infinity, would cost more
+privacy than the charter allows, spoke nonsense on its pipe, or raised anything else."""
 
 Metrics: TypeAlias = dict[str, float]
 """Measures of a model on the member's held-out data (`protocol/metrics.py`); empty where it holds none out."""
@@ -50,7 +51,8 @@ class Task(_Message, frozen=True):
 
     Both files hold `x` float32 (rows, features) and `y` (rows,): int64 classes, or float32 for a regression. Where
     `test` does not exist nothing is measured. `data` is the charter's schema, `source` the file of a custom model;
-    `mixed` asks for bfloat16 where the device has it, `max_steps` (0: no) bounds a round's steps.
+    `mixed` asks for bfloat16 where the device has it, `max_steps` (0: no) bounds a round's steps. The budget of
+    `privacy` is to last for `planned` rounds.
     """
 
     member: str
@@ -64,13 +66,16 @@ class Task(_Message, frozen=True):
     device: Device = "cpu"
     mixed: bool = False
     max_steps: int = 0
+    privacy: Privacy = Privacy()
+    planned: int = 1
 
 
 class Fit(_Message, frozen=True):
     """Train from the snapshot in file `base`, which begins with the model; write what is to be sent to file `update`.
 
     That is trained minus base, unless the charter says more (`steering.py`). Then `state` names the file of the
-    member's own vector (empty: zeros), and what it becomes goes to `next_state`.
+    member's own vector (empty: zeros), and what it becomes goes to `next_state`. `spent` is what the updates before
+    cost, which share a privacy budget with this one.
     """
 
     id: int
@@ -79,6 +84,7 @@ class Fit(_Message, frozen=True):
     update: str
     state: str = ""
     next_state: str = ""
+    spent: tuple[Cost, ...] = ()
 
 
 class Evaluate(_Message, frozen=True):
@@ -110,12 +116,17 @@ class Progress(_Message, frozen=True):
 
 
 class Fitted(_Message, frozen=True):
-    """The update is in its file. `metrics` are the base's, measured before training."""
+    """The update is in its file. `metrics` are the base's, measured before training.
+
+    `cost` is what it costs of the privacy budget, `epsilon` what all of it come to with this one.
+    """
 
     id: int
     num_examples: int
     train_loss: float
     metrics: Metrics
+    cost: Cost | None = None
+    epsilon: float = 0.0
 
 
 class Evaluated(_Message, frozen=True):
@@ -138,6 +149,15 @@ Reply: TypeAlias = Ready | Progress | Fitted | Evaluated | Failed
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def terms_of(charter: Charter) -> dict[str, Any]:
+    """What of a `Task` an amendment may change."""
+    return {
+        "training": charter.training,
+        "privacy": charter.privacy,
+        "planned": planned_rounds(charter),
+    }
 
 
 def encode(message: Request | Reply) -> bytes:

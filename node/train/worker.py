@@ -21,7 +21,6 @@ from folkmoot.node.train.wire import (
     Evaluated,
     Failed,
     Fit,
-    Fitted,
     Progress,
     Ready,
     Reply,
@@ -143,8 +142,7 @@ def answer(session: "Session", request: Fit | Evaluate, on_step: Callable[[int, 
     """Carry out `request`."""
     if isinstance(request, Evaluate):
         return Evaluated(request.id, session.evaluate(Path(request.model), on_step))
-    loss, metrics = session.fit(request, on_step)
-    return Fitted(request.id, session.examples, loss, metrics)
+    return session.fit(request, on_step)
 
 
 def explain(request: int, error: Exception) -> Failed:

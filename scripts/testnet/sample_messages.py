@@ -8,6 +8,7 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.messages import (
     Certificate,
     Commitment,
+    Declined,
     Enter,
     Evidence,
     Final,
@@ -111,6 +112,7 @@ SAMPLES: dict[str, Frame] = {
     "lock": signed(0, LOCK),
     "attestation": signed(0, STATEMENT),
     "enter": signed(2, Enter(2, 1)),
+    "declined": signed(2, Declined(2, mark(1), "its privacy budget is spent")),
     "proposal": Propose(signed(PROPOSER, PROPOSAL), SURVIVORS, OMITTED, None),
     "proposal with a certificate": Propose(signed(PROPOSER, PROPOSAL), SURVIVORS, (), CERTIFICATE),
     "certificate": CERTIFICATE,

@@ -14,6 +14,7 @@ Weights are integers and sums exact, so nothing else is lost. From round to roun
 as it does any; so each round is compared from the federation's own model before it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,7 @@ from folkmoot.node.trainer import FitResult, OwnVector
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Averaging, Model, Training
 from folkmoot.protocol.messages import Roster
+from folkmoot.protocol.privacy import Cost
 from folkmoot.protocol.record import decode_record
 from folkmoot.testnet import baselines
 from folkmoot.testnet.examples import Example, digits
@@ -49,9 +51,11 @@ class Trained:
     def __init__(self, task: Task) -> None:
         self._session = Session(task)
 
-    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
-        loss, metrics = self._session.fit(Fit(1, round, str(base), str(update)), _unwatched)
-        return FitResult(update, self._session.examples, loss, metrics)
+    async def fit(
+        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+    ) -> FitResult:
+        done = self._session.fit(Fit(1, round, str(base), str(update)), _unwatched)
+        return FitResult(update, done.num_examples, done.train_loss, done.metrics)
 
     async def evaluate(self, model: Path) -> Metrics:
         return self._session.evaluate(model, _unwatched)

@@ -94,14 +94,12 @@ async def test_a_process_trains_what_a_central_loop_trains(
             result = await trainer.fit(3, base, update)
             after = await trainer.evaluate(base)
             assert trainer.pid is not None
-    loss, metrics = Session(task).fit(
-        wire.Fit(1, 3, str(base), str(tmp_path / "expected")), lambda done, total: None
-    )
+    done = Session(task).fit(wire.Fit(1, 3, str(base), str(tmp_path / "expected")), lambda done, total: None)
     assert update.read_bytes() == (tmp_path / "expected").read_bytes()
     assert np.any(read_vector(result.update, PARAMETERS))
-    assert (result.num_examples, result.train_loss, result.metrics) == (40, loss, metrics)
-    assert after == metrics
-    assert metrics["examples"] == 20
+    assert (result.num_examples, result.train_loss, result.metrics) == (40, done.train_loss, done.metrics)
+    assert after == done.metrics
+    assert done.metrics["examples"] == 20
 
 
 async def test_without_held_out_data_nothing_is_measured(

@@ -123,3 +123,10 @@ def test_a_failing_seed_says_how_to_replay_it() -> None:
 def test_the_command_refuses_unknown_faults() -> None:
     result = CliRunner().invoke(simulate, ["--members", "4", "--faults", "lsos=0.1"])
     assert result.exit_code != 0
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_rounds_go_on_without_members_whose_budget_is_spent(secure: bool) -> None:
+    for seed in range(3):
+        faults = Faults(loss=0.1, latency=USUAL, crashes=2, spent=(seed,))
+        Simulation(seed, 4, 5, faults, secure=secure).run(LIMIT)

@@ -24,7 +24,7 @@ from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.node.archive import Archive, Models
 from folkmoot.node.config import StorageConfig
 from folkmoot.node.engine import Engine
-from folkmoot.node.learning import DISCLOSURE, Learning
+from folkmoot.node.learning import DISCLOSURE, Learning, promised_chain
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
@@ -33,6 +33,7 @@ from folkmoot.node.network.memory import Faults, MemoryHub
 from folkmoot.node.network.port import Network
 from folkmoot.node.outbox import Outbox
 from folkmoot.node.payloads import Payloads
+from folkmoot.node.privacy_log import PrivacyLog
 from folkmoot.node.retention import Retention
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import PERMITTED, Journal, JournalEntry
@@ -45,6 +46,7 @@ from folkmoot.protocol.events import FrameReceived
 from folkmoot.protocol.journal import decode_entry
 from folkmoot.protocol.messages import Body, Ready, Signed, decode_frame
 from folkmoot.protocol.metrics import Metrics
+from folkmoot.protocol.privacy import Owner
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -87,6 +89,8 @@ class Watched:
         self.accusations: list[tuple[str, str]] = []
         self.rolled: list[Round] = []
         self.is_finished = False
+        self.epsilon = 0.0
+        self.refusals: list[str] = []
 
     def promoted(self, effect: Promote) -> None:
         self.rounds[effect.round] = effect
@@ -100,6 +104,10 @@ class Watched:
 
     def accused(self, name: str, kind: str, reason: str) -> None:
         self.accusations.append((name, kind))
+
+    def spent(self, epsilon: float, refused: str = "") -> None:
+        self.epsilon = epsilon
+        self.refusals.append(refused)
 
     def finished(self) -> None:
         self.is_finished = True
@@ -246,6 +254,7 @@ class House:
             timeout=60.0,
             mask_key=masking.mask_key if made.charter.is_secure else None,
             own=None if made.charter.training.correction == "none" else states.own,
+            privacy_log=self._privacy_log(journal) if made.charter.is_private else None,
         )
         sealing = bytes(made.keys[self.me].sealing)
         return Rooms(
@@ -268,6 +277,10 @@ class House:
             rng=random.Random(self.me),
             retention=Retention(made.charter, journal, self.archive, self.models, StorageConfig()),
         )
+
+    def _privacy_log(self, journal: Journal) -> PrivacyLog:
+        owner = Owner(federation=self.federation.id.hex(), member=NAMES[self.me])
+        return PrivacyLog.open(self.path / "privacy.jsonl", owner, promised_chain(journal))
 
     # --- what is left behind ----------------------------------------------------------------------------------------
 

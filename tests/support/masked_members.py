@@ -35,6 +35,7 @@ from folkmoot.protocol.messages import (
     body_digest,
     roster_digest,
 )
+from folkmoot.protocol.privacy import Cost
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import compute_masks
 from folkmoot.protocol.secure.gathering import sums_digest
@@ -58,7 +59,9 @@ class GivenTrainer:
         self.num_examples = num_examples
         self.update: Vector = np.zeros(PARAMETERS, np.float32)
 
-    async def fit(self, round: int, base: Path, update: Path, own: OwnVector | None = None) -> FitResult:
+    async def fit(
+        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+    ) -> FitResult:
         await trio.lowlevel.checkpoint()
         write_vector(update, self.update)
         return FitResult(update, self.num_examples, 0.5, {"examples": 1.0})

@@ -21,6 +21,8 @@ ORDER = list(ROOTS)  # each may import itself and what stands before it
 # The only places for each heavy dependency: files or folders, relative to the repository.
 HOMES = {
     "torch": ("node/train/",),
+    "opacus": ("node/train/",),
+    "dp_accounting": ("ledger/audit/accountant.py",),
     "matplotlib": ("node/report/",),
     "libp2p": ("node/network/",),
     "multiaddr": ("node/network/",),
@@ -170,7 +172,7 @@ def test_auditors_install_imports_every_ledger_and_protocol_module() -> None:
     ]
     script = f"""
 import importlib, sys
-for absent in ("torch", "duckdb", "libp2p", "trio", "multiaddr", "eth_tester", "eth", "sklearn", "vyper", "boa"):
+for absent in ("torch", "opacus", "dp_accounting", "duckdb", "libp2p", "trio", "multiaddr", "eth_tester", "eth", "sklearn", "vyper", "boa"):
     sys.modules[absent] = None
 for name in {names!r}:
     importlib.import_module(name)

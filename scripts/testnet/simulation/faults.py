@@ -43,7 +43,8 @@ class Faults:
     *Nodes.* `crashes` happen between two events, `broken_off` inside the effects of one (biased to the edges of a
     Persist); both end in a restart from the journal. `freezes` stop a node for a while without its knowing. `dead`
     members stop for good at some moment. Everything takes `slow` members `SLOWNESS` times as long. Clocks go wrong by
-    up to the part `skew`, and begin anywhere. `fit_failure` is a probability.
+    up to the part `skew`, and begin anywhere. `fit_failure` is a probability. The privacy budget of `spent` members
+    allows no update.
 
     *Ledger.* A block every `ledger` seconds, final under `finality` others; `reorgs` undo blocks that are not final,
     `outages` take the RPC of one member or of all away for a while.
@@ -76,6 +77,7 @@ class Faults:
     broken_off: int = 0
     freezes: int = 0
     fit_failure: float = 0.0
+    spent: Members = ()
     slow: Members = ()
     skew: float = 0.0
     dead: Members = ()

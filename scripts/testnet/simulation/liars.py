@@ -14,6 +14,7 @@ from folkmoot.protocol.effects import Effect, Gossip, Send
 from folkmoot.protocol.messages import (
     Body,
     Commitment,
+    Declined,
     Enter,
     Fingerprint,
     Frame,
@@ -161,6 +162,8 @@ class Liars:
                 return replace(body, readies=body.readies[1:])
             case Ready():
                 return replace(body, report=odd)
+            case Declined():
+                return replace(body, base=odd)
             case Enter():
                 return replace(body, attempt=body.attempt + 1)
             case Receipt():

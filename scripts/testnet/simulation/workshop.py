@@ -100,6 +100,11 @@ class Workshop:
         if self._around.happens(self._around.faults.fit_failure):
             self._around.tell(node, FitFailed(effect.round, effect.base.root, "out of memory"), delay)
             return
+        if node.person in self._around.faults.spent:
+            self._around.tell(
+                node, FitFailed(effect.round, effect.base.root, "too dear", "its budget is spent"), delay
+            )
+            return
         huge = node.person in self._around.faults.huge_scales
         exponent = node.charter.averaging.exponent_max if huge else honest_exponent(node)
         self._around.tell(node, simulated_training(node, effect.round, effect.base.root, exponent), delay)
