@@ -172,7 +172,10 @@ def test_auditors_install_imports_every_ledger_and_protocol_module() -> None:
     ]
     script = f"""
 import importlib, sys
-for absent in ("torch", "opacus", "dp_accounting", "duckdb", "libp2p", "trio", "multiaddr", "eth_tester", "eth", "sklearn", "vyper", "boa"):
+for absent in (
+    "torch", "opacus", "dp_accounting", "duckdb", "libp2p", "trio", "multiaddr", "eth_tester", "eth", "sklearn",
+    "vyper", "boa",
+):
     sys.modules[absent] = None
 for name in {names!r}:
     importlib.import_module(name)
