@@ -7,7 +7,6 @@
 A second run changes nothing; `tests/unit/test_readme.py` holds the documents to the code.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -16,7 +15,6 @@ from typing import Any
 
 import click
 import msgspec
-from msgspec import inspect
 from nacl.signing import SigningKey
 
 from folkmoot.ledger.audit_key import AuditKey
@@ -31,6 +29,8 @@ from folkmoot.protocol.charter import federation_id
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.secure import permit
 from folkmoot.protocol.signing import identity_preimage
+from folkmoot.testnet.notation import array_of, table_of
+from folkmoot.testnet.sample_frames import sample_frames
 from folkmoot.testnet.sample_masks import sample_masks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,8 @@ _MESSAGES: tuple[type[msgspec.Struct], ...] = (
 )  # fmt: skip
 _CHARTER: tuple[type[msgspec.Struct], ...] = (
     charter.Charter, charter.Model, charter.Tensor, charter.Schedule, charter.LedgerTerms, charter.Training,
-    charter.Averaging, charter.Privacy, charter.Member, charter.Auditor, schema.Schema, schema.Column,
+    charter.Averaging, charter.Secrecy, charter.Privacy, charter.Member, charter.Auditor, schema.Schema,
+    schema.Column,
 )  # fmt: skip
 
 _LIMITS = (
@@ -124,12 +125,12 @@ def help_text() -> str:
 
 def layouts() -> str:
     """Every wire struct as a msgpack array."""
-    return _fenced("\n".join(_array(kind) for kind in _MESSAGES))
+    return _fenced("\n".join(array_of(kind) for kind in _MESSAGES))
 
 
 def charter_layout() -> str:
     """Every table of the charter, with its defaults."""
-    return _fenced("\n\n".join(_map(kind) for kind in _CHARTER))
+    return _fenced("\n\n".join(table_of(kind) for kind in _CHARTER))
 
 
 def addresses() -> str:
@@ -139,95 +140,14 @@ def addresses() -> str:
     body = member_addresses.Addresses(bytes(key.verify_key), 7, ("/ip4/192.0.2.7/tcp/4001",))
     preimage = member_addresses.addresses_preimage(federation, body)
     signed = messages.encode(member_addresses.sign_addresses(key, federation, body))
-    arrays = [_array(kind) for kind in (member_addresses.Addresses, member_addresses.SignedAddresses)]
+    arrays = [array_of(kind) for kind in (member_addresses.Addresses, member_addresses.SignedAddresses)]
     example = ["preimage", *_folded(preimage), f"signed, {len(signed)} bytes", *_folded(signed)]
     return _fenced("\n".join([*arrays, "", *example]))
 
 
 def permit_layout() -> str:
     """A permit's table, and the array that answers it."""
-    return _fenced("\n\n".join([_map(permit.Permit), _array(permit.Answer)]))
-
-
-def _array(kind: type[msgspec.Struct]) -> str:
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
-    tag = [] if info.tag is None else [f'"{info.tag}"']
-    items = tag + [f"{field.name} {_type(field.type)}" for field in info.fields]
-    return _wrapped(f"{kind.__name__:<12} = [", items, "]")
-
-
-def _map(kind: type[msgspec.Struct]) -> str:
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
-    lines = [f"{kind.__name__} = {{"]
-    for field in info.fields:
-        default = "" if field.default is msgspec.NODEFAULT else f"   (default {_default(field.default)})"
-        lines.append(f"  {field.name:<13} {_type(field.type)}{default}")
-    return "\n".join([*lines, "}"])
-
-
-def _default(value: object) -> str:
-    return "all defaults" if isinstance(value, msgspec.Struct) else json.dumps(value)
-
-
-def _type(node: inspect.Type) -> str:
-    match node:
-        case inspect.Metadata(type=inner):
-            return _type(inner)
-        case inspect.BytesType(min_length=low, max_length=high):
-            return f"bytes{low}" if low is not None and low == high else f"bytes{_at_most(high)}"
-        case inspect.StrType(pattern=pattern, max_length=high):
-            return f"str{_at_most(high)}" if pattern is None else f"str {pattern}"
-        case inspect.IntType() | inspect.FloatType():
-            return _number(node)
-        case inspect.TupleType(item_types=items):
-            return f"[{', '.join(map(_type, items))}]"
-        case inspect.VarTupleType(item_type=item, max_length=high):
-            return f"[{_type(item)}, ...{_at_most(high)}]"
-        case inspect.LiteralType(values=values):
-            return " | ".join(json.dumps(value) for value in values)
-        case inspect.UnionType(types=options):
-            structs = [option for option in options if isinstance(option, inspect.StructType)]
-            return "Body" if len(structs) > 1 else " or ".join(_type(option) for option in options)
-        case inspect.NoneType():
-            return "nil"
-        case inspect.BoolType():
-            return "bool"
-        case inspect.StructType(cls=cls):
-            return cls.__name__
-    raise TypeError(f"no notation for {node}")
-
-
-def _number(node: inspect.IntType | inspect.FloatType) -> str:
-    if isinstance(node, inspect.IntType) and node.ge == 0:
-        for bits in (31, 32, 63, 64):
-            if node.lt == 2**bits or node.le == 2**bits - 1:
-                return f"uint{bits}"
-    name = "int" if isinstance(node, inspect.IntType) else "float64"
-    low = f"{node.ge:g} <= " if node.ge is not None else f"{node.gt:g} < " if node.gt is not None else ""
-    high = "" if node.le is None else f" <= {_power(node.le)}"
-    return f"{low}{name}{high}"
-
-
-def _power(value: float) -> str:
-    power = int(value + 1).bit_length() - 1
-    return f"2^{power}-1" if power >= 16 and value == 2**power - 1 else f"{value:g}"
-
-
-def _at_most(count: int | None) -> str:
-    return "" if count is None else f" <= {count}"
-
-
-def _wrapped(start: str, items: list[str], end: str) -> str:
-    lines, indent = [start], " " * len(start)
-    for place, item in enumerate(items):
-        text = item + (end if place == len(items) - 1 else ",")
-        if lines[-1].strip() != start.strip() and len(lines[-1]) + len(text) > 104:
-            lines.append(indent + text)
-        else:
-            lines[-1] += ("" if lines[-1] == start else " ") + text
-    return "\n".join(lines)
+    return _fenced("\n\n".join([table_of(permit.Permit), array_of(permit.Answer)]))
 
 
 # --- constants, types, contract -------------------------------------------------------------------------------------
@@ -305,7 +225,7 @@ def _examples() -> Iterator[str]:
         "audit key (secret)": b"\x01" * 32,
         "audit key (address)": audit.address,
     }
-    bodies, frames = _example_frames(federation, signer)
+    bodies, frames = sample_frames(federation, signer)
     certificate, roster, commitment = frames["certificate"], bodies["roster"], bodies["commitment"]
     assert isinstance(certificate, messages.Certificate) and isinstance(roster, messages.Roster)
     setting["roster digest"] = messages.roster_digest(0, roster)
@@ -324,77 +244,6 @@ def _examples() -> Iterator[str]:
             lines += ["preimage", *_folded(identity_preimage(federation, body))]
         lines += [f"frame, {len(messages.encode(frame))} bytes", *_folded(messages.encode(frame))]
         yield f"\n**{name}**\n\n" + _fenced("\n".join(lines))
-
-
-def _example_frames(
-    federation: bytes, signer: KeySigner
-) -> tuple[dict[str, messages.Body], dict[str, messages.Frame]]:
-    """A body of each kind, all of round 1 and member 0, and a frame of each kind."""
-    base, config, root, key = (bytes([value]) * 32 for value in (0x22, 0x11, 0x33, 0x44))
-
-    def sign(body: messages.Body) -> messages.Signed:
-        return messages.Signed(0, body, signer.sign(body))
-
-    salted = (b"\x55" * 32, b"\x66" * 32, b"\x77" * 32)
-    metrics = (("accuracy", 0.5), ("examples", 20.0))
-    ready = messages.Ready(1, base, bytes([0, 0xFE]), *salted, num_examples=100, metrics=metrics)
-    roster = messages.Roster(1, 0, base, (sign(ready),), ready.exponents)
-    roster_name = messages.roster_digest(0, roster)
-    commitment = messages.Commitment(federation, 1, roster_name, 0, root, 200, key)
-    named = messages.body_digest(commitment)
-    survivors = messages.SurvivorSet(1, base, federation, config, roster_name, (messages.Survivor(0, named),))
-    masked = messages.Commitment(
-        federation,
-        1,
-        roster_name,
-        0,
-        b"\x34" * 32,
-        256,
-        bytes(32),
-        (b"\x35" * 32,),
-        (b"\x36" * 32,),
-        (bytes(32),),
-    )
-    bodies: dict[str, messages.Body] = {
-        "ready": ready,
-        "ready in secure mode": messages.Ready(1, base, ready.exponents, *salted, 0, mask_key=b"\x78" * 32),
-        "roster": roster,
-        "commitment": commitment,
-        "commitment in secure mode": masked,
-        "receipt": messages.Receipt(1, 0, roster_name, (named,)),
-        "proposal": messages.Proposal(federation, 1, 0, survivors.digest, b"\x88" * 32),
-        "vote": messages.Vote(federation, 1, 0, survivors.digest),
-        "lock": messages.Lock(federation, 1, 0, survivors.digest, b"\x99" * 32),
-        "statement": messages.Statement(
-            federation, 1, federation, config, base, survivors.digest, b"\xaa" * 32, b"\xbb" * 32
-        ),
-        "share": messages.Share(1, roster_name, 0, b"\xa1" * 32),
-        "sum": messages.Sum(federation, 1, survivors.digest, 0, b"\xa2" * 32, 288),
-        "fingerprint": messages.Fingerprint(
-            federation, 1, 0, survivors.digest, b"\xa3" * 32, bytes(range(16))
-        ),
-        "enter": messages.Enter(1, 1),
-        "declined": messages.Declined(1, base, "its privacy budget is spent"),
-    }
-    signed = {name: sign(body) for name, body in bodies.items()}
-    certificate = messages.Certificate(survivors, (signed["vote"],))
-    other = sign(messages.Vote(federation, 1, 0, b"\xcc" * 32))
-    frames: dict[str, messages.Frame] = {
-        **signed,
-        "certificate": certificate,
-        "opening": messages.Opening(survivors, (signed["lock"],)),
-        "propose": messages.Propose(signed["proposal"], survivors, (messages.Omission(1, 0),), None),
-        "seeds": messages.Seeds(1, survivors.digest, 0, ((1, bytes(range(16))),)),
-        "shares": messages.Shares(1, survivors.digest, 0, ((0, b"\xa1" * 32),)),
-        "final": messages.Final((signed["statement"],), BlobRef(b"\xaa" * 32, 8)),
-        "hello": messages.Hello(2, 0, 1),
-        "recall": messages.Recall(),
-        "recalled": messages.Recalled(1, (signed["vote"],)),
-        "evidence": messages.Evidence(signed["vote"], other),
-        "key-wanted": messages.KeyWanted(named),
-        "key-shared": messages.KeyShared(named, b"\xdd" * 32),
-    }
-    return bodies, frames
 
 
 def _folded(data: bytes) -> list[str]:
