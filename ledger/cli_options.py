@@ -29,6 +29,21 @@ def _urls(ctx: click.Context, param: click.Parameter, urls: tuple[str, ...]) -> 
     return urls
 
 
+def _archives(ctx: click.Context, param: click.Parameter, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Refuses a folder that is none, but has some in it; an empty archive is one."""
+    for folder in folders:
+        if not any((folder / part).is_dir() for part in ("rounds", "blobs")):
+            inside = sorted(
+                one.parent for pattern in ("rounds", "*/rounds", "*/*/rounds") for one in folder.glob(pattern)
+            )
+            if inside:
+                named = ", ".join(map(str, inside[:4])) + (" ..." if len(inside) > 4 else "")
+                raise click.BadParameter(
+                    f"{folder} is no archive, but there is one in it: give {named}", ctx, param
+                )
+    return folders
+
+
 CONTRACT = click.option(
     "--contract", metavar="ADDRESS", callback=_address, help="The federation's contract.  [required]"
 )
@@ -45,6 +60,7 @@ ARCHIVES = click.option(
     "archives",
     metavar="DIR",
     type=_FOLDER,
+    callback=_archives,
     multiple=True,
     help="An archive that you were given. May be repeated.",
 )

@@ -37,7 +37,7 @@ from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.schema import Schema
 from folkmoot.protocol.sealing import payload_size
-from folkmoot.protocol.toml import ConfigError
+from folkmoot.protocol.toml import ConfigError, convert_table
 
 MODEL_FILE = "model0.safetensors"
 MAX_ATTESTERS = 31
@@ -214,10 +214,7 @@ def build_charter(members: Sequence[Member], chain_id: int, tables: Table) -> Ch
         "members": msgspec.to_builtins(attesting),
         **tables,
     }
-    try:
-        charter = msgspec.convert(terms, Charter)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"the charter would not be valid: {error}") from error
+    charter = convert_table(terms, Charter, "the charter would not be valid")
     if "attempt_min" not in tables.get("schedule", {}):
         charter = _with_time_for_updates(charter)
     check_charter(charter)

@@ -232,9 +232,20 @@ class Home:
         return self.path / "known-addresses"
 
 
+_NO_LEDGER = "'ledger' is missing: add it"
+
+
 def load_config(home: Home) -> NodeConfig:
     """`node.toml` of `home`, checked; raises `ConfigError` naming file, key and remedy."""
-    return load(home.config, NodeConfig)
+    try:
+        return load(home.config, NodeConfig)
+    except ConfigError as error:
+        if str(error).endswith(_NO_LEDGER):
+            raise ConfigError(
+                f"{home.config}: has no [ledger] yet: one member runs 'folkmoot ledger deploy', the others 'folkmoot "
+                "ledger use', once all have signed the charter"
+            ) from error
+        raise
 
 
 def bootstrap_entries(config: NetworkConfig, home: Home) -> list[str]:

@@ -235,8 +235,9 @@ def _read_secret_file(path: Path) -> str:
             return file.read()
     except FileNotFoundError as error:
         raise KeysError(
-            f"{path}: no such key: restore it from a backup. Before a charter names it, 'folkmoot init' makes a new "
-            "one; afterwards see 'Keys' in the operator's guide"
+            f"{path}: no such key: restore it from a backup of this home. If there is none, the member has to be "
+            "admitted again with new keys: see 'Keys' in the operator's guide. Only a member that no charter names yet "
+            "may simply make another home with 'folkmoot init'"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise KeysError(f"{path}: cannot be read: {error}") from error

@@ -99,7 +99,8 @@ def write_proposal(folder: Path, proposal: Proposal, before: Charter) -> None:
     if folder.exists() and any(folder.iterdir()):
         if _is_same(folder, proposal):
             return
-        raise ProposalError(f"{folder}: holds something else: give another --out")
+        what = "another proposal" if (folder / FILE).is_file() else "something else"
+        raise ProposalError(f"{folder}: holds {what}: give another --out")
     comment = "".join(f"#   {line}\n" for line in proposal.words(before))
     text = (
         f"# From round {proposal.amendment.effective} on, if a quorum of the attesters signs (folkmoot member sign):\n"

@@ -100,7 +100,8 @@ class Standing:
         if (amendment.number, amendment.previous) != (len(self.timeline.amendments) + 1, self._previous):
             raise ProposalError(
                 f"the proposal would be amendment {amendment.number}, but the ledger has "
-                f"{len(self.timeline.amendments)} by now: draft it again, on the charter as it is"
+                f"{len(self.timeline.amendments)} by now: draft it again, on the charter as it is, into another "
+                "folder (--out)"
             )
         self.check_round(amendment.effective)
         verify_amendment(amendment, self.timeline.newest, proposal.charter)
@@ -117,7 +118,8 @@ class Standing:
         if effective < self.earliest:
             raise ProposalError(
                 f"the proposal is for round {effective}, but what is recorded now can be in force from round "
-                f"{self.earliest} on: draft it again with a later --effective, and leave time for the signatures"
+                f"{self.earliest} on: draft it again with a later --effective and another --out, and "
+                "leave time for the signatures"
             )
         if effective > last + 1:
             raise ProposalError(

@@ -48,10 +48,18 @@ COARSE_CODECS = frozenset({"int2", "top3", "top1"})
 READY_SIZE = 680
 """Bytes that a signed READY takes at most, besides one per tensor."""
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+        description="up to 32 small letters, digits and dashes, with no dash first",
+    ),
+]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{40}$")]
-Rate = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$")]
+Rate = Annotated[
+    str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$", description='a decimal not below 0, such as "0.05"')
+]
 SourceName = Annotated[
     str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)?$")
 ]

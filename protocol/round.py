@@ -134,12 +134,12 @@ class RoundMachine:
             return "changing the charter"
         if self.finished:
             return "done"
+        if self._rounds.before_term:
+            return "joining"
         if self._gate is not None:
             return "recalling"
         if self._rounds.catch_up.busy:
             return "catching up"
-        if self._rounds.before_term:
-            return "joining"
         if self._rounds.sitting_out:
             return "sitting out"
         if self._rounds.contradicted:

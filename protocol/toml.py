@@ -8,13 +8,14 @@ mistyped key is explained in the same words everywhere.
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
 import msgspec
 from msgspec import inspect
 
+from folkmoot.protocol.allowed import describe_allowed
 from folkmoot.protocol.errors import FolkmootError
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -22,6 +23,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<key>.+)`$")
 
+_SHOWN = 40
 _MAX_PARTS = 16
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_MAX_PARTS}}}", re.ASCII)
@@ -46,13 +48,18 @@ def decode_toml(text: str, kind: type[T], source: str) -> T:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # tomllib's own, numbers of thousands of digits, nesting
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    return convert_table(table, kind, source)
+
+
+def convert_table(table: Mapping[str, object], kind: type[T], source: str) -> T:
+    """The struct `kind` from a table; raises `ConfigError` as `decode_toml`, `source` begins the message."""
     # Before msgspec, to which a typo in a required key would be a missing key.
     for path, known in _unknown_keys(table, inspect.type_info(kind), ""):
         raise ConfigError(f"{source}: unknown key '{path}'; {_suggestion(path, known)}")
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(str(error))}") from error
+        raise ConfigError(f"{source}: {_explain(str(error), table, kind)}") from error
 
 
 def toml_value(value: str | bool | int | float | Sequence[str] | Sequence[int]) -> str:
@@ -94,12 +101,22 @@ def _suggestion(path: str, known: Sequence[str]) -> str:
     return f"did you mean '{nearest[0]}'?" if nearest else f"known keys here: {', '.join(known)}"
 
 
-def _explain(message: str) -> str:
-    """msgspec's message ("Expected `str`, got `int` - at `$.name`") with the key in front."""
+def _explain(message: str, table: Mapping[str, object], kind: type[msgspec.Struct]) -> str:
+    """msgspec's message ("Expected `str`, got `int` - at `$.name`") with the key in front, and what may stand there."""
     found = _AT.match(message)
     assert found is not None  # the pattern matches every string
     what, path = found["what"], found["path"] or ""
     missing = _MISSING.match(what)
     if missing:
         return f"'{path + '.' if path else ''}{missing['key']}' is missing: add it"
+    if allowed := describe_allowed(kind, path):
+        return f"'{path}': must be {allowed}{_found(table, path)}"
     return f"'{path}': {what[:1].lower()}{what[1:].replace('`', '')}"
+
+
+def _found(table: Mapping[str, object], path: str) -> str:
+    """What stands there instead, where that is one short value."""
+    value: object = table
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return f", not {json.dumps(value)[:_SHOWN]}" if isinstance(value, str | bool | int | float) else ""

@@ -13,7 +13,7 @@ from importlib.resources import files
 from folkmoot.ledger.audit import picture
 from folkmoot.ledger.audit.grouping import Group, group, rounds_told
 from folkmoot.ledger.audit.participation import State
-from folkmoot.ledger.audit.report import AuditReport, Finding, MemberRow, Status
+from folkmoot.ledger.audit.report import COUNTED, AuditReport, Finding, MemberRow, Status
 
 _VERDICTS = {
     Status.PASS: "Every check that was asked for holds.",
@@ -123,7 +123,8 @@ def _members(members: Sequence[MemberRow]) -> str:
     reasons = [_reasons(member) for member in members if member.rounds]
     return (
         '<section><h2>Members</h2><div class="wide"><table><thead><tr><th>member</th><th>role</th>'
-        f"{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{''.join(reasons)}</section>"
+        f"{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<p class="soft">{escape(COUNTED)}</p>{"".join(reasons)}</section>'
     )
 
 

@@ -92,6 +92,12 @@ class MemberRound(msgspec.Struct, frozen=True):
     why: str
 
 
+COUNTED = (
+    "attested: rounds whose record it signed for the ledger; contributed: rounds whose model holds its update"
+)
+"""What the columns of the members' table count."""
+
+
 class MemberRow(msgspec.Struct, frozen=True, kw_only=True):
     """A member's part: rounds that it contributed to, what became of the others, statements that it attested.
 

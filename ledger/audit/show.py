@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from folkmoot.ledger.audit.grouping import group
-from folkmoot.ledger.audit.report import AuditReport, Check, Finding, MemberRow, Status
+from folkmoot.ledger.audit.report import COUNTED, AuditReport, Check, Finding, MemberRow, Status
 
 if TYPE_CHECKING:
     from folkmoot.ledger.audit.dispute import DisputeReport
@@ -77,7 +77,7 @@ def _checks_table(checks: Iterable[Check]) -> Table:
 
 
 def _members_table(members: Iterable[MemberRow]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, caption=COUNTED, caption_justify="left")
     table.add_column("member")
     for heading in ("attested", "contributed", "others"):
         table.add_column(heading, justify="left" if heading == "others" else "right")

@@ -145,9 +145,12 @@ def new(
     from folkmoot.protocol.charter import Member
     from folkmoot.protocol.outer import with_start
 
-    for path in (out, out.with_name(charter_draft.MODEL_FILE)):
-        if path.exists():
-            raise CharterError(f"{path}: exists already: charters are never overwritten; give another --out")
+    if out.exists():
+        raise CharterError(f"{out}: exists already: charters are never overwritten; give another --out")
+    if (beside := out.with_name(charter_draft.MODEL_FILE)).exists():
+        raise CharterError(
+            f"{beside}: exists already, another charter's starting weights: give an --out in another folder"
+        )
     known = [load(path, Member) for path in members]
     chosen = charter_draft.parse_assignments(assignments)
     chain = _chain_id(chain_id, rpc)

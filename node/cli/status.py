@@ -164,6 +164,8 @@ def _progress(report: NodeStatus, running: bool) -> str:
         return f"{completed}; this node is {report.phase} of the federation"
     if not running or report.phase == "starting":
         return completed
+    if report.phase == "measuring":
+        return f"{completed}; measuring the last model"
     if report.phase == "done":
         return f"{completed}, done: it goes on serving"
     if report.phase == "disk full":

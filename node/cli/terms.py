@@ -50,6 +50,12 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
         "schedule",
         f"{schedule.rounds} rounds; an attempt takes at least {schedule.attempt_min:g} s to be given up",
     )
+    if schedule.rounds <= schedule.max_ahead:
+        yield (
+            "",
+            f"nothing can be changed before they are over: changes come more than max_ahead, {schedule.max_ahead} "
+            "rounds, after they are recorded",
+        )
     if terms.ledger.cadence > 1:
         yield "ledger", f"rounds are recorded every {terms.ledger.cadence}, in one transaction"
     yield (

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType, TracebackType
@@ -30,7 +30,7 @@ POLL_SECONDS = 0.25
 STALL_SECONDS = 120.0
 """Without any node's progress for so long, something is broken that waiting will not mend."""
 
-DONE = "done"
+STARTING, DONE = "starting", "done"
 """The phase of a node that has completed all rounds of its charter."""
 
 
@@ -49,6 +49,7 @@ class Supervisor:
         self._say = say
         self._jobs: list[Job] = []
         self._fallen: set[str] = set()
+        self._greeted: set[str] = set()
         self._cpu_seconds: dict[str, float] = {}
 
     def __enter__(self) -> Self:
@@ -101,6 +102,7 @@ class Supervisor:
             self._check_processes()
             statuses = self.statuses()
             known = [status for status in statuses if status is not None]
+            self._greet(known, display)
             living = [status for status in known if status.name not in self._fallen]
             done = len(living) == len(self.nodes) - len(self._fallen) and all(map(self._is_done, living))
             display.update(make_view(known, self.plan.nodes, self.plan.rounds), final=done)
@@ -112,6 +114,13 @@ class Supervisor:
             elif time.monotonic() - moved > STALL_SECONDS:
                 raise TestnetError(_describe_stall(living, self.home))
             time.sleep(POLL_SECONDS)
+
+    def _greet(self, known: Sequence[NodeStatus], display: Display) -> None:
+        """Say of every node once that it has begun, for that takes long where many start at a time."""
+        for status in known:
+            if status.phase != STARTING and status.name not in self._greeted:
+                self._greeted.add(status.name)
+                display.say(f"{status.name} is up ({len(self._greeted)} of {self.plan.nodes})")
 
     def stop_nodes(self) -> None:
         """End the nodes and wait for them; the chain goes on."""

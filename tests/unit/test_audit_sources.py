@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from audited_federation import TENSORS, AuditedFederation
+from click.testing import CliRunner
 
 from folkmoot.ledger.audit.sources import Lacking, Source, load_signed_charter, ref_of_file
+from folkmoot.ledger.cli import audit
 from folkmoot.node.archive import Archive, Models
 from folkmoot.protocol.blob import CHUNK, ref_of
 from folkmoot.protocol.charter import verify_charter
@@ -180,3 +182,13 @@ assert "payloads" in done.output and "UNREACHABLE" in done.output, done.output
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_holds_archives_is_answered_with_theirs(tmp_path: Path) -> None:
+    given = tmp_path / "nodes"
+    (given / "alice" / "archive" / "rounds").mkdir(parents=True)
+    done = CliRunner().invoke(audit, ["--archive", str(given), "--charter", str(tmp_path)])
+    assert done.exit_code == 2 and f"give {given / 'alice' / 'archive'}" in done.output.replace("\n", " ")
+    (tmp_path / "new").mkdir()
+    done = CliRunner().invoke(audit, ["--archive", str(tmp_path / "new")])
+    assert "needs --charter" in done.output  # an archive without rounds is one

@@ -67,7 +67,7 @@ def test_init_makes_a_home_whose_file_lacks_only_the_ledger(homes: dict[str, Pat
     home = Home(homes["alice"])
     assert home.store.is_file() and home.member.is_file()
     assert home.keys.stat().st_mode & 0o077 == 0
-    with pytest.raises(ConfigError, match="'ledger' is missing"):
+    with pytest.raises(ConfigError, match=r"has no \[ledger\] yet"):
         load_config(home)
     home.config.write_text(set_ledger(home.config.read_text(), "http://127.0.0.1:1", CONTRACT))
     config = load_config(home)
@@ -116,6 +116,13 @@ def test_a_draft_is_never_overwritten(drafted: Path, capsys: pytest.CaptureFixtu
     arguments = ["--member", "alice/member.toml", "--layers", "4,2", "--model", "logistic", "--chain-id", "5"]
     assert folkmoot("charter", "new", *arguments) != 0
     assert "never overwritten" in capsys.readouterr().err and drafted.read_bytes() == before
+    assert folkmoot("charter", "new", *arguments, "--out", "other.toml") != 0
+    assert "give an --out in another folder" in capsys.readouterr().err
+
+
+def test_a_draft_says_that_it_can_never_be_changed(drafted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert folkmoot("charter", "show", str(drafted)) == 0
+    assert "nothing can be changed before they are over" in capsys.readouterr().out
 
 
 def test_a_draft_declares_codes_as_categories(

@@ -110,6 +110,7 @@ def test_a_node_that_is_gone_has_no_peers_and_is_in_no_round(tmp_path: Path, rep
     [
         ("starting", "1 completed"),
         ("voting", "1 completed, now voting in round 2 attempt 1"),
+        ("measuring", "1 completed; measuring the last model"),
         ("done", "1 completed, done: it goes on serving"),
     ],
 )

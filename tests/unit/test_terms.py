@@ -143,6 +143,7 @@ def test_it_shows_the_last_rounds_end_to_who_lacks_it() -> None:
 def test_a_newcomer_begins_with_the_model_of_the_round_before_its_first() -> None:
     node = Later(town, NEWCOMER)
     node.handle(Started())
+    assert node.machine.phase == "joining"
     for member in range(4):
         node.handle(PeerUp(member))
     for member in range(4):
@@ -150,6 +151,7 @@ def test_a_newcomer_begins_with_the_model_of_the_round_before_its_first() -> Non
     assert node.machine.phase == "joining"
     effects = node.hear(FINAL)
     assert [one.model for one in of_kind(effects, FetchSnapshot)] == [NEW_MODEL]
+    assert node.machine.phase == "joining"
     effects = node.handle(SnapshotReady(NEW_MODEL))
     assert of_kind(effects, Fit) == [Fit(2, NEW_MODEL)]
 

@@ -29,7 +29,8 @@ class Stage:
         self.said: list[str] = []
         self.home = home
         self.supervisor = Supervisor(home, PLAN, fresh=False, say=self.said.append)
-        self.display = PlainLines(Console(file=io.StringIO()))
+        self.out = io.StringIO()
+        self.display = PlainLines(Console(file=self.out))
 
     def start(self, name: str, program: str = SLEEPER) -> Child:
         node = self.home.node(name)
@@ -66,6 +67,8 @@ def test_it_waits_until_all_nodes_are_done_and_recorded(stage: Stage) -> None:
         stage.start(name)
         stage.report(name, 3, 3)
     assert [status and status.rounds for status in stage.wait()] == [3, 3]
+    shown = stage.out.getvalue().splitlines()
+    assert shown[:2] == ["alice is up (1 of 2)", "bob is up (2 of 2)"]
 
 
 @pytest.mark.parametrize(("rounds", "height", "phase"), [(3, 2, "done"), (3, 3, "attesting")])
