@@ -117,6 +117,7 @@ class Engine:
         self._rooms = rooms
         self._send, self._receive = trio.open_memory_channel[Event](EVENTS)
         self._recorded: Round | None = None
+        self._settled: Round = 0
         self._transfers = Transfers(
             rooms.network,
             rooms.payloads,
@@ -216,6 +217,9 @@ class Engine:
     async def _handle(self, event: Event, nursery: trio.Nursery) -> None:
         for effect in self.machine.handle(event, trio.current_time()):
             await self._carry_out(effect, nursery)
+        if self.machine.settled > self._settled:
+            self._settled = self.machine.settled
+            await trio.to_thread.run_sync(self._settle, self._settled)
 
     # --- what the network brings --------------------------------------------------------------------------------
 
@@ -306,19 +310,16 @@ class Engine:
         await self.put(TimerFired(timer))
 
     async def head_advanced(self, height: Round, statement: Digest) -> None:
-        """The outbox's word on how far the finalised record is, and with which statement (empty: it does not know).
-
-        What lies far behind it need not be kept.
-        """
-        if height == self._recorded:
-            return
-        self._recorded = height
-        # Never beyond my own journal: a node that is behind still has to read the round that it is in.
-        settled = min(height, self.machine.completed)
-        await trio.to_thread.run_sync(self._settle, settled)
-        await self.put(HeadAdvanced(height, statement))
+        """The outbox's word on how far the finalised record is, and with which statement (empty: it does not know)."""
+        if height != self._recorded:
+            self._recorded = height
+            await self.put(HeadAdvanced(height, statement))
 
     def _settle(self, settled: Round) -> None:
+        """What lies far behind need not be kept, or read again.
+
+        Only what the record has as this node has it: where it has something else, both histories are still needed.
+        """
         self._rooms.journal.set_meta(RECORDED, str(settled).encode())
         self._rooms.retention.settle(settled)
 

@@ -171,6 +171,13 @@ class ClosedRounds:
                 return Final(_sorted(signatures), BlobRef(statement.model, model_size))
         return None
 
+    def early_statement(self, round_: Round, digest: Digest) -> Statement | None:
+        """The statement with that digest, if a member attested it here though its round is not closed."""
+        bodies = (signed.body for signed in self._early.get(round_, {}).values())
+        return next(
+            (body for body in bodies if isinstance(body, Statement) and struct_hash(body) == digest), None
+        )
+
     def frames_after(self, round_: Round, final: Round) -> list[Frame]:
         """What a peer that works on `round_`, and whose highest final round is `final`, needs to go on.
 

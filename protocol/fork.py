@@ -72,13 +72,15 @@ class Branch:
     def __init__(self) -> None:
         self._held: dict[Round, Digest] = {}
         self._final: dict[Round, Digest] = {}
-        self._confirmed: Round = 0
+        self._recorded: Round = 0
+        self.confirmed: Round = 0
+        """The newest round of which it is certain that the final record has it as this node has."""
         self.abandoned: set[Digest] = set()
         """Statements of the history that was given up, and those that continue it."""
 
     def hold(self, round_: Round, statement: Digest) -> None:
         """This node builds on that statement now."""
-        if round_ > self._confirmed:
+        if round_ > self.confirmed:
             self._held[round_] = statement
 
     def held_at(self, round_: Round) -> Digest | None:
@@ -88,6 +90,7 @@ class Branch:
     def note_final(self, height: Round, statement: Digest) -> None:
         """The final record ends with that statement."""
         self._final[height] = statement
+        self._recorded = max(self._recorded, height)
         if statement in self.abandoned:  # an RPC had told otherwise: what was refused for that is no longer
             self.abandoned.clear()
         while len(self._final) > REMEMBERED:
@@ -99,19 +102,37 @@ class Branch:
         if not common:
             return None
         newest = max(common)
-        if self._held[newest] != self._final[newest]:
+        if any(self._held[round_] != self._final[round_] for round_ in common):
             return min(self._held), newest
-        self._confirmed = newest
+        self.confirm(newest)
+        return None
+
+    def confirm(self, newest: Round) -> None:
+        """Up to there the final record has what this node has."""
+        self.confirmed = newest
         self._held = {round_: one for round_, one in self._held.items() if round_ >= newest}
         self._final = {round_: one for round_, one in self._final.items() if round_ >= newest}
-        return None
+
+    def find_passed(self) -> tuple[Round, Round] | None:
+        """The rounds that the record has passed without its being clear whether it has them as this node has."""
+        newest = max(self._held, default=0)
+        is_passed = self.confirmed < newest <= self._recorded
+        return (min(self._held), newest) if is_passed else None
+
+    def note_read(self, recorded: tuple[RecordedRound, ...]) -> None:
+        """The ledger has shown its rounds: if it has what this node has, that is certain now."""
+        if recorded and is_chain(recorded):
+            last = recorded[-1].statement
+            if self._held.get(last.round) == struct_hash(last):
+                self.confirm(last.round)
 
     def find_fork(self, recorded: tuple[RecordedRound, ...]) -> RecordedRound | None:
         """The first round that the ledger has otherwise; None if `recorded` is not what was asked for, or agrees."""
         if not recorded or not is_chain(recorded):
             return None
         last = recorded[-1].statement
-        if self._final.get(last.round) != struct_hash(last):
+        passed, final = self.find_passed(), self._final.get(last.round)
+        if final != struct_hash(last) and (final is not None or passed is None or passed[1] != last.round):
             return None
         for one in recorded:
             held = self._held.get(one.statement.round)

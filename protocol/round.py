@@ -128,6 +128,16 @@ class RoundMachine:
         return self.current.round - 1
 
     @property
+    def settled(self) -> Round:
+        """The newest round of which it is certain that the ledger's final record has it as this node has."""
+        return self._rounds.settled
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the ledger's final record has another history than this node."""
+        return self._rounds.contradicted
+
+    @property
     def phase(self) -> str:
         """One word for people."""
         if self._rounds.term_over:
@@ -352,7 +362,9 @@ class RoundMachine:
                 if final >= self.current.round and self._rounds.catch_up.is_news(sender, final):
                     self._context.send(sender, self._hello())  # which it answers with what I lack
                 same = self._answer(sender) if round_ == self.current.round else []
-                for one in [*self._rounds.closed.frames_after(round_, final), *same]:
+                # What the record has otherwise is shown to nobody
+                ended = [] if self._rounds.contradicted else self._rounds.closed.frames_after(round_, final)
+                for one in [*ended, *same]:
                     self._context.send(sender, one)
                 if round_ == self.current.round:
                     self._send_private(sender)

@@ -12,9 +12,10 @@ from folkmoot.protocol.certificates import verify_final
 from folkmoot.protocol.closing import ClosedRounds
 from folkmoot.protocol.context import Context
 from folkmoot.protocol.current import CurrentRound
-from folkmoot.protocol.effects import CancelFit, Finished, Promote, ReadRecord, RollBack, TermEnded
+from folkmoot.protocol.effects import CancelFit, Finished, Promote, RollBack, TermEnded
 from folkmoot.protocol.errors import Ignore, RemoteProtocolError
-from folkmoot.protocol.fork import Branch, Fork, RecordedRound
+from folkmoot.protocol.fork import Fork, RecordedRound
+from folkmoot.protocol.history import History
 from folkmoot.protocol.journal import Adopted, Attested, Began, Entry, RolledBack, SatOut
 from folkmoot.protocol.messages import Evidence, Final, Frame, Lock, Signed, round_of
 from folkmoot.protocol.repeating import Repeating
@@ -47,10 +48,15 @@ class Rounds:
         self._early = Waiting()
         self._early_is_due = False
         self._term_ended = False
-        self._branch = Branch()
-        self._contradicted = False
+        self._history = History(context, self.closed)
+        self._branch = self._history.branch
 
     # --- where we stand -------------------------------------------------------------------------------------
+
+    @property
+    def settled(self) -> Round:
+        """The newest of my rounds that the final record has as I have it."""
+        return min(self._branch.confirmed, self.current.round - 1)
 
     @property
     def finished(self) -> bool:
@@ -99,7 +105,7 @@ class Rounds:
     def active(self) -> bool:
         """Whether this node may sign things in the current round, as far as the rounds are concerned."""
         blocked = self.catch_up.busy or self.sitting_out or self.finished or self.too_far_ahead
-        blocked = blocked or self._contradicted
+        blocked = blocked or self.contradicted
         return self._begun and not blocked and not self.term_over and not self.before_term
 
     # --- beginning ------------------------------------------------------------------------------------------
@@ -147,7 +153,7 @@ class Rounds:
         self._context.persist(round_, Began(round_, base, previous))
         self._begun = True
         self._resume()
-        self._compare()
+        self._history.compare()
 
     def _resume(self) -> None:
         self._context.start_timer("announce", self.current.round, 0, FIRST_ANNOUNCEMENT)
@@ -171,8 +177,7 @@ class Rounds:
         if was_waiting and not self.too_far_ahead and self._begun and not waits:
             self._take_up()
         if statement:
-            self._branch.note_final(height, statement)
-            self._compare()
+            self._history.note_final(height, statement)
 
     def sit_out(self, through: Round) -> None:
         """Sign nothing through the last round in which I could have signed before.
@@ -237,39 +242,19 @@ class Rounds:
     @property
     def contradicted(self) -> bool:
         """Whether the final record has another statement than this node; nothing is signed until that is settled."""
-        return self._contradicted
-
-    def _compare(self) -> None:
-        contradiction = self._branch.find_contradiction()
-        if contradiction is not None and not self._contradicted:
-            self._contradicted = True
-            self._context.emit(ReadRecord(*contradiction))
+        return self._history.contradicted
 
     def on_record(self, recorded: tuple[RecordedRound, ...]) -> bool:
         """The final record's rounds; whether I had to give up my own."""
-        fork = self._branch.find_fork(recorded)
-        self._contradicted = False
-        if fork is None or not self._is_attested(recorded[-1]):
-            self._compare()  # it has gone on meanwhile
+        fork = self._history.find_fork(recorded)
+        if fork is None:
+            if not self.contradicted:
+                self.catch_up.fetch()
             return False
         base = BlobRef(fork.statement.base, self.current.base.size)
         self._roll_back(fork, base)
         self._follow(recorded[-1])
         return True
-
-    def _is_attested(self, recorded: RecordedRound) -> bool:
-        """Whether a quorum signed where the record ends, and so all before it: an RPC's word alone moves nobody."""
-        rule = self._context.terms.at(recorded.statement.round).rule
-        if rule is None or not recorded.attestations:
-            return False
-        attestations = tuple(sorted(recorded.attestations, key=lambda signed: signed.member))
-        model = BlobRef(recorded.statement.model, 4 * rule.federation.charter.snapshot_values)
-        try:
-            return (
-                verify_final(Final(attestations, model), rule.federation, rule.verifier) == recorded.statement
-            )
-        except RemoteProtocolError:
-            return False
 
     def _roll_back(self, recorded: RecordedRound, base: BlobRef) -> None:
         """Go on from the last round that both histories share; sign nothing where I may have signed before."""
@@ -316,16 +301,23 @@ class Rounds:
             for signed in final.attestations:
                 self.closed.add_attestation(signed)
             return
-        self.catch_up.offer(final)
-        if statement.round > self.current.round or not self.current.proposed:
+        continues, skips = self._history.is_continued_by(statement), statement.round > self.current.round
+        if continues:
+            self.catch_up.offer(final)
+        if (skips or not continues) and self._history.asks_ledger(again=not continues):
+            return
+        if not continues:
+            raise Ignore("final of a round that does not continue mine: the ledger decides")
+        if skips or not self.current.proposed:
             self.catch_up.fetch()
 
     def look_behind(self) -> None:
         """Now and then: if my round was finished without me, fetch its model."""
         early = self.closed.early_final(self.current.round, self.current.base.size)
-        if early is not None and not self._branch.refuses(statement_of(early)):
+        if early is not None and self._history.takes(statement_of(early)):
             self.catch_up.offer(early)
-        self.catch_up.fetch()
+        if not self._history.awaits_ledger:
+            self.catch_up.fetch()
 
     def on_snapshot(self, model: BlobRef) -> bool:
         """A model arrived; whether it took me to a later round."""
@@ -333,6 +325,10 @@ class Rounds:
         if final is None:
             return False
         statement = statement_of(final)
+        if not self._history.takes(statement):  # the ledger has said more meanwhile
+            self.catch_up.forget()
+            self._early_is_due = True
+            return False
         self._context.persist(statement.round, Adopted(final))
         self._context.emit(CancelFit(self.current.round))
         self._adopt(final)

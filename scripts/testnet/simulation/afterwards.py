@@ -17,6 +17,8 @@ from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, Round
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.charters import Charters
+from folkmoot.testnet.simulation.faults import Faults
+from folkmoot.testnet.simulation.histories import Histories
 from folkmoot.testnet.simulation.invariants import Broken
 from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.node import Node
@@ -27,8 +29,11 @@ class Finished(Protocol):
     """A simulation whose run is over."""
 
     charters: Charters
+    faults: Faults
     ledger: SimulatedLedger
     lives: Lives
+    histories: Histories
+    stands: bool
     honest: list[Node]
 
     @property
@@ -51,8 +56,11 @@ class Afterwards:
         self._check_chain()
         for node in self._all.honest:
             self._check_models(node)
+            self._all.histories.check_proofs(node, list(map(struct_hash, self._statements)))
             self._check_journal(node)
             for round_, record in node.records.items():
+                if self._all.stands and round_ > len(self._statements):
+                    continue
                 self._check_record(node, round_, record)
 
     def _check_chain(self) -> None:
@@ -70,9 +78,13 @@ class Afterwards:
     def _check_models(self, node: Node) -> None:
         """What the ledger says is what the node holds."""
         for round_, model in node.models.items():
+            if self._all.stands and round_ > len(self._statements):
+                continue
             if self._statements[round_ - 1].model != model:
                 raise Broken(f"{node.name} holds another model of round {round_} than is recorded")
         newest = self._charters.newest
+        if self._all.stands:
+            return
         if newest.has(node) and newest.federation.charter.schedule.rounds not in node.models:
             raise Broken(f"{node.name} does not hold the last model")
 
@@ -83,11 +95,15 @@ class Afterwards:
         if node.machine is None:  # it is no member any more
             return
         again = self._all.lives.make_machine(node)
+        if node.is_forgetful:
+            again.forget_what_was_signed()
         again.restore(node.read(), 0.0)
         here, there = node.machine.current, again.current
         stands = (here.round, here.base, here.previous)
         if (there.round, there.base, there.previous) != stands:
             raise Broken(f"{node.name} would begin again in round {there.round}, it is in round {here.round}")
+        if node.person in self._all.faults.rewound:  # it hears from others what it said
+            return
         said = {encode(one) for one in again.said}
         for signed in node.machine.said:
             if signed.body.round >= here.round - 1 and encode(signed) not in said:

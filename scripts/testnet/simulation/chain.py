@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from folkmoot.ledger.calls import Finalize
-from folkmoot.ledger.errors import LedgerRejected, LedgerUnavailable
+from folkmoot.ledger.errors import LedgerRejected, LedgerReorganised, LedgerUnavailable
 from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
 from folkmoot.ledger.port import LedgerHead
+from folkmoot.ledger.port import Record as LedgerRecord
 from folkmoot.protocol.closing import submitting_before
-from folkmoot.protocol.effects import Record
-from folkmoot.protocol.events import Event, HeadAdvanced
-from folkmoot.protocol.messages import Statement
+from folkmoot.protocol.effects import ReadRecord, Record
+from folkmoot.protocol.events import Event, HeadAdvanced, RecordRead
+from folkmoot.protocol.fork import RecordedRound
+from folkmoot.protocol.messages import Signed, Statement
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Round
@@ -24,6 +26,9 @@ from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.governing import Governing
 from folkmoot.testnet.simulation.keys import DOMAIN, Keys, address_of
 from folkmoot.testnet.simulation.node import Node
+
+READ_SECONDS = 1.0
+"""Pause before a node reads the rounds that contradict its own, as `node/engine.py` has it."""
 
 POLL = 1.0
 """Seconds between two looks of a node that has something to record, or an RPC that does not answer."""
@@ -36,6 +41,14 @@ class Surroundings(Protocol):
     governing: Governing
     faults: Faults
     nodes: list[Node]
+
+    def mined(self) -> None:
+        """There is another block."""
+        ...
+
+    def stop(self, node: Node) -> None:
+        """A node's chain lost what was final: it ends until somebody accepts that."""
+        ...
 
     def at(self, delay: float, action: Callable[[], None]) -> None:
         """Do that later."""
@@ -93,6 +106,7 @@ class SimulatedLedger:
         self.chain.mine()
         head = self.chain.head()
         self._mining = False
+        self._around.mined()
         self.on_block()
         if self.chain.pending or head.finalized_height < head.height:
             self.keep_mining()
@@ -108,10 +122,14 @@ class SimulatedLedger:
         final = self.chain.head().final.number
         undone = min(depth, self.chain.head().block - final)
         if undone > 0:
-            self.chain.reorg(undone)
-            self.chain.evict()
-            self.keep_mining()
-            self._show()
+            self.undo(undone)
+
+    def undo(self, depth: int) -> None:
+        """Undo so many blocks, final or not."""
+        self.chain.reorg(depth)
+        self.chain.evict()
+        self.keep_mining()
+        self._show()
 
     # --- a node ---------------------------------------------------------------------------------------------
 
@@ -146,7 +164,10 @@ class SimulatedLedger:
         except LedgerUnavailable:
             self._around.while_alive(node, POLL, lambda: self.look(node))
             return
-        if head.finalized_height > node.finalised:
+        except LedgerReorganised:
+            self._around.stop(node)
+            return
+        if head.finalized_height > node.finalised or not node.looked:
             self._settle(node, head)
         if (record := node.outbox.get(head.height + 1)) is not None:
             patience = record.turn * node.charter.schedule.submit_after
@@ -157,8 +178,6 @@ class SimulatedLedger:
         node.finalised = head.finalized_height
         self._around.note_progress()
         node.outbox = {round_: one for round_, one in node.outbox.items() if round_ > node.finalised}
-        if node.machine is not None:  # as `Engine.head_advanced`
-            node.settled = max(node.settled, min(node.finalised, node.machine.completed))
         self._around.tell(node, HeadAdvanced(node.finalised, head.finalized_digest), 0.0)
 
     def _submit(self, node: Node, record: Record) -> None:
@@ -172,6 +191,27 @@ class SimulatedLedger:
             return
         except LedgerUnavailable:
             self._around.while_alive(node, POLL, lambda: self.look(node))
+        except LedgerReorganised:
+            self._around.stop(node)
+
+    def read(self, node: Node, wanted: ReadRecord) -> None:
+        """A node reads the record, which contradicts it: as soon as its RPC answers."""
+        self._around.while_alive(node, READ_SECONDS, lambda: self._read(node, wanted))
+
+    def _read(self, node: Node, wanted: ReadRecord) -> None:
+        try:
+            records = self._ledger(node).records(wanted.first, wanted.last)
+        except LedgerUnavailable:
+            self.read(node, wanted)
+            return
+        recorded = (RecordedRound(one.statement, self._attestations(one)) for one in records)
+        self._around.tell(node, RecordRead(tuple(recorded)), 0.0)
+
+    def _attestations(self, record: LedgerRecord) -> tuple[Signed, ...]:
+        charter = self._around.charters.at(record.statement.round).federation.charter
+        ids = {address_of(charter, member): member for member in charter.attesters}
+        signed = zip(record.signers, record.signatures, strict=True)
+        return tuple(Signed(ids[signer], record.statement, one) for signer, one in signed if signer in ids)
 
     def _ledger(self, node: Node) -> MemoryLedger:
         assert node.ledger is not None

@@ -47,7 +47,12 @@ class Faults:
     allows no update.
 
     *Ledger.* A block every `ledger` seconds, final under `finality` others; `reorgs` undo blocks that are not final,
-    `outages` take the RPC of one member or of all away for a while.
+    `outages` take the RPC of one member or of all away for a while. `undone` times blocks are undone that were final:
+    nodes that saw them stop, until their operators accept the chain.
+
+    *Disks.* `emptied` members come back once with an empty journal, `outdated` ones with a disk of some time ago: they
+    recall, and sit out. When final blocks are undone, `restored` members go back to a backup of that moment too, and
+    sign anew without asking: if they are more than may be faulty, there are two histories, and the record decides.
 
     *Charters.* So many times somebody new `joins` (or comes back), somebody `leaves`, is suspended (`suspensions`) or
     has new keys (`rotations`), or other terms change (`new_terms`): with an amendment on the ledger, in force from a
@@ -85,6 +90,10 @@ class Faults:
     finality: int = 0
     reorgs: int = 0
     outages: int = 0
+    undone: int = 0
+    emptied: Members = ()
+    outdated: Members = ()
+    restored: Members = ()
     joins: int = 0
     leaves: int = 0
     suspensions: int = 0
@@ -111,6 +120,16 @@ class Faults:
     def liars(self) -> frozenset[MemberId]:
         """Members that break a rule, other than by being away."""
         return frozenset(member for lie in LIES for member in getattr(self, lie))
+
+    @property
+    def doubted(self) -> frozenset[MemberId]:
+        """Members whose word nobody holds them to: they lie, or sign anew what they have forgotten."""
+        return self.liars | set(self.restored)
+
+    @property
+    def rewound(self) -> frozenset[MemberId]:
+        """Members whose disk goes back in time."""
+        return frozenset((*self.emptied, *self.outdated, *self.restored))
 
     @property
     def lost(self) -> frozenset[MemberId]:

@@ -39,8 +39,10 @@ from folkmoot.testnet.simulation.assembly import Assembly
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.charters import Charters
 from folkmoot.testnet.simulation.crossing import Crossing
+from folkmoot.testnet.simulation.disks import Disks
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.governing import Governing
+from folkmoot.testnet.simulation.histories import Histories
 from folkmoot.testnet.simulation.invariants import Broken, Invariants
 from folkmoot.testnet.simulation.keeping_up import KeepingUp
 from folkmoot.testnet.simulation.keys import FakeKeys, RealKeys
@@ -62,6 +64,10 @@ REPLAY_SECONDS = 60.0
 
 LIMIT = 3600.0
 """Virtual seconds that a run may take: faults end early, and time-outs have grown by then."""
+
+
+STANDING = 300.0
+"""Seconds after the last fault that a federation has which more rolled back of than it can do without."""
 
 
 class Violation(AssertionError):
@@ -99,11 +105,13 @@ class Simulation(Timeline):
         self._keys = RealKeys() if self.setting.real_keys else FakeKeys()
         self.charter = simulated_charter(members, rounds, max_ahead, secure, self._keys, group_size)
         """The founding one."""
-        self.charters = Charters(self.charter, self._keys, self._lies)
+        self.charters = Charters(self.charter, self._keys, self.faults.doubted)
         self.federation = self.charters.at(1).federation
         self.random = random.Random(seed)
         self.delivered = self.bytes_sent = 0
         self._is_later = False
+        self.stands = False
+        """Whether it ended without all rounds, because too many rolled back."""
         self._trace = trace
         people = range(members + self.faults.joins)
         self._faces = [
@@ -111,19 +119,23 @@ class Simulation(Timeline):
             for person in people
         ]
         self.nodes = [node for faces in self._faces for node in faces]
+        for node in self.nodes:
+            node.is_forgetful = node.person in self.faults.liars
         self.honest = [node for node in self.nodes if node.person not in self.faults.lost]
         """The nodes that follow the rules, and live."""
         self.governing = Governing(self)
         self.ledger = SimulatedLedger(self, self._keys)
         self.links = Links(self.nodes, self.faults, self.random)
         self._crossing = Crossing(self.faults, self.random)
-        self.transcript = Transcript(self.charters, self.faults.liars)
+        self.transcript = Transcript(self.charters, self.faults.doubted, self.setting.may_fork)
         self._workshop = MaskedWorkshop(self) if secure else Workshop(self)
         self._liars = Liars(self)
         self.lives = Lives(self)
         self.assembly = Assembly(self, self._keys, self.lives, self.random)
         self.keeping_up = KeepingUp(self.faults, self.charters)
-        self._invariants = Invariants(self.charters, self.faults.liars)
+        self.histories = Histories(self)
+        self.disks = Disks(self, self.random)
+        self._invariants = Invariants(self.charters, self.faults.doubted, self.setting.may_fork)
         for node in self.nodes:
             node.ledger = self.ledger.account(node)
             node.charters[self.charter.digest] = self.charter
@@ -161,6 +173,9 @@ class Simulation(Timeline):
         Mishaps(self, self.random).arrange()
         while not (self._is_later and self._all_done()):
             action = self.go_on()
+            if self.histories.may_stand and self.now > self.faults.until + STANDING:
+                self.stands = True
+                return
             if action is None or self.now > limit:
                 raise Broken(f"not finished after {min(self.now, limit):.0f} s: {self._where()}")
             action()
@@ -186,6 +201,8 @@ class Simulation(Timeline):
             if last.has(node) and (node.machine is None or node.era is not last or not node.machine.finished):
                 return False
         rounds = last.federation.charter.schedule.rounds
+        if self.setting.may_fork and not self.histories.are_one:
+            return False  # somebody has yet to see that it holds something else than the record
         return self.ledger.recorded >= rounds and len(self.archived) >= rounds
 
     def _where(self) -> str:
@@ -233,6 +250,9 @@ class Simulation(Timeline):
             self._say(node, effect)
         if kept < len(effects):
             self.lives.crash(node)
+        elif node.machine is not None and node.machine.settled > node.settled:  # as `Engine` does
+            node.settled = node.machine.settled
+            self.note_progress()
 
     def _break_off(self, effects: list[Effect]) -> int:
         """How many effects a node still carries out before it crashes: mostly up to, or just past, a Persist."""
@@ -266,6 +286,14 @@ class Simulation(Timeline):
     def restart(self, node: Node, first: Round, delay: float) -> None:
         """End the node's machine, and begin with one for the charter in force from that round on."""
         self.lives.change(node, first, delay)
+
+    def mined(self) -> None:
+        """There is another block."""
+        self.disks.back_up()
+
+    def stop(self, node: Node) -> None:
+        """A node's chain lost what was final: it ends until somebody accepts that."""
+        self.disks.stop(node)
 
     def leave(self, node: Node) -> None:
         """End a node that is no member any more."""
@@ -304,10 +332,11 @@ class Simulation(Timeline):
                 self.note_progress()
             case Record():
                 self.ledger.record(node, effect)
-            case ReadRecord() | RollBack():
-                raise Broken(
-                    f"{node.name} holds another history than the ledger, with no more than f at fault"
-                )
+            case ReadRecord():
+                self.histories.check_reading(node)
+                self.ledger.read(node, effect)
+            case RollBack():
+                self.histories.roll_back(node, effect)
             case RecordEvidence():
                 node.evidence.append(effect)
             case Accuse():

@@ -27,6 +27,12 @@ class KeepingUp:
         """Something happened to the node, or to its lines: it may need as long again."""
         self._well_since[node.name] = now
 
+    def start_over(self, node: Node, now: float) -> None:
+        """The node has given rounds up, or forgotten them: who had what first is to be seen anew."""
+        self.disturb(node, now)
+        self._first.clear()
+        self._done[node.name] = max(node.models, default=0)
+
     def check(self, nodes: list[Node], finisher: Node, round_: Round, now: float) -> None:
         """Somebody honest has finished a round: all honest `nodes` to which nothing happened lately are close."""
         before, self._done[finisher.name] = self._done.get(finisher.name, 0), round_

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.events import Event, FrameReceived, HeadAdvanced, PeerDown, PeerUp, Started
+from folkmoot.protocol.journal import Attested
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import Signer
 from folkmoot.protocol.types import Round
@@ -83,7 +84,7 @@ class Lives:
     def boot(self, node: Node) -> None:
         """Start a node, from its journal and archive, as `Engine.run` does."""
         around = self._around
-        if node.gone:
+        if node.gone or node.machine is not None:
             return
         node.machine = self.make_machine(node)
         node.life += 1
@@ -92,7 +93,9 @@ class Lives:
         node.ended_at = 0
         node.outbox.clear()
         around.keeping_up.disturb(node, around.now)
-        if node.person in around.faults.liars:
+        if node.is_journal_new:
+            node.machine.replace_journal()
+        if node.is_forgetful:
             node.machine.forget_what_was_signed()
         elif node.has_recalled:
             node.machine.skip_recall()
@@ -217,8 +220,7 @@ class Lives:
 
 
 def _archived(node: Node) -> Iterable[FrameReceived]:
-    """The quorums under statements that may not be recorded yet: peers forget them after some rounds."""
-    assert node.era is not None
-    known = max(node.settled, node.era.first - 1)
-    unsettled = (record for round_, record in sorted(node.records.items()) if round_ > known)
-    return (FrameReceived(None, signed) for record in unsettled for signed in record.attestations)
+    """The quorums under statements that the journal has: peers forget them after some rounds."""
+    attested = (entry.opening.survivors.round for entry in node.read() if isinstance(entry, Attested))
+    records = (node.records[round_] for round_ in attested if round_ in node.records)
+    return (FrameReceived(None, signed) for record in records for signed in record.attestations)

@@ -9,6 +9,7 @@ from folkmoot.protocol.charter import max_faults
 from folkmoot.testnet.simulation.assembly import Assembly
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.charters import Charters
+from folkmoot.testnet.simulation.disks import Disks
 from folkmoot.testnet.simulation.faults import CHANGES, Faults
 from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.node import Node
@@ -30,6 +31,7 @@ class Surroundings(Protocol):
     honest: list[Node]
     lives: Lives
     assembly: Assembly
+    disks: Disks
 
     def at(self, delay: float, action: Callable[[], None]) -> None:
         """Do that later."""
@@ -59,12 +61,15 @@ class Mishaps:
             (faults.partitions, self._partition),
             (faults.outages, self._outage),
             (faults.reorgs, self._reorganise),
+            (faults.undone, around.disks.undo_final),
         ):
             for _ in range(number):
                 around.at(self._random.uniform(0, faults.until), happen)
         for kind in CHANGES:
             for _ in range(getattr(faults, kind)):
                 around.at(self._random.uniform(0, faults.until / 4), partial(around.assembly.agree, kind))
+        for node in around.nodes:
+            self._draw_loss(node)
         around.at(faults.until, self._mend)
 
     def _set_up(self, node: Node) -> None:
@@ -74,6 +79,15 @@ class Mishaps:
         if faults.skew:
             node.clock_rate = 1 + self._random.uniform(-faults.skew, faults.skew)
             node.clock_offset = self._random.uniform(0, FAR_OFF)
+
+    def _draw_loss(self, node: Node) -> None:
+        """When a disk goes back in time, and how far."""
+        around, faults = self._around, self._around.faults
+        if node.person in faults.emptied:
+            around.at(self._random.uniform(0, faults.until), partial(around.disks.lose_journal, node))
+        if node.person in faults.outdated:
+            age = self._random.uniform(0.1, faults.until / 2)
+            around.at(self._random.uniform(0, faults.until - age), partial(around.disks.keep_copy, node, age))
 
     def _mend(self) -> None:
         self._lives.cut(())

@@ -19,8 +19,9 @@ from folkmoot.protocol.charter import (
 )
 from folkmoot.protocol.effects import Accuse, Record, RecordEvidence
 from folkmoot.protocol.events import Event, Trained
+from folkmoot.protocol.fork import Fork
 from folkmoot.protocol.governance import Amendment
-from folkmoot.protocol.journal import Adopted, Entry, SatOut, decode_entry, encode_entry
+from folkmoot.protocol.journal import Adopted, Entry, RolledBack, SatOut, decode_entry, encode_entry
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.round import RoundMachine
@@ -63,6 +64,8 @@ class Node:
     left: bool = False
     """Whether it is gone because it is no member any more."""
     has_recalled: bool = False
+    is_forgetful: bool = False
+    """Whether it signs without asking what it has signed before: it has lies to tell, or knows no better."""
     waiting: list[Event] = field(default_factory=list)
     slowness: float = 1.0
     clock_offset: float = 0.0
@@ -75,6 +78,12 @@ class Node:
     amendments: tuple[Amendment, ...] = ()
     charters: dict[Digest, Charter] = field(default_factory=dict)
     settled: Round = 0
+    is_journal_new: bool = False
+    """Whether the journal takes the place of a lost one, and does not say yet how long the node sits out."""
+    lost_journals: int = 0
+    forks: list[Fork] = field(default_factory=list)
+    aside: list[RoundRecord] = field(default_factory=list)
+    """Records of rounds that were given up."""
     evidence: list[RecordEvidence] = field(default_factory=list)
     accused: list[Accuse] = field(default_factory=list)
     # Towards the ledger
@@ -129,6 +138,8 @@ class Node:
     def write(self, round_: Round, entry: Entry) -> None:
         """Journal an entry, as bytes."""
         self.journal.append((round_, type(entry), encode_entry(entry)))
+        if isinstance(entry, SatOut):
+            self.is_journal_new = False
 
     def read(self) -> list[Entry]:
         """The journal as a restarted node reads it: without rounds that were recorded long ago.
@@ -140,7 +151,7 @@ class Node:
         return [
             decode_entry(body)
             for round_, kind, body in self.journal
-            if round_ >= first and (round_ >= begins or kind in (Adopted, SatOut))
+            if round_ >= first and (round_ >= begins or kind in (Adopted, SatOut, RolledBack))
         ]
 
 
@@ -209,8 +220,8 @@ def honest_exponent(node: Node) -> int:
 
 
 def epoch_secret(node: Node) -> bytes:
-    """The X25519 secret of a node's masks: on its disk, so the same after a crash."""
-    return name_of(b"epoch", _who(node))
+    """The X25519 secret of a node's masks: in its journal, so the same after a crash, and lost with the journal."""
+    return name_of(b"epoch", _who(node), b"%d" % node.lost_journals)
 
 
 def payload_secret(node: Node, roster: Digest) -> bytes:

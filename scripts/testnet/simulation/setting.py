@@ -2,10 +2,10 @@
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, max_faults
+from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, max_faults, quorum
 from folkmoot.protocol.types import MemberId
 from folkmoot.testnet.simulation.faults import CHANGES, LIES, Faults, format_faults
 
@@ -13,6 +13,9 @@ SECURE_ONLY = ("wrong_sums", "wrong_prints", "bad_shares", "odd_seeds")
 
 REAL_KEYS_EVERY = 50
 """One seed of so many signs with real keys."""
+
+LOST_DISKS, UNDONE = 0.08, 0.04
+"""How often a member's disk, or the chain, goes back in time."""
 
 AMENDED = 0.12
 """How often the charter changes."""
@@ -38,6 +41,12 @@ class Setting:
     def real_keys(self) -> bool:
         """Whether signatures are real."""
         return self.seed % REAL_KEYS_EVERY == REAL_KEYS_EVERY - 1
+
+    @property
+    def may_fork(self) -> bool:
+        """Whether more members forget what they signed than may be faulty: then there may be two histories."""
+        forgetful = self.faults.doubted if self.faults.undone and self.faults.restored else ()
+        return len(forgetful) > max_faults(self.members)
 
     @property
     def command(self) -> str:
@@ -94,7 +103,7 @@ def _draw_faults(
     lost = rng.sample(range(members), rng.randint(0, max_faults(members)))
     lies, dead = _draw_lies(rng, lost, secure)
     finality = rng.choice((0, 0, 1, 3))
-    return Faults(
+    faults = Faults(
         until=round(rounds * rng.uniform(3.0, 10.0), 1),
         loss=sometimes(0.4, rng.choice((0.02, 0.1, 0.2))),
         duplicate=sometimes(0.3, 0.2),
@@ -118,6 +127,22 @@ def _draw_faults(
         **changes,
         **lies,
     )
+    return faults if changes else _draw_disks(rng, members, faults)
+
+
+def _draw_disks(rng: random.Random, members: int, faults: Faults) -> Faults:
+    """Rarely somebody's disk, or the chain, goes back in time. Who sits out for that is one of those that may fail."""
+    chance, others = rng.random(), sorted(set(range(members)) - faults.lost)
+    if chance < LOST_DISKS and len(faults.lost) < max_faults(members):
+        return replace(faults, **{rng.choice(("emptied", "outdated")): (rng.choice(others),)})  # type: ignore[arg-type]
+    if LOST_DISKS <= chance < LOST_DISKS + UNDONE:
+        faults = replace(faults, undone=1, finality=rng.choice((1, 3)))
+        if rng.random() < 0.6:
+            nobody: dict[str, Any] = dict.fromkeys(("dead", *LIES), ())
+            several = rng.randint(quorum(members), max(members - 1, quorum(members)))
+            restored = tuple(sorted(rng.sample(range(members), several)))
+            return replace(faults, restored=restored, coordinated=False, **nobody)
+    return faults
 
 
 def _draw_lies(
