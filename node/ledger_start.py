@@ -4,15 +4,18 @@ A node that has seen it once, with this very journal, goes on without an RPC. If
 the outbox ends the node.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 import trio
 from structlog.stdlib import BoundLogger
 
-from folkmoot.ledger.port import FinalBlock, LedgerHead
+from folkmoot.ledger.port import FinalBlock, LedgerHead, Record
 from folkmoot.node.engine import RECORDED
 from folkmoot.node.outbox import FINAL_BLOCK, VERIFIED, Outbox
 from folkmoot.node.store import Journal
 from folkmoot.node.watch import Watch
+from folkmoot.protocol.journal import Began, decode_entry, entry_tag, last_shared
 from folkmoot.protocol.types import Round
 
 
@@ -45,13 +48,16 @@ def read_final_block(journal: Journal) -> FinalBlock | None:
     return msgspec.msgpack.decode(kept, type=FinalBlock) if kept is not None else None
 
 
-def accept_chain(journal: Journal, head: LedgerHead) -> Round:
-    """After a deep reorganisation: take `head` for true from now on; the number of rounds that were recorded before.
+def accept_chain(journal: Journal, head: LedgerHead, records: Iterable[Record]) -> Round:
+    """After a deep reorganisation: take `head` and its `records` for true; the number of rounds recorded before.
 
-    At the next start the node reads its journal and archive from there on, and hands in again what the chain lost.
+    At the next start the node reads its journal and archive from the last round on that it shares with the chain, and
+    hands in again what the chain lost, or gives up what the chain has otherwise.
     """
-    recorded = int(journal.meta(RECORDED) or 0)
-    journal.set_meta(RECORDED, str(min(recorded, head.finalized_height)).encode())
+    recorded = read_recorded(journal)
+    begun = (decode_entry(body) for _, _, kind, body in journal.entries() if kind == entry_tag(Began))
+    shared = last_shared(begun, {one.statement.round: one.digest for one in records})
+    journal.set_meta(RECORDED, str(min(recorded, head.finalized_height, shared)).encode())
     journal.set_meta(FINAL_BLOCK, msgspec.msgpack.encode(head.final))
     return recorded
 

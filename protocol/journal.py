@@ -3,6 +3,7 @@
 PROTOCOL section 2, rule 10. Replaying the entries of the rounds still open rebuilds the machine.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -165,6 +166,12 @@ def own_signed(entry: Entry) -> Signed | None:
             return attestation
         case _:
             return None
+
+
+def last_shared(entries: Iterable[Entry], recorded: Mapping[Round, Digest]) -> Round:
+    """The last round with whose statement (by round: its digest) a journal went on as well; 0 if none."""
+    begun = (entry for entry in entries if isinstance(entry, Began))
+    return max((one.round - 1 for one in begun if recorded.get(one.round - 1) == one.previous), default=0)
 
 
 _decoder: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)

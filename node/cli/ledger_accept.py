@@ -53,7 +53,7 @@ def accept(home: Path) -> None:
                 doubting.expect(known)
             doubting.head()
         except LedgerReorganised as error:
-            recorded = accept_chain(journal, head)
+            recorded = accept_chain(journal, head, ledger.records(1))
             click.echo(
                 f"accepted: block {error.number} is 0x{error.found.hex()}, and was 0x{error.expected.hex()}"
             )

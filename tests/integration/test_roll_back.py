@@ -56,14 +56,14 @@ def have(members: list[int], round_: Round) -> Callable[[LivingFederation], bool
     return reached
 
 
-async def part(federation: LivingFederation, keep: Path) -> None:
+async def part(federation: LivingFederation, keep: Path, lost: Round) -> None:
     """Rounds that all had; then the chain, and all homes but dave's, go back to `SHARED` and do other ones."""
     everybody, others = [0, 1, 2, DAVE], [0, 1, 2]
     await federation.run(until=have(everybody, SHARED))
     for member in others:
         shutil.copytree(federation.houses[member].path, keep / str(member))
     shared = federation.chain.head().block
-    await federation.run(until=have(everybody, LOST))
+    await federation.run(until=have(everybody, lost))
     federation.chain.reorg(federation.chain.head().block - shared)
     federation.chain.evict()
     for member in others:
@@ -76,7 +76,7 @@ async def part(federation: LivingFederation, keep: Path) -> None:
         house.watched.rounds = {
             number: one for number, one in house.watched.rounds.items() if number <= SHARED
         }
-    await federation.run({DAVE: away}, until=have(others, SHARED + 1))
+    await federation.run({DAVE: away}, until=have(others, lost - 1))
 
 
 async def accept(house: House) -> None:
@@ -84,7 +84,7 @@ async def accept(house: House) -> None:
     with pytest.RaisesGroup(LedgerReorganised, flatten_subgroups=True, allow_unwrapped=True):
         await house.live()
     with Journal.open(house.store) as journal:
-        accept_chain(journal, house.federation.chain.head())
+        accept_chain(journal, house.federation.chain.head(), house.federation.chain.records())
     forget_ledger(house)
 
 
@@ -93,13 +93,15 @@ def forget_ledger(house: House) -> None:
     house.ledger = MemoryLedger(house.federation.chain, bytes([house.me + 1]) * 20)
 
 
-def play(path: Path, come_back: Callable[[House], object], **terms: object) -> LivingFederation:
-    """The whole story; dave comes back as `come_back` says."""
+def play(
+    path: Path, come_back: Callable[[House], object], lost: Round = LOST, **terms: object
+) -> LivingFederation:
+    """The whole story; dave comes back as `come_back` says, with rounds up to `lost` that nobody else has."""
 
     async def story() -> LivingFederation:
         schedule = Schedule(rounds=ROUNDS, max_ahead=20)
         federation = LivingFederation(path / "homes", schedule=schedule, **terms)
-        await part(federation, path / "backups")
+        await part(federation, path / "backups", lost)
 
         async def follow(house: House) -> None:
             await accept(house)
@@ -111,7 +113,7 @@ def play(path: Path, come_back: Callable[[House], object], **terms: object) -> L
     return in_virtual_time(story)
 
 
-def check(federation: LivingFederation) -> None:
+def check(federation: LivingFederation, lost: Round = LOST) -> None:
     """Dave follows the ledger, kept the proof, signed one word in each place, and takes part again."""
     dave = federation.houses[DAVE]
     recorded = {record.statement.round: record for record in federation.chain.records()}
@@ -141,7 +143,7 @@ def check(federation: LivingFederation) -> None:
     names = {federation.charter.members[member].name for member in twice}
     assert names and {name for name, kind in dave.watched.accusations if kind == "equivocation"} >= names
     aside = list((dave.archive.root / "forks").glob("*.record"))
-    assert len(aside) == LOST - SHARED
+    assert len(aside) == lost - SHARED
     assert all(list(signed_within(decode_record(path.read_bytes()))) for path in aside)
 
 
@@ -159,3 +161,14 @@ def test_it_may_die_while_it_rolls_back(tmp_path: Path, word: str) -> None:
         await house.live()
 
     check(play(tmp_path, die_once))
+
+
+def test_it_may_die_before_it_has_noted_that_it_rolls_back(tmp_path: Path) -> None:
+    """The record is further than what is read again after a restart: it must not count as this node's own."""
+
+    async def die_in_between(house: House) -> None:
+        await house.live_until(lambda: house.engine is not None and house.engine.machine.contradicted)
+        await trio.sleep(1.0)
+        await house.live()
+
+    check(play(tmp_path, die_in_between, lost=7), lost=7)

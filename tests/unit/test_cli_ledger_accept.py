@@ -33,7 +33,7 @@ def home(front: Front, tmp_path: Path) -> Home:
     home.config.write_text(render_config(NodeConfig(name="alice", ledger=ledger)))
     Journal.create(home.store)
     with Journal.open(home.store) as journal:
-        accept_chain(journal, LedgerReader([front.url], front.chain.contract).head())
+        accept_chain(journal, LedgerReader([front.url], front.chain.contract).head(), ())
     return home
 
 

@@ -2,16 +2,17 @@
 
 import pytest
 from msgspec.structs import replace
-from one_node import ALL, ME, NEW_MODEL, OTHER, decide, locked, town
-from small_federation import MODEL0, Driver, mark, of_kind
+from one_node import ALL, LAST, ME, NEW_MODEL, OTHER, decide, fire, locked, town
+from small_federation import MODEL0, Driver, frames, mark, of_kind
 
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.effects import FetchSnapshot, Fit, ReadRecord, RecordEvidence, RollBack
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.events import HeadAdvanced, RecordRead, SnapshotReady
 from folkmoot.protocol.fork import Branch, Fork, RecordedRound, decode_fork, encode_fork
+from folkmoot.protocol.history import READ_PATIENCE
 from folkmoot.protocol.journal import RolledBack
-from folkmoot.protocol.messages import Statement
+from folkmoot.protocol.messages import Final, Hello, Opening, Statement
 from folkmoot.protocol.typed_data import struct_hash
 
 OURS = town.statement(ALL)
@@ -162,6 +163,77 @@ def test_the_machine_rolls_back_keeps_the_proof_and_sits_out_what_it_may_have_si
         assert one.machine.current.round == 2 and one.machine.phase == "sitting out"
         assert not of_kind(effects, Fit)
         assert not of_kind(one.handle(HeadAdvanced(1, struct_hash(THEIRS))), ReadRecord)
+
+
+def later(round_: int, previous: Statement) -> Statement:
+    """A statement of that round, on another one."""
+    return replace(OURS, round=round_, previous=struct_hash(previous), model=mark(60 + round_))
+
+
+def test_what_does_not_continue_my_rounds_is_not_taken_until_the_ledger_has_decided() -> None:
+    for first, taken in ((OURS, True), (THEIRS, False)):
+        second = later(2, first)
+        node = decided()
+        assert bool(of_kind(node.hear(town.final(second), OTHER), FetchSnapshot)) is taken
+        node = decided()  # nor what continues it, as soon as anybody attested the round between
+        node.hear(town.sign(OTHER, second))
+        assert bool(of_kind(node.hear(town.final(later(3, second)), OTHER), FetchSnapshot)) is taken
+    unknown = town.final(later(3, later(2, THEIRS)))
+    assert of_kind(decided().hear(unknown, OTHER), FetchSnapshot), "nobody said what is between"
+
+
+def passed() -> tuple[Driver, Statement]:
+    """The record has gone on to round 3, and somebody shows its end: who skips to it hears no more of round 1."""
+    node, third = decided(), later(3, later(2, THEIRS))
+    node.handle(HeadAdvanced(3, struct_hash(third)))
+    effects = node.hear(town.final(third), OTHER)
+    assert of_kind(effects, ReadRecord) == [ReadRecord(1, 1)] and not of_kind(effects, FetchSnapshot)
+    again = node.hear(town.final(third), LAST)
+    assert not of_kind(again, FetchSnapshot) and not of_kind(again, ReadRecord)
+    return node, third
+
+
+def test_who_skips_rounds_asks_first_whether_the_record_has_its_own() -> None:
+    node, third = passed()
+    effects = node.handle(RecordRead(recorded([OURS])))
+    assert [one.model.root for one in of_kind(effects, FetchSnapshot)] == [third.model]
+    node, third = passed()
+    attestations = tuple(town.sign(member, THEIRS) for member in range(3))
+    effects = node.handle(RecordRead((RecordedRound(THEIRS, attestations),)))
+    assert [one.fork.round for one in of_kind(effects, RollBack)] == [1]
+    node.hear(town.final(third), OTHER)
+    node.handle(SnapshotReady(BlobRef(THEIRS.model, NEW_MODEL.size)))
+    assert node.machine.current.round == 2
+    node.hear(town.final(third), OTHER)
+    node.handle(SnapshotReady(BlobRef(third.model, NEW_MODEL.size)))
+    assert node.machine.current.round == 4
+
+
+def test_a_ledger_that_does_not_answer_keeps_nobody_behind() -> None:
+    node, third = passed()
+    effects = fire(node, "announce", after=READ_PATIENCE / 2, round_=2)
+    assert not of_kind(effects, FetchSnapshot)
+    effects = fire(node, "announce", after=READ_PATIENCE, round_=2)
+    assert [one.model.root for one in of_kind(effects, FetchSnapshot)] == [third.model]
+
+
+def test_rounds_that_the_record_contradicts_are_shown_to_nobody() -> None:
+    node = decided()
+    assert [one for one in frames(node.hear(Hello(1, 0, 0), OTHER)) if isinstance(one, Opening)]
+    node.handle(HeadAdvanced(1, struct_hash(THEIRS)))
+    shown = frames(node.hear(Hello(1, 0, 0), OTHER))
+    assert not [one for one in shown if isinstance(one, Opening | Final)]
+
+
+def test_only_rounds_that_the_record_has_as_i_have_them_are_settled() -> None:
+    node = decided()
+    node.handle(HeadAdvanced(1, struct_hash(THEIRS)))
+    assert node.machine.settled == 0
+    node = decided()
+    node.handle(HeadAdvanced(9, mark(9)))
+    assert node.machine.settled == 0
+    node.handle(HeadAdvanced(1, struct_hash(OURS)))
+    assert node.machine.settled == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x94\xa1x", bytes(100)])

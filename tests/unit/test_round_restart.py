@@ -46,6 +46,7 @@ from folkmoot.protocol.messages import (
     Vote,
     encode,
 )
+from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.testnet.simulation.node import PARAMETERS
 
 
@@ -106,7 +107,8 @@ def test_a_node_that_stopped_between_adopting_and_beginning_goes_on_with_the_nex
 def test_only_the_newest_model_is_promoted_after_a_restart() -> None:
     node = locked()
     decide(node)
-    node.hear(town.final(replace(town.statement(ALL, mark(70)), round=2)))
+    previous = struct_hash(town.statement(ALL))
+    node.hear(town.final(replace(town.statement(ALL, mark(70)), round=2, previous=previous)))
     node.handle(SnapshotReady(BlobRef(mark(70), 4 * PARAMETERS)))
     again = node.restart()
     assert [one.round for one in of_kind(again.handle(Started()), Promote)] == [2]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from folkmoot.protocol.journal import Began, decode_entry, last_shared
 from folkmoot.testnet.simulation.chain import SimulatedLedger
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.keeping_up import KeepingUp
@@ -132,8 +133,10 @@ class Disks:
 
     def _accept(self, node: Node) -> None:
         """As `accept_chain` does."""
-        recorded = self._around.ledger.recorded
-        node.settled, node.finalised = min(node.settled, recorded), min(node.finalised, recorded)
+        recorded, records = self._around.ledger.recorded, self._around.ledger.chain.records()
+        entries = (decode_entry(body) for _, kind, body in node.journal if kind is Began)
+        shared = last_shared(entries, {one.statement.round: one.digest for one in records})
+        node.settled, node.finalised = min(node.settled, recorded, shared), min(node.finalised, recorded)
         self._around.note(node, f"the chain is accepted, recorded are {recorded} rounds")
         self._begin_anew(node, 0.1)
 
