@@ -195,14 +195,16 @@ class SimulatedLedger:
             self._around.stop(node)
 
     def read(self, node: Node, wanted: ReadRecord) -> None:
-        """A node reads the record, which contradicts it: as soon as its RPC answers."""
-        self._around.while_alive(node, READ_SECONDS, lambda: self._read(node, wanted))
+        """A node reads the record: as soon as its RPC answers."""
+        contradicted = node.machine is not None and node.machine.contradicted
+        delay = READ_SECONDS if contradicted else 0.1
+        self._around.while_alive(node, delay, lambda: self._read(node, wanted))
 
     def _read(self, node: Node, wanted: ReadRecord) -> None:
         try:
             records = self._ledger(node).records(wanted.first, wanted.last)
         except LedgerUnavailable:
-            self.read(node, wanted)
+            self._around.while_alive(node, POLL, lambda: self._read(node, wanted))
             return
         recorded = (RecordedRound(one.statement, self._attestations(one)) for one in records)
         self._around.tell(node, RecordRead(tuple(recorded)), 0.0)
