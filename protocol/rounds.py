@@ -82,7 +82,7 @@ class Rounds:
         Who did get there has gone on under the next one, where I may know nobody by the keys of this one.
         """
         last = self._context.last
-        if last is None or self._contradicted or self.catch_up.busy:
+        if last is None or self.contradicted or self.catch_up.busy:
             return False
         return self.current.round <= last <= self._recorded and self.announced >= LAST_CALLS
 
