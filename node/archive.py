@@ -21,7 +21,7 @@ from folkmoot.node.disk import raise_if_full
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 from folkmoot.protocol.errors import FolkmootError
-from folkmoot.protocol.outer import Piece, Snapshots
+from folkmoot.protocol.outer import Piece, Snapshots, Start
 from folkmoot.protocol.types import Digest, Round
 
 TEMPORARY = "tmp"
@@ -328,6 +328,12 @@ class Models(BlobStore):
                     blob.write(chunk)
         assert blob.ref is not None
         return blob.ref
+
+    def add_start(self, start: Start) -> None:
+        """Store what a federation begins with."""
+        for vector in (start.snapshot, start.personal, start.frozen):
+            if len(vector):
+                self.add_bytes(vector.data.cast("B"))
 
     def read_from(self, ref: BlobRef, start: int) -> Iterator[bytes]:
         """A snapshot's bytes from `start` on, unchecked; raises `ArchiveError`."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.node.model_file import name_tensors
+from folkmoot.node.parts_draft import assign_parts
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
 from folkmoot.protocol.charter import (
@@ -34,6 +35,7 @@ from folkmoot.protocol.charter import (
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
+from folkmoot.protocol.outer import Start
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.schema import Schema
 from folkmoot.protocol.sealing import payload_size
@@ -135,16 +137,20 @@ def model_table(model: str, layers: tuple[int, ...], folder: Path, image: Sequen
     return {"kind": "custom", "layers": layers, "source": model, "source_digest": digest}
 
 
-def draw_model(table: Table, seed: int, folder: Path) -> tuple[Float32s, tuple[Tensor, ...]]:
+def draw_model(
+    table: Table, seed: int, folder: Path, start: Path | None = None, *, fill: bool = False
+) -> tuple[Float32s, tuple[Tensor, ...]]:
     """Draw starting weights in a child process (torch is heavy): the flat vector and its layout.
 
-    `table` and `folder` are those of `model_table`. Raises `CharterError` with the child's own words.
+    `table` and `folder` are those of `model_table`. With `start` the weights are those of that safetensors file; if it
+    lacks some, `fill` lets these be drawn. Raises `CharterError` with the child's own words.
     """
     with tempfile.TemporaryDirectory() as scratch:
         flat = Path(scratch) / "model0.f32"
-        custom = [str(find_source(table["source"], search_path(folder)))] if "source" in table else []
-        text = msgspec.json.encode(table).decode()
-        answer = run_child("folkmoot.node.train.founding", text, str(seed), str(flat), *custom)
+        path = str(find_source(table["source"], search_path(folder))) if "source" in table else ""
+        terms = {**table, "path": path, "start": str(start or ""), "fill": fill}
+        text = msgspec.json.encode(terms).decode()
+        answer = run_child("folkmoot.node.train.founding", text, str(seed), str(flat))
         tensors = msgspec.json.decode(answer, type=tuple[Tensor, ...])
         return np.fromfile(flat, dtype="<f4"), tensors
 
@@ -181,6 +187,29 @@ def run_child(module: str, *arguments: str, given: bytes = b"") -> bytes:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise CharterError(lines[-1] if lines else f"the model cannot be built (exit code {done.returncode})")
     return done.stdout
+
+
+def take_patterns(chosen: Table) -> tuple[dict[str, str], Table]:
+    """What --set says of the model's parts (`model.shared` and `model.frozen`), and all else that it says.
+
+    Raises `ConfigError` for another term of the model, which follows from the model itself.
+    """
+    table = chosen.get("model", {})
+    unknown = set(table) - {"shared", "frozen"} if isinstance(table, dict) else {"kind"}
+    if unknown:
+        raise ConfigError(f"--set model.{unknown.pop()}: of the model only shared and frozen can be set")
+    patterns = {key: str(pattern) for key, pattern in table.items()}
+    return patterns, {key: value for key, value in chosen.items() if key != "model"}
+
+
+def model_terms(table: Table, tensors: Sequence[Tensor], patterns: Mapping[str, str]) -> Table:
+    """The charter's model with its tensors' parts, but for the digests of its weights.
+
+    `patterns`: the regular expressions `shared` and `frozen`, as far as there are any; raises `CharterError` for bad
+    ones.
+    """
+    parted = assign_parts(tensors, **patterns)
+    return {**table, **Start.unknown(parted), "tensors": msgspec.to_builtins(parted)}
 
 
 def averaging_table(mode: str | None, members: int, chosen: Table) -> Table:

@@ -15,6 +15,7 @@ from folkmoot.node.toml import load
 from folkmoot.protocol.toml import ConfigError, toml_value
 
 Device: TypeAlias = Literal["cpu", "cuda", "auto"]
+DITTO, ALONE = "ditto", "alone"
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Multiaddr = Annotated[str, Meta(pattern=r"^/(ip4|ip6|dns|dns4|dns6)/")]
 Url = Annotated[str, Meta(pattern=r"^https?://")]
@@ -70,7 +71,8 @@ class TrainerConfig(_Table, frozen=True):
 
     `path` is the folder with the source of a custom model; it is searched before PYTHONPATH. `device` "auto" is a GPU
     where there is one; `mixed_precision` lets it compute matrix products in bfloat16. `max_steps` bounds the steps of a
-    round for a slow member (0: no bound).
+    round for a slow member (0: no bound). `ditto` is the lambda by which a model of the member's own is held near the
+    federation's (0: none is trained); with `alone` another one learns from the member's rows only, to compare.
     """
 
     command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
@@ -78,8 +80,15 @@ class TrainerConfig(_Table, frozen=True):
     device: Device = "cpu"
     mixed_precision: bool = False
     max_steps: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    ditto: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    alone: bool = False
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     timeout: Annotated[float, Meta(gt=0, le=7 * 86_400)] = 3600.0
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The models that this member trains for itself."""
+        return (*[DITTO] * (self.ditto > 0), *[ALONE] * self.alone)
 
 
 class DataConfig(_Table, frozen=True):
@@ -200,6 +209,11 @@ class Home:
     def models(self) -> Path:
         """Flat model vectors by digest, and `model0.safetensors`."""
         return self.path / "models"
+
+    @property
+    def updates(self) -> Path:
+        """This member's own updates, and what it keeps for itself (`member_state.py`)."""
+        return self.path / "updates"
 
     @property
     def initial_model(self) -> Path:

@@ -373,8 +373,8 @@ class _Daemon:
 
     def _rooms(self, network: Network) -> Rooms:
         node = self._node
-        sealing, updates = bytes(node.keys.sealing), node.home.path / "updates"
-        states = MemberStates.of(node.charter, updates)
+        sealing, updates = bytes(node.keys.sealing), node.home.updates
+        states = MemberStates.of(node.charter, updates, node.config.trainer.beside)
         masking = Masking(node.federation, node.me, self._journal, self._archive, states.residuals)
         learning = Learning(
             charter=node.charter,
@@ -384,7 +384,7 @@ class _Daemon:
             manifest=self._manifest,
             timeout=node.config.trainer.timeout,
             mask_key=masking.mask_key if node.charter.is_secure else None,
-            own=None if node.charter.training.correction == "none" else states.own,
+            kept=states.kept,
             residuals=states.residuals if node.charter.has_feedback else None,
             privacy_log=self._privacy_log(),
         )

@@ -322,6 +322,7 @@ class Engine:
         """
         self._rooms.journal.set_meta(RECORDED, str(settled).encode())
         self._rooms.retention.settle(settled)
+        self._rooms.states.settle(settled)
 
     async def _read_record(self, first: Round, last: Round) -> None:
         if self.machine.contradicted:

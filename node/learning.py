@@ -6,8 +6,8 @@ were read into the daemon's own memory (PROTOCOL section 6).
 
 import os
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from folkmoot.node.member_state import MemberState
 from folkmoot.node.privacy_log import PrivacyLog
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import check_finite, read_vector
-from folkmoot.node.train.wire import TrainerError
-from folkmoot.node.trainer import FitResult, OwnVector, Trainer
+from folkmoot.node.train.wire import Metrics, TrainerError
+from folkmoot.node.trainer import FitResult, KeptVector, Measured, Trainer
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.events import Trained
@@ -73,8 +73,8 @@ class Learning:
     manifest: Digest
     timeout: float
     mask_key: Callable[[Round], bytes] | None = None
-    own: MemberState | None = None
-    """The member's own vector, where the charter's correction has one."""
+    kept: Mapping[str, MemberState] = field(default_factory=dict)
+    """What the trainer reads and writes besides, by name."""
     residuals: MemberState | None = None
     """What was lost of earlier updates and is added to the next, where the charter has error feedback."""
     privacy_log: PrivacyLog | None = None
@@ -84,8 +84,11 @@ class Learning:
         """Where this round's update lies, until the round is closed."""
         return self.updates / f"update-{round_:06d}.f32"
 
-    async def fit(self, round_: Round, base: BlobRef, model: Path) -> Trained:
-        """Train on the vector in file `model`; raises `TrainerError`, `StoreError`, `DiskFull`."""
+    async def fit(self, round_: Round, base: BlobRef, model: Path) -> tuple[Trained, dict[str, Metrics]]:
+        """Train on the snapshot in file `model`; raises `TrainerError`, `StoreError`, `DiskFull`.
+
+        Also returns the measures of the member's own models.
+        """
         try:
             self.updates.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -93,29 +96,31 @@ class Learning:
             raise TrainerError("model", f"{self.updates}: {error.strerror}") from error
         with trio.move_on_after(self.timeout):
             spent = self.privacy_log.log.costs(self.charter, round_) if self.privacy_log else ()
-            result = await self.trainer.fit(
-                round_, model, self.update_path(round_), self._own(round_, base), spent
-            )
-            return await trio.to_thread.run_sync(self._describe, round_, base, result)
+            kept = {
+                name: KeptVector(state.before(round_), state.staged(round_, base.root))
+                for name, state in self.kept.items()
+            }
+            result = await self.trainer.fit(round_, model, self.update_path(round_), kept, spent)
+            trained = await trio.to_thread.run_sync(self._describe, round_, base, result)
+            return trained, result.beside
         raise TrainerError("stalled", f"training took more than trainer.timeout = {self.timeout:g} s")
 
-    def _own(self, round_: Round, base: BlobRef) -> OwnVector | None:
-        if self.own is None:
-            return None
-        return OwnVector(self.own.before(round_), self.own.staged(round_, base.root))
+    async def evaluate(self, round_: Round, model: Path) -> Measured:
+        """Measure the snapshot in file `model`, from which `round_` would start; raises `TrainerError`."""
+        before = {name: state.before(round_) for name, state in self.kept.items()}
+        return await self.trainer.evaluate(
+            model, {name: path for name, path in before.items() if path is not None}
+        )
 
     def _describe(self, round_: Round, base: BlobRef, result: FitResult) -> Trained:
         averaging = self.charter.averaging
         vector = read_vector(result.update, self.charter.update_values)
         _sync(result.update)
-        if self.own is not None:
-            staged = self.own.staged(round_, base.root)
+        for name, state in self.kept.items():
+            staged = state.staged(round_, base.root)
             if not staged.is_file():
-                correction = self.charter.training.correction
-                raise TrainerError(
-                    "protocol", f"it did not write the vector that {correction} keeps: {staged}"
-                )
-            read_vector(staged, self.charter.model.parameters)
+                raise TrainerError("protocol", f"it did not write the vector {name!r} that is kept: {staged}")
+            read_vector(staged, state.values)
             _sync(staged)
         mask_key = self.mask_key(round_) if self.mask_key is not None else b""
         layout = Layout(self.charter.update_sizes)

@@ -7,33 +7,44 @@ again, a node does the same. See docs/decisions/member-state.md.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from folkmoot.node.train.vectors import read_pieces
+from folkmoot.node.train.wire import OWN, PERSONAL
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.messages import SurvivorSet
+from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 from folkmoot.protocol.types import Digest, Round
 
 
 class MemberState:
-    """One vector of one member, flat float32 of `values`; zeros before the first round. Blocks on the disk."""
+    """One vector of one member, flat float32 of `values`. Blocks on the disk.
 
-    def __init__(self, folder: Path, name: str, values: int, *, outlives_loss: bool) -> None:
-        """`outlives_loss`: if a round that counted this member left nothing staged, the older vector still serves."""
+    Before the first round it is zeros, or whatever its reader takes a missing file for.
+    """
+
+    def __init__(self, folder: Path, name: str, values: int, *, outlives_loss: bool = True) -> None:
+        """`outlives_loss`: if a round that counted this member left nothing staged, the older vector still serves.
+
+        Then older ones stay too, until no roll-back can ask for them (`settle`).
+        """
+        self.values = values
         self._folder = folder
         self._name = name
-        self._values = values
         self._outlives_loss = outlives_loss
 
     def before(self, round_: Round) -> Path | None:
-        """The file of the vector before `round_`; None while it is zeros."""
-        known = (path for path in self._folder.glob(f"{self._name}-*.f32") if _round_of(path) < round_)
-        return max(known, key=_round_of, default=None)
+        """The file of the vector before `round_`; None while there is none."""
+        return self._newest(lambda path: round_kept(path) < round_)
+
+    def newest(self) -> Path | None:
+        """The file of the vector as it is now; None while there is none."""
+        return self._newest(lambda path: True)
 
     def staged(self, round_: Round, key: Digest) -> Path:
         """Where what it will be is written, whole, by whoever computes it."""
@@ -60,60 +71,82 @@ class MemberState:
 
         `key` tells how it ended, None if that is not known here. May be told again of a round, after a restart.
         """
-        place = self._folder / f"{self._name}-{round_:06d}.f32"
         if included and key is not None and self.staged(round_, key).is_file():
-            self.staged(round_, key).replace(place)
-        is_used_up = included and (place.is_file() or not self._outlives_loss)
-        for path in self._folder.glob(f"{self._name}-*.*"):
-            is_old = (
-                is_used_up and _round_of(path) < round_
-                if path.suffix == ".f32"
-                else _round_of(path) <= round_
-            )
-            if is_old:
-                path.unlink(missing_ok=True)
+            self.staged(round_, key).replace(self._folder / f"{self._name}-{round_:06d}.f32")
+        self._drop("*.staged", lambda path: round_kept(path) <= round_)
+        self._drop("*.part", lambda path: round_kept(path) <= round_)
+        if included and not self._outlives_loss:
+            self._drop("*.f32", lambda path: round_kept(path) < round_)
+
+    def settle(self, round_: Round) -> None:
+        """Rounds up to that one are final: of the vectors after them only the newest can be asked for."""
+        newest = self.before(round_ + 1)
+        if newest is not None:
+            self._drop("*.f32", lambda path: round_kept(path) < round_kept(newest))
 
     def give_up(self, round_: Round) -> None:
-        """Drop what is from that round on, whose history no longer counts. Older is gone by then: zeros again."""
-        for path in self._folder.glob(f"{self._name}-*.*"):
-            if _round_of(path) >= round_:
-                path.unlink(missing_ok=True)
+        """Drop what is from that round on, whose history no longer counts."""
+        self._drop("*", lambda path: round_kept(path) >= round_)
 
     def _pieces(self, round_: Round) -> Iterator[Float32s]:
         newest = self.before(round_)
         if newest is not None:
-            yield from read_pieces(newest, self._values, CHUNK_VALUES)
+            yield from read_pieces(newest, self.values, CHUNK_VALUES)
             return
-        for at in range(0, self._values, CHUNK_VALUES):
-            yield np.zeros(min(CHUNK_VALUES, self._values - at), dtype="<f4")
+        for at in range(0, self.values, CHUNK_VALUES):
+            yield np.zeros(min(CHUNK_VALUES, self.values - at), dtype="<f4")
+
+    def _newest(self, is_meant: Callable[[Path], bool]) -> Path | None:
+        known = filter(is_meant, self._folder.glob(f"{self._name}-*.f32"))
+        return max(known, key=round_kept, default=None)
+
+    def _drop(self, kind: str, is_meant: Callable[[Path], bool]) -> None:
+        for path in filter(is_meant, self._folder.glob(f"{self._name}-{kind}")):
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberStates:
-    """All vectors of a member. `residuals`: what writing updates down has lost of them. `own`: its correction's."""
+    """All vectors of a member. `residuals`: what writing updates down has lost of them.
+
+    `kept`: those that its trainer reads and writes, by the names that they have there (`train/wire.py`).
+    """
 
     residuals: MemberState
-    own: MemberState
+    kept: Mapping[str, MemberState]
 
     @classmethod
-    def of(cls, charter: Charter, folder: Path) -> "MemberStates":
-        """Those in `folder`, HOME/updates."""
+    def of(cls, charter: Charter, folder: Path, beside: Sequence[str] = ()) -> "MemberStates":
+        """Those in `folder`, HOME/updates; `beside` names the models that this member trains for itself."""
+        parts = Parts(charter.model.tensors)
+        sizes = dict.fromkeys(beside, parts.size - parts.count("frozen"))
+        if charter.training.correction != "none":
+            sizes[OWN] = charter.model.shared_values
+        if parts.count("personal"):
+            sizes[PERSONAL] = parts.count("personal")
         return cls(
             MemberState(folder, "residual", charter.update_values, outlives_loss=False),
-            MemberState(folder, "own", charter.model.parameters, outlives_loss=True),
+            {name: MemberState(folder, name, values) for name, values in sizes.items()},
         )
 
     def close(self, round_: Round, survivors: SurvivorSet | None, *, included: bool) -> None:
         """The round is done, with these survivors if that is known; `included`: my update is in its model."""
         roster, base = (None, None) if survivors is None else (survivors.roster, survivors.base)
         self.residuals.close(round_, roster, included=included)
-        self.own.close(round_, base, included=included)
+        for state in self.kept.values():
+            state.close(round_, base, included=included)
+
+    def settle(self, round_: Round) -> None:
+        """The rounds up to that one are final."""
+        for state in self.kept.values():
+            state.settle(round_)
 
     def roll_back(self, round_: Round) -> None:
         """The rounds from that one on are undone."""
-        for state in (self.residuals, self.own):
+        for state in (self.residuals, *self.kept.values()):
             state.give_up(round_)
 
 
-def _round_of(path: Path) -> Round:
+def round_kept(path: Path) -> Round:
+    """The round that a file of such a vector is from."""
     return int(path.stem.split("-")[1])

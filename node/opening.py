@@ -11,7 +11,8 @@ from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.data.child import prepare_data
 from folkmoot.node.keys import NodeKeys, folder_of, load_keys, public_keys
 from folkmoot.node.learning import check_data
-from folkmoot.node.model_file import read_starting_snapshot
+from folkmoot.node.logs import logger
+from folkmoot.node.model_file import read_start
 from folkmoot.node.passphrase import read_passphrase
 from folkmoot.node.store import Journal
 from folkmoot.node.train.source import locate_source
@@ -20,6 +21,7 @@ from folkmoot.node.trainer import Task
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import Federation
 from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.parts import unshared_refs
 from folkmoot.protocol.ring import check_float_environment
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.typed_data import Domain
@@ -91,6 +93,7 @@ def open_home(home: Home) -> Node:
 
 def training_task(home: Home, config: NodeConfig, charter: Charter, model_source: str) -> Task:
     """What the home's trainer is to do under a charter."""
+    models = Models(home.models)
     return Task(
         member=config.name,
         model=charter.model,
@@ -102,8 +105,16 @@ def training_task(home: Home, config: NodeConfig, charter: Charter, model_source
         device=config.trainer.device,
         mixed=config.trainer.mixed_precision,
         max_steps=config.trainer.max_steps,
+        ditto=config.trainer.ditto,
+        personal=_place(models, charter.model.personal_start),
+        frozen=_place(models, charter.model.frozen_values),
         **terms_of(charter),
     )
+
+
+def _place(models: Models, root: str) -> str:
+    """Where a part of the model lies that is not in its snapshots, or will; empty if the model has no such part."""
+    return str(models.place(bytes.fromhex(root))) if root else ""
 
 
 def open_term(
@@ -133,12 +144,15 @@ def _own_keys(home: Home, config: NodeConfig, charter: Charter) -> Path:
 
 
 def _initial_model(home: Home, charter: Charter, first: Round) -> BlobRef:
-    """The starting snapshot in the models; made from model0.safetensors if need be.
+    """The starting snapshot. It and what else a federation begins with are put into the models, if they are here.
 
-    Who joins later gets the newest model from its peers, and may not have them.
+    Who has no model0.safetensors gets them from its peers, and who joins later only what it needs.
     """
     ref = BlobRef(bytes.fromhex(charter.model.initial), 4 * charter.snapshot_values)
     models = Models(home.models)
-    if models.has(ref) or (first > 1 and not home.initial_model.is_file()):
-        return ref
-    return models.add_bytes(read_starting_snapshot(home.initial_model, charter).data.cast("B"))
+    if not all(map(models.has, (ref, *unshared_refs(charter.model)))):
+        if home.initial_model.is_file():
+            models.add_start(read_start(home.initial_model, charter))
+        elif first == 1:
+            logger().warning("no starting weights here: asking other members", file=str(home.initial_model))
+    return ref

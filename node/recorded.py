@@ -13,14 +13,19 @@ from folkmoot.ledger.audit.sources import Source
 from folkmoot.ledger.signing import KeyVerifier
 from folkmoot.node.archive import Archive
 from folkmoot.node.charters import load_timeline
-from folkmoot.node.config import Home, load_config
+from folkmoot.node.config import DITTO, Home, load_config
+from folkmoot.node.member_state import MemberState, round_kept
 from folkmoot.node.model_file import ModelCard
 from folkmoot.node.store import Journal
+from folkmoot.node.train.vectors import read_vector
+from folkmoot.node.train.wire import PERSONAL
 from folkmoot.protocol.certificates import verify_final
+from folkmoot.protocol.charter import Part
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.journal import Adopted, RolledBack, decode_entry, entry_tag
 from folkmoot.protocol.messages import Final, round_of
 from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.parts import Parts, as_own, part_ref, tensors_of
 from folkmoot.protocol.record import decode_record
 from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.typed_data import Domain, struct_hash
@@ -61,6 +66,7 @@ class RecordedModels:
         contract = bytes.fromhex(load_config(home).ledger.contract[2:])
         self._domain = Domain(self._timeline.founding.ledger.chain_id, contract)
         self._archive = Archive(home.archive)
+        self._updates = home.updates
         self._source = Source.of_home(home.path)
         self._frames: dict[Round, Frame] = {}
         self._adopted = _adopted_rounds(home)
@@ -109,6 +115,57 @@ class RecordedModels:
         say(f"the model of round {number} is no longer kept: computing {len(lost)} rounds again")
         return self._replay(lost[::-1])
 
+    def whole(self, number: Round, say: Callable[[str], None]) -> Float32s:
+        """The model of a finished round as this home has it, with what no snapshot holds; raises as both."""
+        shared = self.vector(number, say)[: self._timeline.founding.model.shared_values]
+        return Parts(self._timeline.founding.model.tensors).join({"shared": shared, **self.own_parts()[0]})
+
+    def own_parts(self) -> tuple[dict[Part, Float32s], Round]:
+        """What this home adds to a snapshot: its personal tensors, newest, and the frozen ones; all flat.
+
+        And the round that the personal ones are from, 0 if they are as they began. Raises `RecordedError` where they
+        are not here.
+        """
+        model = self._timeline.founding.model
+        state = MemberState(self._updates, PERSONAL, Parts(model.tensors).count("personal"))
+        newest = state.newest()
+        found = dict[Part, Float32s]()
+        both: tuple[Part, ...] = ("personal", "frozen")
+        for part in both:
+            ref = part_ref(model, part)
+            if ref is not None:
+                found[part] = self._beginning(ref.root, part)
+        if newest is not None:
+            found["personal"] = read_vector(newest, state.values)
+        return found, 0 if newest is None else round_kept(newest)
+
+    def own_model(self) -> tuple[Float32s, Round]:
+        """The model that this member trains for itself (Ditto), whole, and the round that it is from.
+
+        Raises `RecordedError` where there is none.
+        """
+        parts = Parts([as_own(tensor) for tensor in self._timeline.founding.model.tensors])
+        state = MemberState(self._updates, DITTO, parts.count("personal"))
+        newest = state.newest()
+        if newest is None:
+            raise RecordedError(
+                "there is no model of this member's own: set trainer.ditto in node.toml, and it begins with the next "
+                "round that this node is in"
+            )
+        vectors: dict[Part, Float32s] = {"personal": read_vector(newest, state.values)}
+        if parts.count("frozen"):
+            vectors["frozen"] = self.own_parts()[0]["frozen"]
+        return parts.join(vectors), round_kept(newest)
+
+    def _beginning(self, root: Digest, part: Part) -> Float32s:
+        values = self._source.vector(root, tensors_of(self._timeline.founding.model, part))
+        if values is None:
+            raise RecordedError(
+                f"the model's {part} tensors are not in this home: start its node, which gets them from others, or "
+                "copy another member's models/model0.safetensors"
+            )
+        return values
+
     def _replay(self, cases: list[Case]) -> Float32s:
         """The model of the last of `cases`, consecutive rounds of which the first's base is kept."""
         number, frame, replay = cases[-1].round, None, None
@@ -143,7 +200,7 @@ class RecordedModels:
 
     def _kept(self, model: Digest) -> Float32s | None:
         charter = self._timeline.founding  # no amendment changes the snapshot's form
-        return self._source.vector(model, charter.model.tensors, Outer.of(charter).sections)
+        return self._source.vector(model, charter.model.shared, Outer.of(charter).sections)
 
     def _final(self, number: Round) -> Final:
         """The statement of a finished round, with its attestations, unchecked."""

@@ -16,7 +16,7 @@ from folkmoot.node.charters import known_amendments, load_timeline
 from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.database import StoreDamaged, claimed
 from folkmoot.node.learning import DISCLOSURE
-from folkmoot.node.model_file import read_starting_snapshot
+from folkmoot.node.model_file import read_start
 from folkmoot.node.status_file import StatusError, read_status
 from folkmoot.node.store import PERMITTED, Journal
 from folkmoot.protocol.blob import BlobRef
@@ -169,7 +169,7 @@ def _model_faults(home: Home, timeline: Timeline) -> Iterator[Fault]:
     yield from _blob_faults(Models(home.models), sorted(home.models.glob("*.f32")), _FETCHED)
     if home.initial_model.is_file():  # who joined later may have none
         try:
-            read_starting_snapshot(home.initial_model, timeline.founding)
+            read_start(home.initial_model, timeline.founding)
         except FolkmootError as error:
             yield Fault(home.initial_model, str(error), "copy another member's")
 

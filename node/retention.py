@@ -57,9 +57,17 @@ class Retention:
         for _, round_, kind, body in self.journal.entries(settled + 1 - self.storage.keep_models):
             if kind in _NAMING_MODELS:
                 self._models_of.setdefault(round_, set()).update(_models_in(decode_entry(body)))
-        kept = {bytes.fromhex(self.charter.model.initial)}.union(*self._models_of.values())
+        kept = self._for_ever.union(*self._models_of.values())
         for model in self.models.digests() - kept:
             self.models.remove(model)
+
+    @property
+    def _for_ever(self) -> set[Digest]:
+        """What the federation began with: whoever joins may need it."""
+        model = self.charter.model
+        return {
+            bytes.fromhex(root) for root in (model.initial, model.personal_start, model.frozen_values) if root
+        }
 
     def promoted(self, round_: Round, model: Digest) -> None:
         """A round ended with this model."""
@@ -79,7 +87,7 @@ class Retention:
     def _forget_models(self, through: Round) -> None:
         behind = [round_ for round_ in self._models_of if round_ <= through]
         old = set[Digest]().union(*(self._models_of.pop(round_) for round_ in behind))
-        for model in old - {bytes.fromhex(self.charter.model.initial)}.union(*self._models_of.values()):
+        for model in old - self._for_ever.union(*self._models_of.values()):
             self.models.remove(model)
 
     def _floor(self, settled: Round, keep: int) -> Round:

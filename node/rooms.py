@@ -1,6 +1,7 @@
 """What the engine and those who work for it share: the parts of a node, and who is told about its progress."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,8 +30,11 @@ class Watcher(Protocol):
     def promoted(self, effect: Promote) -> None:
         """A round is done."""
 
-    def measured(self, model: Digest, metrics: Metrics) -> None:
-        """A model was measured on this member's held-out data; `metrics` is empty if it has none."""
+    def measured(self, model: Digest, metrics: Metrics, beside: Mapping[str, Mapping[str, float]]) -> None:
+        """A model was measured on this member's held-out data; `metrics` is empty if it has none.
+
+        `beside` are the measures of the models that the member trains for itself.
+        """
 
     def spent(self, epsilon: float, refused: str = "") -> None:
         """So much of the privacy budget is gone; `refused`: why this member takes no part in the round."""

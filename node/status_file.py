@@ -144,7 +144,11 @@ class NodeStatus(_Report):
     """How members see this node, of those that were asked and answered."""
     model_digest: str = ""
     metrics: dict[str, float] = {}
-    """Of that model, on this node's held-out data."""
+    """Of that model, on this node's held-out data; with its personal tensors, if the model has such."""
+    ditto_metrics: dict[str, float] = {}
+    """Of this member's own model near the federation's, if `trainer.ditto` is set."""
+    alone_metrics: dict[str, float] = {}
+    """Of the model that learns from this member's rows only, if `trainer.alone` is set."""
     bytes_sent: int = 0
     bytes_received: int = 0
     rss_mb: float = 0.0

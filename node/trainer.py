@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,7 +30,9 @@ __all__ = [
     "FailureKind",
     "FakeTrainer",
     "FitResult",
-    "OwnVector",
+    "KeptVector",
+    "KeptVectors",
+    "Measured",
     "Task",
     "Trainer",
     "TrainerError",
@@ -45,8 +47,15 @@ OnProgress = Callable[[int, int], None]
 Answer = TypeVar("Answer", wire.Fitted, wire.Evaluated)
 
 
-class FitResult(msgspec.Struct, frozen=True):
-    """What training gave: the update's file, how many rows it saw, their mean loss, the base's metrics.
+class Measured(msgspec.Struct, frozen=True):
+    """Measures of a model, and of the models that the member trains beside it, by name (`train/wire.py`)."""
+
+    metrics: Metrics
+    beside: dict[str, Metrics] = {}
+
+
+class FitResult(Measured, frozen=True, kw_only=True):
+    """What training gave: the update's file, how many rows it saw, their mean loss. Measures are the base's.
 
     Under a privacy budget also what the update costs of it, and what all of it come to.
     """
@@ -54,32 +63,35 @@ class FitResult(msgspec.Struct, frozen=True):
     update: Path
     num_examples: int
     train_loss: float
-    metrics: Metrics
     cost: Cost | None = None
     epsilon: float = 0.0
 
 
-class OwnVector(msgspec.Struct, frozen=True):
-    """The member's own vector (`train/steering.py`): its file (None: zeros), and where its next value is written."""
+class KeptVector(msgspec.Struct, frozen=True):
+    """A vector that the member keeps: its file (None: it has none yet), and where its next value is written."""
 
     before: Path | None
     after: Path
+
+
+KeptVectors: TypeAlias = Mapping[str, KeptVector]
+"""By the names in `train/wire.py`."""
 
 
 class Trainer(Protocol):
     """Local training, one request at a time. Both methods raise `TrainerError` and may be cancelled."""
 
     async def fit(
-        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost]
     ) -> FitResult:
-        """Train from the snapshot in file `base` and write what is to be sent to file `update`.
+        """Train from the snapshot in file `base` and write what is to be sent to file `update`, and what is kept.
 
-        `own` where the charter's correction has such a vector; `spent` is what of the privacy budget is gone.
+        `spent` is what of the privacy budget is gone.
         """
         ...
 
-    async def evaluate(self, model: Path) -> Metrics:
-        """Measure the vector in file `model` on the held-out data."""
+    async def evaluate(self, model: Path, kept: Mapping[str, Path]) -> Measured:
+        """Measure the snapshot in file `model` on the held-out data, with what the member keeps."""
         ...
 
 
@@ -134,24 +146,34 @@ class TrainerProcess:
         await self._stop(EXIT_SECONDS)
 
     async def fit(
-        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+        self,
+        round: int,
+        base: Path,
+        update: Path,
+        kept: KeptVectors = MappingProxyType({}),
+        spent: Sequence[Cost] = (),
     ) -> FitResult:
         """See `Trainer.fit`."""
-        before, after = ("", "") if own is None else (str(own.before or ""), str(own.after))
+        files = {name: wire.Kept(str(one.before or ""), str(one.after)) for name, one in kept.items()}
         async with self._lock:
-            request = wire.Fit(
-                self._next_id(), round, str(base), str(update), before, after, tuple(grouped(spent))
-            )
+            request = wire.Fit(self._next_id(), round, str(base), str(update), files, tuple(grouped(spent)))
             reply = await self._ask(request, wire.Fitted)
         return FitResult(
-            update, reply.num_examples, reply.train_loss, reply.metrics, reply.cost, reply.epsilon
+            reply.metrics,
+            reply.beside,
+            update=update,
+            num_examples=reply.num_examples,
+            train_loss=reply.train_loss,
+            cost=reply.cost,
+            epsilon=reply.epsilon,
         )
 
-    async def evaluate(self, model: Path) -> Metrics:
+    async def evaluate(self, model: Path, kept: Mapping[str, Path] = MappingProxyType({})) -> Measured:
         """See `Trainer.evaluate`."""
+        files = {name: str(path) for name, path in kept.items()}
         async with self._lock:
-            reply = await self._ask(wire.Evaluate(self._next_id(), str(model)), wire.Evaluated)
-        return reply.metrics
+            reply = await self._ask(wire.Evaluate(self._next_id(), str(model), files), wire.Evaluated)
+        return Measured(reply.metrics, reply.beside)
 
     async def change_terms(self, charter: Charter) -> None:
         """Train by the terms of another charter from the next request on."""
@@ -265,7 +287,12 @@ class FakeTrainer:
         self._target = self._draw("target")
 
     async def fit(
-        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+        self,
+        round: int,
+        base: Path,
+        update: Path,
+        kept: KeptVectors = MappingProxyType({}),
+        spent: Sequence[Cost] = (),
     ) -> FitResult:
         """See `Trainer.fit`."""
         await trio.sleep(self._delay)
@@ -276,12 +303,14 @@ class FakeTrainer:
         difference = np.float32(0.5) * (self._target - model) + np.float32(0.01) * drawn
         write_vector(update, difference)
         metrics = self._measure(model)
-        return FitResult(update, self._num_examples, metrics["log_loss"], metrics)
+        return FitResult(
+            metrics, update=update, num_examples=self._num_examples, train_loss=metrics["log_loss"]
+        )
 
-    async def evaluate(self, model: Path) -> Metrics:
+    async def evaluate(self, model: Path, kept: Mapping[str, Path] = MappingProxyType({})) -> Measured:
         """See `Trainer.evaluate`."""
         await trio.lowlevel.checkpoint()
-        return self._measure(read_vector(model, self._parameters))
+        return Measured(self._measure(read_vector(model, self._parameters)))
 
     def _draw(self, what: str) -> Vector:
         """Numbers in [-1, 1) that depend on the seed and `what`."""

@@ -3,12 +3,12 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import trio
 
-from folkmoot.node.config import Home
+from folkmoot.node.config import ALONE, DITTO, Home
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.network.port import Network, Stats, Trouble
 from folkmoot.node.outbox import Outbox
@@ -132,8 +132,10 @@ class Watch:
         """Rows from that round on are of a history that was given up."""
         self._status.history = [one for one in self._status.history if one.round < round_]
 
-    def measured(self, model: Digest, metrics: Metrics) -> None:
-        """A model was measured on this node's held-out data."""
+    def measured(self, model: Digest, metrics: Metrics, beside: Mapping[str, Mapping[str, float]]) -> None:
+        """A model was measured on this node's held-out data, and the member's own ones."""
+        self._status.ditto_metrics = dict(beside.get(DITTO, {}))
+        self._status.alone_metrics = dict(beside.get(ALONE, {}))
         found = self._metrics[model.hex()] = dict(metrics)
         for row in self._status.history:
             if row.model_digest == model.hex():

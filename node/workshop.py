@@ -26,6 +26,7 @@ from folkmoot.protocol.events import (
 )
 from folkmoot.protocol.messages import Commitment, body_digest
 from folkmoot.protocol.metrics import select_metrics
+from folkmoot.protocol.parts import unshared_refs
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.types import MemberId, Round
 
@@ -77,9 +78,10 @@ class Workshop:
 
     async def _fit(self, effect: Fit, scope: trio.CancelScope) -> None:
         with scope:
-            await self.bring_base(effect.base, effect.round)
+            for blob in (effect.base, *unshared_refs(self._rooms.charter.model)):
+                await self.bring_base(blob, effect.round)
             try:
-                trained = await self._rooms.learning.fit(
+                trained, beside = await self._rooms.learning.fit(
                     effect.round, effect.base, self._rooms.models.place(effect.base.root)
                 )
             except TrainerError as error:
@@ -92,16 +94,16 @@ class Workshop:
                 )
                 await self._put(FitFailed(effect.round, effect.base.root, str(error), declines))
                 return
-            self._rooms.watcher.measured(effect.base.root, trained.metrics)
+            self._rooms.watcher.measured(effect.base.root, trained.metrics, beside)
             self._rooms.watcher.spent(self._rooms.learning.spent(effect.round))
             await self._put(trained)
 
     async def _measure_last(self) -> None:
         """The last model is trained on by nobody, so nobody measures it on the way."""
-        rooms, base = self._rooms, self._machine.current.base
+        rooms, current = self._rooms, self._machine.current
         try:
-            metrics = await rooms.learning.trainer.evaluate(rooms.models.place(base.root))
-            rooms.watcher.measured(base.root, select_metrics(metrics))
+            measured = await rooms.learning.evaluate(current.round, rooms.models.place(current.base.root))
+            rooms.watcher.measured(current.base.root, select_metrics(measured.metrics), measured.beside)
         except TrainerError as error:
             rooms.log.error("cannot measure the last model", error=error.detail)
         rooms.watcher.finished()
@@ -166,7 +168,7 @@ class Workshop:
         )
 
     async def bring_base(self, base: BlobRef, round_: Round) -> None:
-        """A base model that is gone from the disk is fetched by its digest, again and again while the round lasts."""
+        """A model that is not on the disk is fetched by its digest, again and again while the round lasts."""
         rooms, everyone = self._rooms, tuple(range(len(self._rooms.charter.members)))
         while not rooms.models.has(base) and self._machine.current.round == round_:
             reason = await self._transfers.fetch_model(base, everyone, round_)

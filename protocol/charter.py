@@ -55,6 +55,7 @@ Name = Annotated[
         description="up to 32 small letters, digits and dashes, with no dash first",
     ),
 ]
+MaybeHex32 = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{40}$")]
 Rate = Annotated[
@@ -64,6 +65,7 @@ SourceName = Annotated[
     str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*)?$")
 ]
 ModelKind = Literal["mlp", "logistic", "cnn", "custom"]
+Part = Literal["shared", "personal", "frozen"]
 CodecName = Literal["f32", "bf16", "int8", "int4", "int2", "top3", "top1"]
 RobustRule = Literal["none", "trimmed-mean", "nnm", "multi-krum", "geometric-median", "centered-clipping"]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -95,12 +97,15 @@ class Auditor(_Terms, frozen=True, kw_only=True):
 class Tensor(_Terms, frozen=True, kw_only=True, omit_defaults=True):
     """A float tensor of the model, in `state_dict` order; a scalar has shape ().
 
-    A `statistic` is none that training steps change, such as a running variance: members' plain mean replaces it.
+    A `statistic` is none that training steps change, such as a running variance: members' plain mean replaces it. A
+    `shared` tensor travels and is averaged; a `personal` one is trained by each member for itself and stays there; a
+    `frozen` one stays as it began (`parts.py`).
     """
 
     name: str
     shape: tuple[Positive, ...]
     statistic: bool = False
+    part: Part = "shared"
 
     @property
     def size(self) -> int:
@@ -114,6 +119,9 @@ class Tensor(_Terms, frozen=True, kw_only=True, omit_defaults=True):
 class Model(_Terms, frozen=True, kw_only=True):
     """The architecture, the layout of its flat vector and the digest of the starting snapshot (`outer.start`).
 
+    The snapshot is of the shared tensors alone; of the others' vectors (`parts.py`) there are the digests of what
+    personal ones begin as, and of what frozen ones stay.
+
     `layers` are widths from inputs to outputs; of a custom model the two ends only, and between those of a cnn the
     channels of its convolutions. Its rows are images, flat: `image` is their height, width and channels, and a row goes
     through them in this order, the last fastest. `source` names the function that makes a custom model, as
@@ -124,8 +132,10 @@ class Model(_Terms, frozen=True, kw_only=True):
     layers: Annotated[tuple[Positive, ...], Meta(min_length=2)]
     image: Annotated[tuple[Positive, ...], Meta(max_length=3)] = ()
     source: SourceName = ""
-    source_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    source_digest: MaybeHex32 = ""
     initial: Hex32
+    personal_start: MaybeHex32 = ""
+    frozen_values: MaybeHex32 = ""
     tensors: tuple[Tensor, ...]
 
     @property
@@ -140,13 +150,23 @@ class Model(_Terms, frozen=True, kw_only=True):
 
     @property
     def parameters(self) -> int:
-        """Length of the flat vector."""
-        return sum(self.sizes)
+        """Length of the whole flat vector."""
+        return sum(tensor.size for tensor in self.tensors)
+
+    @property
+    def shared(self) -> tuple[Tensor, ...]:
+        """The tensors that travel."""
+        return tuple(tensor for tensor in self.tensors if tensor.part == "shared")
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Length of each tensor's piece of the flat vector."""
-        return tuple(tensor.size for tensor in self.tensors)
+        """Length of each shared tensor's piece of what travels."""
+        return tuple(tensor.size for tensor in self.shared)
+
+    @property
+    def shared_values(self) -> int:
+        """Length of the shared tensors' vector."""
+        return sum(self.sizes)
 
 
 class Training(_Terms, frozen=True, kw_only=True):
@@ -334,8 +354,8 @@ class Charter(_Terms, frozen=True, kw_only=True):
 
     @property
     def snapshot_values(self) -> int:
-        """Length of what a model's digest is over: parameters, then the outer rule's state (`outer.py`)."""
-        return self.model.parameters * (1 + STATES[self.averaging.rule] + self.has_controls)
+        """Length of what a model's digest is over: shared values, then the outer rule's state (`outer.py`)."""
+        return self.model.shared_values * (1 + STATES[self.averaging.rule] + self.has_controls)
 
     @property
     def group_sizes(self) -> tuple[int, ...]:

@@ -60,6 +60,7 @@ def check_charter(charter: Charter, source: str = "charter") -> None:
     if not names or len(set(names)) != len(names):
         raise CharterError(f"{source}: model.tensors must name each tensor once, and at least one")
     _check_model(charter.model, source)
+    _check_parts(charter.model, source)
     if charter.data is not None:
         _check_data(charter.data, charter.model, source)
     if charter.averaging.exponent_min > charter.averaging.exponent_max:
@@ -146,6 +147,20 @@ def _check_model(model: Model, source: str) -> None:
         )
     if model.image:
         _check_image(model, source)
+
+
+def _check_parts(model: Model, source: str) -> None:
+    if not model.shared:
+        raise CharterError(
+            f"{source}: no tensor in model.tensors is shared: there would be nothing to average"
+        )
+    parts = {tensor.part for tensor in model.tensors}
+    for part, name in (("personal", "personal_start"), ("frozen", "frozen_values")):
+        if (part in parts) != bool(getattr(model, name)):
+            raise CharterError(
+                f"{source}: model.{name} belongs to a model with {part} tensors, and to no other: draft it with "
+                "'folkmoot charter new'"
+            )
 
 
 def _check_image(model: Model, source: str) -> None:

@@ -17,7 +17,7 @@ What all agree on is the *snapshot*, one flat float32 vector: the parameters, th
 is over that. One numpy call per operation, float32 in and out, no reductions (PROTOCOL section 5).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -27,9 +27,10 @@ import msgspec
 import numpy as np
 
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import STATES, Averaging, Charter
+from folkmoot.protocol.charter import STATES, Averaging, Charter, Tensor
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer_rules import RULES, Rates
+from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
@@ -60,9 +61,9 @@ class Outer:
     def of(cls, charter: Charter) -> Self:
         """The charter's."""
         ends = list(accumulate(charter.model.sizes))
-        ranges = zip(charter.model.tensors, ends, strict=True)
+        ranges = zip(charter.model.shared, ends, strict=True)
         return cls(
-            parameters=charter.model.parameters,
+            parameters=charter.model.shared_values,
             averaging=charter.averaging,
             statistics=tuple((end - tensor.size, end) for tensor, end in ranges if tensor.statistic),
             has_controls=charter.has_controls,
@@ -91,10 +92,44 @@ class Outer:
         return snapshot
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a federation begins: the snapshot, and what its personal and frozen tensors hold (`parts.py`); flat."""
+
+    snapshot: Float32s
+    personal: Float32s
+    frozen: Float32s
+
+    @classmethod
+    def of(cls, charter: Charter, weights: Float32s) -> Self:
+        """From a model's whole vector."""
+        parts, whole = Parts(charter.model.tensors), weights.astype("<f4", copy=False)
+        snapshot = Outer.of(charter).start(parts.take(whole, "shared"))
+        return cls(snapshot, parts.take(whole, "personal"), parts.take(whole, "frozen"))
+
+    @staticmethod
+    def unknown(tensors: Sequence[Tensor]) -> dict[str, str]:
+        """Stands for `digests` in a draft of a model with these tensors, until the weights are known."""
+        parts = {tensor.part for tensor in tensors}
+        named = {"initial": "shared", "personal_start": "personal", "frozen_values": "frozen"}
+        return {name: "0" * 64 for name, part in named.items() if part in parts or part == "shared"}
+
+    def digests(self) -> dict[str, str]:
+        """What the charter's model says of it."""
+        rest = {"personal_start": self.personal, "frozen_values": self.frozen}
+        return {"initial": _digest(self.snapshot)} | {
+            name: _digest(values) if len(values) else "" for name, values in rest.items()
+        }
+
+
+def _digest(vector: Float32s) -> str:
+    return ref_of(vector.data).root.hex()
+
+
 def with_start(charter: Charter, weights: Float32s) -> Charter:
-    """The charter that begins from these weights."""
-    start = ref_of(Outer.of(charter).start(weights).data).root.hex()
-    return msgspec.structs.replace(charter, model=msgspec.structs.replace(charter.model, initial=start))
+    """The charter that begins from these weights, a whole vector."""
+    digests = Start.of(charter, weights).digests()
+    return msgspec.structs.replace(charter, model=msgspec.structs.replace(charter.model, **digests))
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ def _add_blobs(packer: Packer, sources: Sequence[Source], charter: Charter | Non
     root = bytes.fromhex(charter.model.initial)
     name = f"archive/1/blobs/{root.hex()[:2]}/{root.hex()}"
     sections = Outer.of(charter).sections
-    vectors = (source.vector(root, charter.model.tensors, sections) for source in sources)
+    vectors = (source.vector(root, charter.model.shared, sections) for source in sources)
     weights = next((vector for vector in vectors if vector is not None), None)
     if weights is not None and name not in added:
         packer.add_bytes(name, weights.astype("<f4", copy=False).tobytes())

@@ -298,7 +298,7 @@ class _Dispute:
         return found
 
     def _describe(self, name: str, found: Unveiled) -> OpenedUpdate:
-        sizes = zip(self._frame.federation.charter.model.tensors, found.norms, found.largest, strict=True)
+        sizes = zip(self._frame.federation.charter.model.shared, found.norms, found.largest, strict=True)
         return OpenedUpdate(
             name, found.weight, tuple(TensorSize(tensor.name, norm, top) for tensor, norm, top in sizes)
         )

@@ -93,7 +93,7 @@ class Replay:
         # The round before was not replayed. A stored model will do: its digest is what the ledger names.
         charter = self._frame.federation.charter
         for source in self._frame.sources:
-            vector = source.vector(root, charter.model.tensors, Outer.of(charter).sections)
+            vector = source.vector(root, charter.model.shared, Outer.of(charter).sections)
             if vector is not None:
                 return vector
         if case.round > 1:

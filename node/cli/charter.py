@@ -101,6 +101,14 @@ def _image(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
     "inputs to classes.",
 )
 @click.option(
+    "--shared",
+    metavar="REGEX",
+    help="Only tensors whose whole names match travel and are averaged; the others stay with each member.",
+)
+@click.option("--frozen", metavar="REGEX", help="Tensors whose whole names match stay as they begin.")
+@click.option("--start", type=_FILE, help="Begin with the weights of this safetensors file.")
+@click.option("--start-fill", is_flag=True, help="Let weights that --start lacks be drawn.")
+@click.option(
     "--mode",
     type=click.Choice(["secure", "open"]),
     help="Whether updates are masked, so that only their sum is ever seen; secure from 3 members on, else open.",
@@ -128,6 +136,10 @@ def new(
     model: str,
     image: list[int],
     layers: list[int],
+    shared: str | None,
+    frozen: str | None,
+    start: Path | None,
+    start_fill: bool,
     mode: str | None,
     rounds: int,
     seed: int,
@@ -152,15 +164,18 @@ def new(
             f"{beside}: exists already, another charter's starting weights: give an --out in another folder"
         )
     known = [load(path, Member) for path in members]
-    chosen = charter_draft.parse_assignments(assignments)
+    patterns, chosen = charter_draft.take_patterns(charter_draft.parse_assignments(assignments))
+    patterns |= {key: text for key, text in (("shared", shared), ("frozen", frozen)) if text is not None}
     chain = _chain_id(chain_id, rpc)
     schema = _schema(schema_from, target, task, categories, allow_missing)
     widths = charter_draft.layers_of(layers or _default_layers(model, schema), schema)
     table = charter_draft.model_table(model, widths, Path.cwd(), image)
-    start, tensors = charter_draft.draw_model(table, seed, Path.cwd())
+    if start_fill and start is None:
+        raise click.UsageError("--start-fill belongs to --start")
+    weights, tensors = charter_draft.draw_model(table, seed, Path.cwd(), start, fill=start_fill)
     tables: Table = {
         "name": name,
-        "model": {**table, "initial": "0" * 64, "tensors": msgspec.to_builtins(tensors)},
+        "model": charter_draft.model_terms(table, tensors, patterns),
         "schedule": {"rounds": rounds},
         "training": {**charter_draft.USUAL_TRAINING.get(table["kind"], {}), "seed": seed},
         "averaging": charter_draft.averaging_table(mode, len(known), chosen),
@@ -168,9 +183,9 @@ def new(
     if schema is not None:
         tables["data"] = msgspec.to_builtins(schema)
     drafted = with_start(
-        charter_draft.build_charter(known, chain, charter_draft.merge(tables, chosen)), start
+        charter_draft.build_charter(known, chain, charter_draft.merge(tables, chosen)), weights
     )
-    charter_draft.write_draft(out, _HEADER + render_charter(drafted), start, drafted.model)
+    charter_draft.write_draft(out, _HEADER + render_charter(drafted), weights, drafted.model)
     click.echo(f"wrote {out} and {out.with_name(charter_draft.MODEL_FILE)}: send both to all members to sign")
     _print(describe(drafted))
 
@@ -324,11 +339,11 @@ def check(home: Path, check_model: bool) -> None:
 def _problems(home: "Home", terms: "Charter", check_model: bool) -> Iterator[str]:
     """What is wrong, one line each; all is looked at, so that all can be mended at once."""
     from folkmoot.node import charter_draft, charter_files
-    from folkmoot.node.model_file import read_starting_snapshot
+    from folkmoot.node.model_file import read_start
 
     checks: list[Callable[[], object]] = [
         lambda: _my_name(home, terms),
-        lambda: read_starting_snapshot(home.initial_model, terms),
+        lambda: read_start(home.initial_model, terms),
         lambda: _check_all_signed(home, terms),
         lambda: charter_files.load_charter(home),
     ]

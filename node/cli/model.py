@@ -26,21 +26,51 @@ _SHOWN_TENSORS = 20
     "--round", "number", type=click.IntRange(1), metavar="N", help="Which round's model; else the latest."
 )
 @click.option("--out", type=_OUT, required=True, metavar="FILE", help="The safetensors file to write.")
-def export(home: Path, number: int | None, out: Path) -> None:
+@click.option("--own", is_flag=True, help="The model that this member trains for itself (trainer.ditto).")
+def export(home: Path, number: int | None, out: Path, own: bool) -> None:
     """Write the model of a finished round to a safetensors file.
 
     Its metadata name the federation, the round, the statement that the ledger records, and the data schema. A model
-    that is no longer kept is computed again from the archive.
+    that is no longer kept is computed again from the archive. Tensors that do not travel are this member's, the newest.
     """
-    from folkmoot.node.config import Home
+    from folkmoot.node.config import Home, load_config
     from folkmoot.node.model_file import write_model
     from folkmoot.node.recorded import RecordedModels
 
     recorded = RecordedModels(Home(home.resolve()))
+    if own:
+        if number is not None:
+            raise click.UsageError("of a member's own model only the newest is there: leave out --round")
+        _export_own(recorded, load_config(Home(home.resolve())).name, out)
+        return
     number = number or _latest(recorded)
     card = recorded.card(number)
-    write_model(out, card, recorded.vector(number, lambda text: click.echo(text, err=True)))
+    snapshot = recorded.vector(number, lambda text: click.echo(text, err=True))
+    others, since = recorded.own_parts()
+    if "personal" in others:
+        card = msgspec.structs.replace(
+            card, member=load_config(Home(home.resolve())).name, member_round=since
+        )
+    write_model(out, card, snapshot, others)
     click.echo(f"wrote {out}: {card.name} round {number}, model {card.model}")
+    if card.member:
+        click.echo(f"with {_personal(card)}")
+
+
+def _export_own(recorded: "RecordedModels", name: str, out: Path) -> None:
+    from folkmoot.node.model_file import as_own_model, write_model
+    from folkmoot.protocol.parts import Parts
+
+    whole, since = recorded.own_model()
+    card = as_own_model(recorded.card(since), whole, name)
+    take = Parts(card.architecture.tensors).take
+    write_model(
+        out,
+        card,
+        take(whole, "shared"),
+        {"personal": take(whole, "personal"), "frozen": take(whole, "frozen")},
+    )
+    click.echo(f"wrote {out}: {card.name}, {_personal(card)}")
 
 
 @click.command()
@@ -142,6 +172,14 @@ def _of_card(card: "ModelCard") -> Iterator[tuple[str, object]]:
     yield from (
         (key, getattr(card, key)) for key in ("name", "federation", "charter", "round", "model", "statement")
     )
+    if card.member:
+        yield "personal", _personal(card)
+
+
+def _personal(card: "ModelCard") -> str:
+    when = f"after round {card.member_round}" if card.member_round else "as they began"
+    what = "the personal tensors of" if card.statement else "the own model of"
+    return f"{what} {card.member}, {when}"
 
 
 def _of_architecture(terms: "Model", data: "Schema | None", as_json: bool) -> Iterator[tuple[str, object]]:

@@ -8,7 +8,7 @@ import click
 from folkmoot.node.charters import load_timeline
 from folkmoot.node.config import Home
 from folkmoot.node.report.folder import Kind, ReportError, write_folder
-from folkmoot.node.report.story import SHARED, Part, Story, losses
+from folkmoot.node.report.story import ALONE, PERSONAL, SHARED, Part, Story, losses
 from folkmoot.node.status_file import read_status
 from folkmoot.protocol.errors import FolkmootError
 
@@ -48,7 +48,8 @@ def _story(home: Home) -> Story:
         raise ReportError(
             f"{home.status}: no node has said anything in this home yet: start it with 'folkmoot run'"
         )
-    models = {SHARED: seen.metrics} if seen.metrics else {}
+    known = {SHARED: seen.metrics, PERSONAL: seen.ditto_metrics, ALONE: seen.alone_metrics}
+    models = {name: metrics for name, metrics in known.items() if metrics}
     part = Part(name=seen.name, rounds=seen.history, models=models, calibration=_calibration(home))
     return Story(title=f"{load_timeline(home).founding.name}: {seen.name}", mode=seen.mode, parts=[part])
 

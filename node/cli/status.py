@@ -116,6 +116,7 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         "peers": describe_peers(report, now) if running else "-",
         "model": report.model_digest or "none yet",
         "measured": format_metrics(report.metrics, _ALL_METRICS),
+        **_own_models(report),
         "traffic": f"{format_size(report.bytes_sent)} sent, {format_size(report.bytes_received)} received",
         "memory": f"{report.rss_mb:.0f} MB (peak {report.peak_rss_mb:.0f}), trainer {report.trainer_peak_rss_mb:.0f}",
         "ledger": describe_ledger(report.ledger),
@@ -137,6 +138,12 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
     for key, value in rows.items():
         table.add_row(key, value)
     return table
+
+
+def _own_models(report: NodeStatus) -> dict[str, str]:
+    """How the models do that this member trains for itself, if it does."""
+    rows = {"own (Ditto)": report.ditto_metrics, "rows alone": report.alone_metrics}
+    return {name: format_metrics(metrics, _ALL_METRICS) for name, metrics in rows.items() if metrics}
 
 
 def describe_peers(report: NodeStatus, now: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from folkmoot.protocol.charter import Charter
+    from folkmoot.protocol.charter import Charter, Model
     from folkmoot.protocol.groups import Group
     from folkmoot.protocol.schema import Schema
 
@@ -40,6 +40,7 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
         "model",
         f"{model.kind}, {widths}: {model.parameters:,} parameters, starting from {model.initial[:16]}",
     )
+    yield from _describe_parts(model)
     yield from _describe_data(terms)
     training = ", ".join(f"{key} {value}" for key, value in msgspec.structs.asdict(terms.training).items())
     yield "training", training
@@ -64,6 +65,27 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     )
     if terms.auditors:
         yield "auditors", ", ".join(auditor.name for auditor in terms.auditors) + " can open every update"
+
+
+_PARTS = {
+    "shared": "travel and are averaged",
+    "personal": "stay with each member, who trains them for itself",
+    "frozen": "stay as they begin",
+}
+_SHOWN_NAMES = 4
+
+
+def _describe_parts(model: "Model") -> Iterator[tuple[str, str]]:
+    """Which tensors do what, unless all are shared."""
+    from folkmoot.protocol.parts import tensors_of
+
+    for part, what in _PARTS.items():
+        tensors = tensors_of(model, part)  # type: ignore[arg-type]
+        if tensors and len(model.shared) < len(model.tensors):
+            names = ", ".join(tensor.name for tensor in tensors[:_SHOWN_NAMES])
+            more = f" and {len(tensors) - _SHOWN_NAMES} more" if len(tensors) > _SHOWN_NAMES else ""
+            values = sum(tensor.size for tensor in tensors)
+            yield "", f"{part} ({names}{more}; {values:,} values): they {what}"
 
 
 def _describe_averaging(terms: "Charter") -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ LABELS = {
 
 HIGHER_IS_BETTER = ("accuracy", "auc")
 
-SHARED, ALONE = "shared", "alone"
+SHARED, PERSONAL, ALONE = "shared", "personal", "alone"
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,24 +13,31 @@ from folkmoot.node.train.steering import Carried, make_update, shift_of
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.charter import Training
+from folkmoot.protocol.parts import Parts
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Whose turn it is in which round, and what it starts from: the model, flat, and what is carried beside it."""
+    """Whose turn it is in which round, and what it starts from: the whole model, flat, its parts, and what is carried
+    beside it.
+    """
 
     member: str
     round: int
     start: Vector
     carried: Carried
+    parts: Parts
 
 
 @dataclass(frozen=True)
 class Made:
-    """What the member sends, its own vector afterwards (`steering.py`), and the mean loss on the way."""
+    """What the member sends, its own vector afterwards (`steering.py`), its personal tensors, and the mean loss on the
+    way.
+    """
 
     sent: Vector
     own: Vector
+    personal: Vector
     loss: float
 
 
@@ -48,21 +55,24 @@ def fit(
 
     Raises `TrainerError` where a loss is not finite.
     """
+    parts = turn.parts
     models.load_vector(module, turn.start)
-    shift = shift_of(training, turn.carried)
+    steered = shift_of(training, turn.carried)
+    shift = None if steered is None else parts.spread("shared", steered)
     mixed = mixed and noise is None  # per-row gradients are computed in float32
     with _source(module, objective, rows, noise) as source:
         done = local.train(
             module, objective, rows, training, turn.member, turn.round, on_step, shift, mixed, source
         )
-    moved = models.to_vector(module) - turn.start
-    is_statistic = models.statistics(module)
+    trained = models.to_vector(module)
+    moved = parts.take(trained - turn.start, "shared")
+    is_statistic = parts.take(models.statistics(module), "shared")
     if noise is not None and moved[is_statistic].any():
         raise TrainerError(
             "model", "privacy: a layer keeps statistics of the rows, which no noise would hide"
         )
     sent, own = make_update(training, moved, done.steps, is_statistic, turn.carried)
-    return Made(sent, own, done.loss)
+    return Made(sent, own, parts.take(trained, "personal"), done.loss)
 
 
 @contextmanager

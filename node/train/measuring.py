@@ -23,7 +23,7 @@ def calibration_of(home: Home) -> list[Step]:
     if not isinstance(objective, Classification):
         return []
     module = models.build_charter_model(terms, locate_source(terms, home.resolve(config.trainer.path)))
-    models.load_vector(module, recorded.vector(rounds[-1], _unheard)[: terms.parameters].copy())
+    models.load_vector(module, recorded.whole(rounds[-1], _unheard))
     tally = objective.tally()
     local.count(module, tally, local.load_rows(test, terms.features, objective.classes), _unwatched)
     found = tally.calibration

@@ -3,10 +3,12 @@
 A vector holds the float tensors of `state_dict`, in its order, each flattened; integer buffers stay local.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import pairwise
 from pathlib import Path
+from types import MethodType
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +19,7 @@ from folkmoot.node.train.custom import CustomSource, build_custom
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Model, Tensor
+from folkmoot.protocol.charter import Model, Part, Tensor
 
 
 def build(
@@ -61,7 +63,7 @@ def build_charter_model(model: Model, source: str = "") -> nn.Module:
     module = build(model.kind, model.layers, custom, model.image)
     mine = layout(module)
     for index, (have, want) in enumerate(zip(mine, model.tensors, strict=False)):
-        if have != want:
+        if msgspec.structs.replace(have, part=want.part) != want:
             raise TrainerError(
                 "model",
                 f"tensor {index} is {have.name} {list(have.shape)} here, but the charter says {want.name} "
@@ -71,7 +73,39 @@ def build_charter_model(model: Model, source: str = "") -> nn.Module:
         raise TrainerError(
             "model", f"the model has {len(mine)} float tensors, but the charter lays out {len(model.tensors)}"
         )
+    _check_ties(module, {tensor.name: tensor.part for tensor in model.tensors})
+    freeze(module, {tensor.name for tensor in model.tensors if tensor.part == "frozen"})
     return module
+
+
+def freeze(module: nn.Module, names: Set[str]) -> None:
+    """Let training leave the tensors with these names alone.
+
+    A layer whose statistics are frozen works with them in training too, instead of those of each batch.
+    """
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if name in names:
+            parameter.requires_grad_(False)
+    for path, layer in module.named_modules():
+        kept = [
+            name for name, tensor in layer.named_buffers(path, recurse=False) if tensor.is_floating_point()
+        ]
+        if kept and names >= set(kept):
+            layer.eval()
+            layer.train = MethodType(lambda layer, mode=True: layer, layer)
+
+
+def _check_ties(module: nn.Module, parts: Mapping[str, Part]) -> None:
+    """Raise `TrainerError` where one tensor goes by two names that are of different parts."""
+    seen: dict[int, str] = {}
+    for name, tensor in _float_tensors(module):
+        first = seen.setdefault(tensor.data_ptr(), name)
+        if tensor.numel() and parts[first] != parts[name]:
+            raise TrainerError(
+                "model",
+                f"{first} and {name} are one tensor, but the charter makes one {parts[first]} and the other "
+                f"{parts[name]}: let model.shared and model.frozen take both or neither",
+            )
 
 
 def build_seeded(

@@ -1,21 +1,44 @@
 """One member's training task in memory: model and data loaded once, then used round after round."""
 
 import sys
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from folkmoot.node.config import ALONE, DITTO
 from folkmoot.node.train import local, models
 from folkmoot.node.train.accounting import Budget
+from folkmoot.node.train.beside import train_beside
 from folkmoot.node.train.devices import choose_device
 from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import make_objective
 from folkmoot.node.train.steering import Carried
-from folkmoot.node.train.vectors import BYTES, check_finite, read_section, read_vector, write_vector
-from folkmoot.node.train.wire import Fit, Fitted, Metrics, Task
-from folkmoot.protocol.charter import Training
+from folkmoot.node.train.vectors import (
+    BYTES,
+    Vector,
+    check_finite,
+    read_section,
+    read_vector,
+    write_vector,
+)
+from folkmoot.node.train.wire import (
+    OWN,
+    PERSONAL,
+    Evaluate,
+    Evaluated,
+    Fit,
+    Fitted,
+    Metrics,
+    Task,
+)
+from folkmoot.protocol.charter import Part, Training
+from folkmoot.protocol.parts import Parts, as_own
+
+_OWN_MODELS = frozenset({DITTO, ALONE})
 
 
 class Session:
@@ -29,6 +52,8 @@ class Session:
         if task.mixed and not self._mixed:
             print("trainer.mixed_precision: not on the CPU, which computes in float32", file=sys.stderr)
         self._objective = make_objective(task.data, task.model.outputs)
+        self._parts = Parts(task.model.tensors)
+        self._own_parts = Parts([as_own(tensor) for tensor in task.model.tensors])
         module = models.build_charter_model(task.model, task.source)
         models.check_forward(module, task.model.features, self._objective)
         self._module = module.to(self._device)
@@ -67,23 +92,74 @@ class Session:
         `budget`, before anything is computed, where the update would cost too much privacy.
         """
         epsilon = self._budget.with_next(request.spent) if self._budget else 0.0
-        task, base = self._task, Path(request.base)
-        start = read_section(base, 0, task.model.parameters)
-        carried = self._carried(request)
-        models.load_vector(self._module, start)
-        metrics = self._measure(on_step)
-        whose = Turn(task.member, request.round, start, carried)
-        noise = self._noise()
+        task, kept = self._task, {name: one.before for name, one in request.kept.items() if one.before}
+        start = self._whole(Path(request.base), kept)
+        measured = self._measure(start, kept, on_step)
+        turn = Turn(task.member, request.round, start, self._carried(Path(request.base), kept), self._parts)
         made = fit(
-            self._module, self._objective, self._train, self._training(), whose, on_step, self._mixed, noise
+            self._module,
+            self._objective,
+            self._train,
+            self._training(),
+            turn,
+            on_step,
+            self._mixed,
+            self._noise(),
         )
-        for vector in (made.sent, made.own):
+        next_ = {OWN: made.own, PERSONAL: made.personal}
+        for vector in (made.sent, *next_.values()):
             check_finite(vector, f"the update of round {request.round}; try a smaller training.lr")
+        for name in request.kept.keys() & _OWN_MODELS:
+            next_[name] = self._train_beside(name, kept, turn, on_step)
         write_vector(Path(request.update), made.sent)
-        if request.next_state:
-            write_vector(Path(request.next_state), made.own)
+        for name, one in request.kept.items():
+            write_vector(Path(one.after), next_[name])
         cost = self._budget.cost if self._budget else None
-        return Fitted(request.id, self.examples, made.loss, metrics, cost, epsilon)
+        return Fitted(request.id, self.examples, made.loss, measured.metrics, measured.beside, cost, epsilon)
+
+    def evaluate(self, request: Evaluate, on_step: local.OnStep) -> Evaluated:
+        """Measures of a snapshot, and of the member's own models."""
+        start = self._whole(Path(request.model), request.kept)
+        return msgspec.structs.replace(self._measure(start, request.kept, on_step), id=request.id)
+
+    def _train_beside(self, name: str, kept: Mapping[str, str], turn: Turn, on_step: local.OnStep) -> Vector:
+        """One round of an own model; its tensors but for the frozen ones."""
+        own, pull = self._own_model(name, kept, turn.start), self._task.ditto if name == DITTO else 0.0
+        after = train_beside(
+            self._module,
+            self._objective,
+            self._train,
+            self._training(),
+            (turn.member, turn.round),
+            own,
+            turn.start,
+            pull,
+            on_step,
+        )
+        return self._own_parts.take(after, "personal")
+
+    def _own_model(self, name: str, kept: Mapping[str, str], common: Vector) -> Vector:
+        """The whole vector of an own model; it begins as the federation's is when it is first asked for."""
+        own = common.copy()
+        if name in kept:
+            values = read_vector(Path(kept[name]), self._own_parts.count("personal"))
+            self._own_parts.put(own, "personal", values)
+        return own
+
+    def _whole(self, base: Path, kept: Mapping[str, str]) -> Vector:
+        """The model of a snapshot, with this member's personal tensors and the frozen ones."""
+        shared = read_section(base, 0, self._parts.count("shared"))
+        vectors: dict[Part, Vector] = {"shared": shared}
+        if self._parts.count("personal"):
+            file = Path(kept.get(PERSONAL) or self._task.personal)
+            vectors["personal"] = read_vector(file, self._parts.count("personal"))
+        if self._parts.count("frozen"):
+            vectors["frozen"] = self._frozen
+        return self._parts.join(vectors)
+
+    @cached_property
+    def _frozen(self) -> Vector:
+        return read_vector(Path(self._task.frozen), self._parts.count("frozen"))
 
     def _noise(self) -> Noise | None:
         if self._budget is None:
@@ -97,22 +173,26 @@ class Session:
         steps = local.count_steps(self._module, len(self._train), training)
         return msgspec.structs.replace(training, steps=most) if 0 < most < steps else training
 
-    def _carried(self, request: Fit) -> Carried:
-        parameters, training = self._task.model.parameters, self._task.training
-        zeros = np.zeros(parameters, dtype=np.float32)
-        own = read_vector(Path(request.state), parameters) if request.state else zeros
+    def _carried(self, base: Path, kept: Mapping[str, str]) -> Carried:
+        values, training = self._parts.count("shared"), self._task.training
+        zeros = np.zeros(values, dtype=np.float32)
+        own = read_vector(Path(kept[OWN]), values) if OWN in kept else zeros
         if training.correction != "scaffold":
             return Carried(own, zeros)
-        base = Path(request.base)
-        sections = base.stat().st_size // (BYTES * parameters)
-        return Carried(own, read_section(base, sections - 1, parameters))
+        sections = base.stat().st_size // (BYTES * values)
+        return Carried(own, read_section(base, sections - 1, values))
 
-    def evaluate(self, model: Path, on_step: local.OnStep) -> Metrics:
-        """Metrics of the vector in file `model`."""
-        models.load_vector(self._module, read_section(model, 0, self._task.model.parameters))
-        return self._measure(on_step)
+    def _measure(self, start: Vector, kept: Mapping[str, str], on_step: local.OnStep) -> Evaluated:
+        """Of the model in `start`, and of own ones that there are already."""
+        own = {name: self._own_model(name, kept, start) for name in kept.keys() & _OWN_MODELS}
+        return Evaluated(
+            0,
+            self._measure_one(start, on_step),
+            {name: self._measure_one(vector, on_step) for name, vector in own.items()},
+        )
 
-    def _measure(self, on_step: local.OnStep) -> Metrics:
+    def _measure_one(self, vector: Vector, on_step: local.OnStep) -> Metrics:
         if self._test is None:
             return {}
+        models.load_vector(self._module, vector)
         return local.evaluate(self._module, self._objective, self._test, on_step)

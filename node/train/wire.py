@@ -33,6 +33,12 @@ Metrics: TypeAlias = dict[str, float]
 """Measures of a model on the member's held-out data (`protocol/metrics.py`); empty where it holds none out."""
 
 
+OWN, PERSONAL = "own", "personal"
+"""Vectors that a member keeps, flat float32: its correction's (`steering.py`), its personal tensors. Under the names
+in `config.py` two models of its own, without the frozen tensors: one that is held near the federation's (Ditto), one
+that learns from its rows alone (`beside.py`)."""
+
+
 class TrainerError(FolkmootError):
     """Local training failed. It costs this round's update, never the node."""
 
@@ -52,7 +58,8 @@ class Task(_Message, frozen=True):
     Both files hold `x` float32 (rows, features) and `y` (rows,): int64 classes, or float32 for a regression. Where
     `test` does not exist nothing is measured. `data` is the charter's schema, `source` the file of a custom model;
     `mixed` asks for bfloat16 where the device has it, `max_steps` (0: no) bounds a round's steps. The budget of
-    `privacy` is to last for `planned` rounds.
+    `privacy` is to last for `planned` rounds. `personal` and `frozen` are the files of what such tensors begin as,
+    flat; they may not be there before the first request. `ditto` is that model's lambda (0: without).
     """
 
     member: str
@@ -68,30 +75,41 @@ class Task(_Message, frozen=True):
     max_steps: int = 0
     privacy: Privacy = Privacy()
     planned: int = 1
+    personal: str = ""
+    frozen: str = ""
+    ditto: float = 0.0
+
+
+class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A vector that the member keeps: the file that it is in (empty: none yet), and where its next value goes."""
+
+    before: str
+    after: str
 
 
 class Fit(_Message, frozen=True):
-    """Train from the snapshot in file `base`, which begins with the model; write what is to be sent to file `update`.
+    """Train from the snapshot in file `base`, which begins with the shared tensors; write what is to be sent to file
+    `update`.
 
-    That is trained minus base, unless the charter says more (`steering.py`). Then `state` names the file of the
-    member's own vector (empty: zeros), and what it becomes goes to `next_state`. `spent` is what the updates before
-    cost, which share a privacy budget with this one.
+    That is trained minus base, unless the charter says more (`steering.py`). `kept` names the files of what the member
+    keeps, each of which is to be written anew. `spent` is what the updates before cost, which share a privacy budget
+    with this one.
     """
 
     id: int
     round: int
     base: str
     update: str
-    state: str = ""
-    next_state: str = ""
+    kept: dict[str, Kept] = {}
     spent: tuple[Cost, ...] = ()
 
 
 class Evaluate(_Message, frozen=True):
-    """Measure the vector in file `model` on the held-out data."""
+    """Measure the snapshot in file `model` on the held-out data; `kept` are the files of what the member keeps."""
 
     id: int
     model: str
+    kept: dict[str, str] = {}
 
 
 class Cancel(_Message, frozen=True):
@@ -116,7 +134,7 @@ class Progress(_Message, frozen=True):
 
 
 class Fitted(_Message, frozen=True):
-    """The update is in its file. `metrics` are the base's, measured before training.
+    """The update is in its file. `metrics` are the base's, measured before training; `beside` those of own models.
 
     `cost` is what it costs of the privacy budget, `epsilon` what all of it come to with this one.
     """
@@ -125,15 +143,17 @@ class Fitted(_Message, frozen=True):
     num_examples: int
     train_loss: float
     metrics: Metrics
+    beside: dict[str, Metrics] = {}
     cost: Cost | None = None
     epsilon: float = 0.0
 
 
 class Evaluated(_Message, frozen=True):
-    """The answer to `Evaluate`."""
+    """The answer to `Evaluate`; `beside` are the measures of the member's own models."""
 
     id: int
     metrics: Metrics
+    beside: dict[str, Metrics] = {}
 
 
 class Failed(_Message, frozen=True):

@@ -11,14 +11,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from folkmoot.node.train.wire import (
     Cancel,
     Evaluate,
-    Evaluated,
     Failed,
     Fit,
     Progress,
@@ -140,9 +138,9 @@ def serve(session: "Session", inbox: Inbox, send: Send) -> None:
 
 def answer(session: "Session", request: Fit | Evaluate, on_step: Callable[[int, int], None]) -> Reply:
     """Carry out `request`."""
-    if isinstance(request, Evaluate):
-        return Evaluated(request.id, session.evaluate(Path(request.model), on_step))
-    return session.fit(request, on_step)
+    return (
+        session.evaluate(request, on_step) if isinstance(request, Evaluate) else session.fit(request, on_step)
+    )
 
 
 def explain(request: int, error: Exception) -> Failed:

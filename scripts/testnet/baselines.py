@@ -52,6 +52,8 @@ class Founded:
     data: Schema | None
     source: CustomSource | None
     image: tuple[int, ...]
+    start: Vector
+    frozen: frozenset[str]
     shares: tuple[Rows, ...]
     test: Rows
 
@@ -82,6 +84,8 @@ def load_founded(home: TestnetHome, members: Sequence[str]) -> Founded:
         data=charter.data,
         source=_source(home.node(members[0]), charter.model),
         image=charter.model.image,
+        start=_flat(home.node(members[0]), charter.model),
+        frozen=frozenset(tensor.name for tensor in charter.model.tensors if tensor.part == "frozen"),
         shares=tuple(train for train, _ in shares),
         test=shares[0][1],
     )
@@ -91,6 +95,12 @@ def _source(node: Home, model: Model) -> CustomSource | None:
     """A custom model's source, as the node has it."""
     file = locate_source(model, node.resolve(load_config(node).trainer.path))
     return CustomSource(model.source, Path(file), model.source_digest) if file else None
+
+
+def _flat(node: Home, model: Model) -> Vector:
+    """The starting weights."""
+    named = safetensors.numpy.load_file(node.initial_model)
+    return np.concatenate([named[tensor.name].reshape(-1) for tensor in model.tensors])
 
 
 def _prepared(home: TestnetHome, name: str) -> tuple[Rows, Rows]:
@@ -104,8 +114,7 @@ def _prepared(home: TestnetHome, name: str) -> tuple[Rows, Rows]:
 def compute(example: Taught, members: Sequence[str], rounds: int, seed: int) -> Baselines:
     """Train each member's share alone, and all shares together, for as many epochs as the federation does."""
     training = msgspec.structs.replace(example.training, seed=seed)
-    seeded = models.build_seeded(example.kind, example.layers, seed, _source_of(example), example.image)
-    start = models.to_vector(seeded)
+    start = _start_of(example, seed)
     alone = [
         measure(example, _train_on(example, rows, training, member, rounds, start))
         for member, rows in zip(members, example.deal(len(members)), strict=True)
@@ -149,6 +158,8 @@ def _train_on(
 def _fit(example: Taught, rows: Rows, training: Training, member: str, round: int, base: Vector) -> Vector:
     """One round of local training from `base`; the trained vector."""
     module = models.build(*_architecture(example))
+    if isinstance(example, Founded):
+        models.freeze(module, example.frozen)
     models.load_vector(module, base)
     local.train(module, _objective(example), _tensors(rows), training, member, round, _unwatched)
     return models.to_vector(module)
@@ -172,6 +183,12 @@ def _calibration(node: Home) -> tuple[Step, ...]:
 
 def _architecture(example: Taught) -> tuple[str, tuple[int, ...], CustomSource | None, tuple[int, ...]]:
     return example.kind, example.layers, _source_of(example), example.image
+
+
+def _start_of(example: Taught, seed: int) -> Vector:
+    if isinstance(example, Founded):
+        return example.start
+    return models.initial_vector(example.kind, example.layers, seed, example.image)
 
 
 def _source_of(example: Taught) -> CustomSource | None:

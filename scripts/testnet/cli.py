@@ -116,6 +116,13 @@ def _takes_plan(command: Command) -> Command:
         multiple=True,
         help="Any other term of the charter: averaging.rule=nesterov, training.correction=feddyn.",
     )
+    @click.option(
+        "--ditto",
+        type=click.FloatRange(0, 1e6),
+        default=0.0,
+        metavar="LAMBDA",
+        help="Let each node train a model of its own beside, held near the common one.",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
     def with_plan(

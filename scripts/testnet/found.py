@@ -11,7 +11,15 @@ from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.evm import deploy
 from folkmoot.ledger.identity import founding_of
 from folkmoot.node.archive import Models
-from folkmoot.node.charter_draft import USUAL_RATES, USUAL_TRAINING, Table, merge, parse_assignments
+from folkmoot.node.charter_draft import (
+    USUAL_RATES,
+    USUAL_TRAINING,
+    Table,
+    merge,
+    model_terms,
+    parse_assignments,
+    take_patterns,
+)
 from folkmoot.node.charter_files import write_charter, write_member
 from folkmoot.node.config import (
     DataConfig,
@@ -39,7 +47,7 @@ from folkmoot.protocol.charter import (
     sign_charter,
 )
 from folkmoot.protocol.charter_rules import check_charter
-from folkmoot.protocol.outer import Outer, with_start
+from folkmoot.protocol.outer import Start, with_start
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.testnet.chains import read_chain_id
 from folkmoot.testnet.examples import Floats, Learnable
@@ -123,10 +131,11 @@ def make_charter(
         )
         for index, (name, keys) in enumerate(zip(plan.names, publics, strict=True))
     ]
-    table = {**architecture(plan, example), "initial": "0" * 64}
+    table = architecture(plan, example)
+    patterns, chosen = take_patterns(parse_assignments(plan.terms))
     charter = Charter(
         name=example.name,
-        model=msgspec.convert({**table, "tensors": msgspec.to_builtins(tensors)}, Model),
+        model=msgspec.convert(model_terms(table, tensors, patterns), Model),
         data=example.data,
         schedule=Schedule(rounds=plan.rounds, max_ahead=plan.max_ahead),
         ledger=LedgerTerms(chain_id=chain_id, code_hash=expected_code_hash().hex()),
@@ -137,7 +146,7 @@ def make_charter(
         secrecy=Secrecy(ring=plan.ring),
         members=tuple(members),
     )
-    charter = _with_terms(charter, parse_assignments(plan.terms))
+    charter = _with_terms(charter, chosen)
     check_charter(charter)
     return charter
 
@@ -172,7 +181,7 @@ def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: b
             tell_addresses=plan.links == "direct",  # else they would go around the relay
         ),
         ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
-        trainer=TrainerConfig(command=trainer_command(home)),
+        trainer=TrainerConfig(command=trainer_command(home), ditto=plan.ditto),
         data=DataConfig() if plan.data is None else _OWN_DATA,
     )
     home.node(name).config.write_text(render_config(config), encoding="utf-8")
@@ -180,11 +189,11 @@ def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: b
 
 def _deal_model(home: TestnetHome, plan: Plan, charter: Charter, weights: Floats) -> None:
     """Put the starting weights into every home, as the rule begins with them and named (safetensors)."""
-    start = Outer.of(charter).start(weights)
     named = safetensors.numpy.save(name_tensors(weights, charter.model))
+    start = Start.of(charter, weights)
     for name in plan.names:
         node = home.node(name)
-        Models(node.models).add_bytes(start.data.cast("B"))
+        Models(node.models).add_start(start)
         node.initial_model.write_bytes(named)
 
 

@@ -58,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     proposed one. `codec` counts in open mode, `ring` (bits of a value) in secure mode.
     `split` deals an example's rows: evenly ("iid"), or by class shares ("dirichlet:0.1"). `terms` are other terms
     of the charter, as `charter new --set` takes them.
+    `ditto` is each node's `trainer.ditto`.
     Amendments come into force more than `max_ahead` rounds after they are recorded.
     """
 
@@ -76,6 +77,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_ahead: int = 50
     split: str = "iid"
     terms: tuple[str, ...] = ()
+    ditto: float = 0.0
 
     @property
     def names(self) -> list[str]:

@@ -96,9 +96,9 @@ class Job:
 
 def begin_founding(server: Child, home: TestnetHome, example: Learnable, plan: Plan) -> Job:
     """Draw the starting weights into `home.initial_vector`; `founding_tensors` waits for their layout."""
-    table = msgspec.json.encode(architecture(plan, example)).decode()
-    custom = (plan.model.file,) if plan.model is not None else ()
-    return Job(server, home, "founding", table, str(plan.seed), str(home.initial_vector), *custom)
+    path = plan.model.file if plan.model is not None else ""
+    table = msgspec.json.encode({**architecture(plan, example), "path": path}).decode()
+    return Job(server, home, "founding", table, str(plan.seed), str(home.initial_vector))
 
 
 def founding_tensors(job: Job) -> tuple[Tensor, ...]:

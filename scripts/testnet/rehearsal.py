@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from folkmoot.node.charter_draft import model_terms
 from folkmoot.node.train import local, models
 from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.objectives import Classification
@@ -27,7 +28,8 @@ from folkmoot.protocol.charter import (
     Training,
 )
 from folkmoot.protocol.charter_options import check_options
-from folkmoot.protocol.outer import Outer
+from folkmoot.protocol.outer import Outer, Start
+from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
 from folkmoot.testnet.attacks import Attack, Floats, View
 from folkmoot.testnet.examples import Rows
@@ -36,21 +38,26 @@ from folkmoot.testnet.rehearsed_sums import OpenSums, SecureSums, Sent
 
 @dataclass(frozen=True)
 class Terms:
-    """What a charter says of learning, and the model."""
+    """What a charter says of learning, and the model; `shared` and `frozen` are patterns, as a draft takes them."""
 
     kind: str
     layers: tuple[int, ...]
     training: Training
     averaging: Averaging = field(default_factory=Averaging)
     secrecy: Secrecy = field(default_factory=Secrecy)
+    image: tuple[int, ...] = ()
+    shared: str = ""
+    frozen: str = ""
 
     def charter(self, members: int, seed: int) -> Charter:
         """A charter of so many members without keys; raises `CharterError` where options do not combine."""
-        module = models.build_seeded(self.kind, self.layers, seed)
-        model = {"kind": self.kind, "layers": self.layers, "initial": "0" * 64}
+        module = models.build_seeded(self.kind, self.layers, seed, image=self.image)
+        table = {"kind": self.kind, "layers": self.layers, "image": self.image}
+        patterns = {"shared": self.shared, "frozen": self.frozen}
+        model = model_terms(table, models.layout(module), patterns)
         charter = Charter(
             name="rehearsal",
-            model=msgspec.convert({**model, "tensors": models.layout(module)}, Model),
+            model=msgspec.convert(model, Model),
             schedule=Schedule(rounds=1),
             ledger=LedgerTerms(chain_id=1, code_hash="0" * 64),
             training=msgspec.structs.replace(self.training, seed=seed),
@@ -88,22 +95,30 @@ class Rehearsal:
         """
         self.charter = terms.charter(len(shares), seed)
         self._rows = [local.Rows.of(rows.x, rows.y) for rows in shares]
-        self._module = models.build_seeded(terms.kind, terms.layers, seed)
-        weights = models.to_vector(self._module)
-        self._outer = Outer.of(self.charter)
-        self._own = [np.zeros(len(weights), np.float32) for _ in shares]
+        self._module = models.build_seeded(terms.kind, terms.layers, seed, image=terms.image)
+        tensors = self.charter.model.tensors
+        models.freeze(self._module, {tensor.name for tensor in tensors if tensor.part == "frozen"})
+        start = Start.of(self.charter, models.to_vector(self._module))
+        self._parts, self._outer = Parts(tensors), Outer.of(self.charter)
+        self._own = [np.zeros(self._outer.parameters, np.float32) for _ in shares]
+        self._personal, self._frozen = [start.personal for _ in shares], start.frozen
         self._objective = Classification(terms.layers[-1], terms.layers[-1])
         self._max_steps = max_steps or [0] * len(shares)
         self._sums = SecureSums(self.charter) if self.charter.is_secure else OpenSums(self.charter)
         self._attack, self._attackers = attack, tuple(attackers)
         self._random, self._before = np.random.default_rng(seed), np.empty(0, np.float32)
         self.round = 0
-        self.snapshot = self._outer.start(weights)
+        self.snapshot = start.snapshot
 
     @property
     def model(self) -> Float32s:
-        """The parameters, flat."""
+        """The shared parameters, flat."""
         return self.snapshot[: self._outer.parameters]
+
+    def model_of(self, member: int) -> Float32s:
+        """The whole model as a member has it, flat."""
+        personal = self._personal[member]
+        return self._parts.join({"shared": self.model, "personal": personal, "frozen": self._frozen})
 
     def play(self, members: Sequence[int] | None = None) -> None:
         """One round, in which these members (all) take part."""
@@ -116,16 +131,21 @@ class Rehearsal:
         self.snapshot = self._sums.step(self.round, self.snapshot, sent, self._exponents(sent))
 
     def accuracies(self, test: Rows) -> tuple[float, list[float]]:
-        """Accuracy on the rows of `test`, and as each member would see it: on rows with its own mix of classes."""
-        right = self.predicted(test) == test.y
-        classes = range(self.charter.model.outputs)
-        by_class = np.array([right[test.y == label].mean() for label in classes])
-        mixes = [np.bincount(rows.y.numpy(), minlength=len(classes)) / len(rows) for rows in self._rows]
-        return float(right.mean()), [float(mix @ by_class) for mix in mixes]
+        """Accuracy on the rows of `test`, and as each member would see it: on rows with its own mix of classes.
 
-    def predicted(self, test: Rows) -> np.ndarray:
-        """The class that the model finds most likely for each row."""
-        models.load_vector(self._module, self.model)
+        Where members have personal tensors, the first is the mean over all of them.
+        """
+        known = range(len(self._rows) if len(self._personal[0]) else 1)
+        right = np.stack([self.predicted(test, member) == test.y for member in known])
+        classes = self.charter.model.outputs
+        by_class = np.stack([right[:, test.y == label].mean(axis=1) for label in range(classes)], axis=1)
+        mixes = [np.bincount(rows.y.numpy(), minlength=classes) / len(rows) for rows in self._rows]
+        own = np.broadcast_to(by_class, (len(mixes), classes))
+        return float(right.mean()), [float(mix @ row) for mix, row in zip(mixes, own, strict=True)]
+
+    def predicted(self, test: Rows, member: int = 0) -> np.ndarray:
+        """The class that a member's model finds most likely for each row; all have one if all of it is shared."""
+        models.load_vector(self._module, self.model_of(member))
         self._module.eval()
         found: np.ndarray = self._module(local.Rows.of(test.x, test.y).x).argmax(dim=1).numpy()
         return found
@@ -135,9 +155,10 @@ class Rehearsal:
         if most:
             training = msgspec.structs.replace(training, steps=min(most, training.steps or most))
         common = self.snapshot[-self._outer.parameters :]
-        turn = Turn(f"node-{member}", self.round, self.model, Carried(self._own[member], common))
+        carried, start = Carried(self._own[member], common), self.model_of(member)
+        turn = Turn(f"node-{member}", self.round, start, carried, self._parts)
         made = fit(self._module, self._objective, self._rows[member], training, turn, _unwatched)
-        self._own[member] = made.own
+        self._own[member], self._personal[member] = made.own, made.personal
         return made.sent
 
     def _forge(

@@ -8,7 +8,7 @@ import msgspec
 
 from folkmoot.ledger.audit.report import AuditReport, Status
 from folkmoot.ledger.port import Record
-from folkmoot.node.report.story import ALONE, SHARED, Part, Story
+from folkmoot.node.report.story import ALONE, PERSONAL, SHARED, Part, Story
 from folkmoot.node.status_file import NodeStatus
 from folkmoot.protocol.metrics import mean_metrics
 from folkmoot.testnet.learning import Baselines
@@ -18,6 +18,8 @@ from folkmoot.testnet.processes import TestnetError
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """One node: how it did on the held-out data, with the others and alone, and what it used.
 
+    `personal_metrics` are those of the model that it trains for itself near the common one, with `trainer.ditto`.
+
     `peak_rss_mb` is the sampled maximum of RssAnon + RssShmem, in 10^6 bytes.
     """
 
@@ -26,8 +28,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     model_digest: str
     accuracy: float | None
+    personal_accuracy: float | None
     alone_accuracy: float | None
     metrics: dict[str, float]
+    personal_metrics: dict[str, float]
     alone_metrics: dict[str, float]
     bytes_sent: int
     bytes_received: int
@@ -100,6 +104,8 @@ def node_reports(
                 accuracy=seen.metrics.get("accuracy"),
                 alone_accuracy=alone.get("accuracy"),
                 metrics=seen.metrics,
+                personal_accuracy=seen.ditto_metrics.get("accuracy"),
+                personal_metrics=seen.ditto_metrics,
                 alone_metrics=alone,
                 bytes_sent=seen.bytes_sent,
                 bytes_received=seen.bytes_received,
@@ -148,7 +154,11 @@ def make_story(
         Part(
             name=name,
             rounds=status.history if status else [],
-            models={SHARED: status.metrics if status else {}, ALONE: alone},
+            models={
+                SHARED: status.metrics if status else {},
+                **({PERSONAL: status.ditto_metrics} if status and status.ditto_metrics else {}),
+                ALONE: alone,
+            },
             calibration=baselines.calibration,
         )
         for name, status, alone in zip(names, statuses, baselines.alone, strict=True)

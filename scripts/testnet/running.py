@@ -123,12 +123,15 @@ def show_report(console: Console, home: TestnetHome, report: Report) -> None:
 def _measures(report: Report) -> Table:
     names = metric_names(node.alone_metrics for node in report.nodes)
     table = Table(title=f"{' / '.join(names)} on the held-out data")
-    for heading in ("node", "shared model", "trained alone", "rounds", "traffic", "memory"):
+    has_personal = any(node.personal_metrics for node in report.nodes)
+    personal = ["personal model"] * has_personal
+    for heading in ("node", "shared model", *personal, "trained alone", "rounds", "traffic", "memory"):
         table.add_column(heading, justify="left" if heading == "node" else "right")
     for node in report.nodes:
         table.add_row(
             node.name,
             format_values(node.metrics, names),
+            *[format_values(node.personal_metrics, names)] * has_personal,
             format_values(node.alone_metrics, names),
             str(node.rounds),
             format_size(node.bytes_sent + node.bytes_received),

@@ -14,7 +14,7 @@ Weights are integers and sums exact, so nothing else is lost. From round to roun
 as it does any; so each round is compared from the federation's own model before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,8 +28,8 @@ from living_federation import LivingFederation, in_virtual_time
 
 from folkmoot.node.train import models
 from folkmoot.node.train.session import Session
-from folkmoot.node.train.wire import Fit, Metrics, Task
-from folkmoot.node.trainer import FitResult, OwnVector
+from folkmoot.node.train.wire import Evaluate, Fit, Task
+from folkmoot.node.trainer import FitResult, KeptVectors, Measured
 from folkmoot.protocol.blob import ref_of
 from folkmoot.protocol.charter import Averaging, Model, Training
 from folkmoot.protocol.messages import Roster
@@ -52,13 +52,15 @@ class Trained:
         self._session = Session(task)
 
     async def fit(
-        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost]
     ) -> FitResult:
         done = self._session.fit(Fit(1, round, str(base), str(update)), _unwatched)
-        return FitResult(update, done.num_examples, done.train_loss, done.metrics)
+        return FitResult(
+            done.metrics, update=update, num_examples=done.num_examples, train_loss=done.train_loss
+        )
 
-    async def evaluate(self, model: Path) -> Metrics:
-        return self._session.evaluate(model, _unwatched)
+    async def evaluate(self, model: Path, kept: Mapping[str, Path]) -> Measured:
+        return Measured(self._session.evaluate(Evaluate(1, str(model)), _unwatched).metrics)
 
 
 def _unwatched(done: int, total: int) -> None:

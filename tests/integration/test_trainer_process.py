@@ -22,6 +22,7 @@ from audited_federation import AuditedFederation
 
 from folkmoot.node.charter_files import write_charter
 from folkmoot.node.config import LedgerConfig, NodeConfig, render_config
+from folkmoot.node.model_file import name_tensors
 from folkmoot.node.train import wire
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.models import build, initial_vector, layout
@@ -98,7 +99,7 @@ async def test_a_process_trains_what_a_central_loop_trains(
     assert update.read_bytes() == (tmp_path / "expected").read_bytes()
     assert np.any(read_vector(result.update, PARAMETERS))
     assert (result.num_examples, result.train_loss, result.metrics) == (40, done.train_loss, done.metrics)
-    assert after == done.metrics
+    assert after.metrics == done.metrics
     assert done.metrics["examples"] == 20
 
 
@@ -164,7 +165,7 @@ async def test_a_trainer_killed_at_work_costs_one_fit(
         assert error.kind == "crash"
         assert "SIGKILL" in str(error)
         with trio.fail_after(DEADLINE):
-            assert (await trainer.evaluate(tmp_path / "base"))["examples"] == 20
+            assert (await trainer.evaluate(tmp_path / "base")).metrics["examples"] == 20
 
 
 async def test_a_trainer_that_died_idle_is_replaced_unseen(
@@ -194,7 +195,7 @@ async def test_a_cancelled_fit_leaves_the_process_ready_for_the_next(
                 await trainer.fit(1, tmp_path / "base", tmp_path / "update")
             assert scope.cancelled_caught
             first = trainer.pid
-            assert (await trainer.evaluate(tmp_path / "base"))["examples"] == 20
+            assert (await trainer.evaluate(tmp_path / "base")).metrics["examples"] == 20
             assert trainer.pid == first
     assert not (tmp_path / "update").exists()
 
@@ -210,7 +211,7 @@ async def test_training_that_runs_off_costs_its_round_and_says_at_which_step(
         assert "at step 2 of 3" in str(error)
         assert not (tmp_path / "update").exists()
         with trio.fail_after(DEADLINE):
-            assert (await trainer.evaluate(tmp_path / "base"))["examples"] == 20
+            assert (await trainer.evaluate(tmp_path / "base")).metrics["examples"] == 20
 
 
 @pytest.mark.parametrize(
@@ -374,7 +375,7 @@ def test_forks_found_a_model_and_compute_baselines(server: Path, tmp_path: Path)
             launch_command(server, entry, *arguments), stdout=subprocess.PIPE, check=True, timeout=DEADLINE
         ).stdout
 
-    tensors = forked("founding", "mlp", "4,8,3", "0", str(tmp_path / "initial"))
+    tensors = forked("founding", '{"kind": "mlp", "layers": [4, 8, 3]}', "0", str(tmp_path / "initial"))
     assert [entry["name"] for entry in msgspec.json.decode(tensors)] == [
         "0.weight",
         "0.bias",
@@ -398,7 +399,10 @@ def write_founded(path: Path, names: tuple[str, ...]) -> TestnetHome:
     charter = msgspec.structs.replace(AuditedFederation().charter, model=model, training=example.training)
     ledger = LedgerConfig(rpc=("http://127.0.0.1:1",), contract="0x" + "00" * 20)
     example.write_data([home.node(name).path / "data" for name in names])
+    weights = name_tensors(initial_vector(example.kind, example.layers, 0), model)
     for name in names:
+        home.node(name).models.mkdir()
+        safetensors.numpy.save_file(weights, home.node(name).initial_model)
         write_charter(home.node(name), charter, {})
         home.node(name).config.write_text(render_config(NodeConfig(name=name, ledger=ledger)))
     return home

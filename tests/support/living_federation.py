@@ -99,7 +99,7 @@ class Watched:
         self.rolled.append(round_)
         self.rounds = {number: one for number, one in self.rounds.items() if number < round_}
 
-    def measured(self, model: Digest, metrics: Metrics) -> None:
+    def measured(self, model: Digest, metrics: Metrics, beside: Mapping[str, Mapping[str, float]]) -> None:
         self.models[model] = metrics
 
     def accused(self, name: str, kind: str, reason: str) -> None:
@@ -253,7 +253,7 @@ class House:
             manifest=bytes(32),
             timeout=60.0,
             mask_key=masking.mask_key if made.charter.is_secure else None,
-            own=None if made.charter.training.correction == "none" else states.own,
+            kept=states.kept,
             privacy_log=self._privacy_log(journal) if made.charter.is_private else None,
         )
         sealing = bytes(made.keys[self.me].sealing)

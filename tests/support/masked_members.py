@@ -1,6 +1,6 @@
 """Four members in secure mode without network or machine: journals, archives and updates on disk, masking and sums."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
@@ -17,8 +17,7 @@ from folkmoot.node.masking import Masking
 from folkmoot.node.member_state import MemberStates
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import Vector, write_vector
-from folkmoot.node.train.wire import Metrics
-from folkmoot.node.trainer import FitResult, OwnVector
+from folkmoot.node.trainer import FitResult, KeptVectors, Measured
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import Federation, compute_exponents
 from folkmoot.protocol.charter import Averaging, Charter, Secrecy, Tensor
@@ -60,15 +59,15 @@ class GivenTrainer:
         self.update: Vector = np.zeros(PARAMETERS, np.float32)
 
     async def fit(
-        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost]
     ) -> FitResult:
         await trio.lowlevel.checkpoint()
         write_vector(update, self.update)
-        return FitResult(update, self.num_examples, 0.5, {"examples": 1.0})
+        return FitResult({"examples": 1.0}, update=update, num_examples=self.num_examples, train_loss=0.5)
 
-    async def evaluate(self, model: Path) -> Metrics:
+    async def evaluate(self, model: Path, kept: Mapping[str, Path]) -> Measured:
         await trio.lowlevel.checkpoint()
-        return {}
+        return Measured({})
 
 
 class MaskedMember:
@@ -101,7 +100,7 @@ class MaskedMember:
         """This member's READY on `update`."""
         self.trainer.update = update
         place = self.models.place(self.base.root)
-        trained = trio.run(partial(self.learning.fit, round_, self.base, place))
+        trained, _ = trio.run(partial(self.learning.fit, round_, self.base, place))
         body = Ready(
             round=round_,
             base=trained.base,

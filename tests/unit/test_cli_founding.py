@@ -4,12 +4,14 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from folkmoot.node import charter_draft, cli
 from folkmoot.node.cli.ledger import set_ledger
 from folkmoot.node.config import Home, load_config
-from folkmoot.node.model_file import read_starting_snapshot
+from folkmoot.node.model_file import read_start
 from folkmoot.protocol.charter_rules import parse_charter
 from folkmoot.protocol.toml import ConfigError
 
@@ -107,8 +109,35 @@ def test_a_draft_holds_what_was_asked_for(drafted: Path) -> None:
     charter = parse_charter(drafted.read_text())
     assert [member.name for member in charter.members] == list(NAMES)
     assert (charter.schedule.rounds, charter.training.lr, charter.model.layers) == (7, "0.05", (4, 2))
-    weights = read_starting_snapshot(drafted.with_name("model0.safetensors"), charter)
-    assert weights.shape == (charter.model.parameters,)
+    weights = read_start(drafted.with_name("model0.safetensors"), charter)
+    assert weights.snapshot.shape == (charter.model.parameters,)
+
+
+def test_a_draft_takes_patterns_and_starting_weights(
+    homes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [word for name in NAMES for word in ("--member", homes[name] / "member.toml")]
+    terms = ["--model", "mlp", "--layers", "4,3,2", "--chain-id", 5]
+    given = {"0.weight": np.ones((3, 4), np.float16), "0.bias": np.full(3, 2, np.float32)}
+    safetensors.numpy.save_file(given, tmp_path / "backbone.safetensors")
+    start = ["--start", "backbone.safetensors", "--frozen", "0.*"]
+    assert folkmoot("charter", "new", *members, *terms, *start, "--shared", "head") == 2
+    assert "lacks 2.weight, 2.bias" in capsys.readouterr().err and not (tmp_path / "charter.toml").exists()
+    assert (
+        folkmoot("charter", "new", *members, *terms, *start, "--start-fill", "--set", "model.shared=2.weight")
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "frozen (0.weight, 0.bias; 15 values): they stay as they begin" in shown
+    assert "personal (2.bias; 2 values)" in shown
+    charter = parse_charter((tmp_path / "charter.toml").read_text())
+    assert [tensor.part for tensor in charter.model.tensors] == ["frozen", "frozen", "shared", "personal"]
+    begins = read_start(tmp_path / "model0.safetensors", charter)
+    assert begins.frozen.tolist() == [1] * 12 + [2] * 3 and begins.snapshot.shape == (6,)
+    assert (
+        folkmoot("charter", "new", *members, *terms, "--out", "other/x.toml", "--set", "model.kind=cnn") == 2
+    )
+    assert "only shared and frozen can be set" in capsys.readouterr().err
 
 
 def test_a_draft_is_never_overwritten(drafted: Path, capsys: pytest.CaptureFixture[str]) -> None:

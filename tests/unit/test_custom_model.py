@@ -161,8 +161,9 @@ def test_founding_draws_a_custom_models_weights(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "model0.f32"
-    drafted = msgspec.json.encode({"kind": "custom", "layers": (4, 3), "source": "acme:build"}).decode()
-    assert founding.main([drafted, "7", str(out), str(file)]) == 0
+    table = {"kind": "custom", "layers": (4, 3), "source": "acme:build", "path": str(file)}
+    drafted = msgspec.json.encode(table).decode()
+    assert founding.main([drafted, "7", str(out)]) == 0
     tensors = msgspec.json.decode(capsys.readouterr().out, type=tuple[Tensor, ...])
     assert tensors == terms(file).tensors
     module = models.build_seeded("custom", (4, 3), 7, CustomSource("acme:build", file))

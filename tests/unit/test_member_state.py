@@ -81,3 +81,17 @@ def test_a_crash_between_close_and_its_end_is_made_good(tmp_path: Path) -> None:
     states.close(2, ONE, included=True)
     assert value(states, 3) == 2
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_older_vectors_stay_until_no_roll_back_can_ask_for_them(tmp_path: Path) -> None:
+    states = state(tmp_path, outlives_loss=True)
+    for round_ in (1, 2, 4):
+        write(states, round_, ONE, round_)
+        states.close(round_, ONE, included=True)
+    states.settle(3)
+    assert [value(states, round_) for round_ in (2, 3, 4, 5)] == [0, 2, 2, 4]
+    states.give_up(3)  # rounds 3 and 4 are undone
+    assert value(states, 5) == 2
+    write(states, 3, OTHER, 7)
+    states.close(3, OTHER, included=True)
+    assert value(states, 4) == 7

@@ -13,7 +13,7 @@ from living_federation import Crash, House, LivingFederation, crash_after, in_vi
 
 from folkmoot.node.privacy_log import PrivacyLog, PrivacyLogError
 from folkmoot.node.train.accounting import Budget
-from folkmoot.node.trainer import FakeTrainer, FitResult, OwnVector
+from folkmoot.node.trainer import FakeTrainer, FitResult, KeptVectors
 from folkmoot.protocol.charter import Averaging, Privacy
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.messages import Declined, Ready, Signed, decode_frame
@@ -32,7 +32,7 @@ class PrivateTrainer(FakeTrainer):
         self._budget = Budget(PRIVACY, ROUNDS, rows, batch=10, steps=20)
 
     async def fit(
-        self, round: int, base: Path, update: Path, own: OwnVector | None = None, spent: Sequence[Cost] = ()
+        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost] = ()
     ) -> FitResult:
         epsilon = self._budget.with_next(spent)
         result = await super().fit(round, base, update)

@@ -19,6 +19,7 @@ from folkmoot.node.train.private import check_private, private_steps
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.charter import Privacy, Training
+from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.privacy import Cost
 
 CLASSES = Classification(3, 3)
@@ -114,7 +115,8 @@ def test_no_two_trainings_are_alike_although_the_charters_seed_is_one() -> None:
     rows, training = some_rows(), Training(steps=3, seed=7)
     module = a_model()
     start = models.to_vector(module)
-    turn = Turn("alice", 1, start, Carried(np.zeros_like(start), np.zeros_like(start)))
+    nothing = Carried(np.zeros_like(start), np.zeros_like(start))
+    turn = Turn("alice", 1, start, nothing, Parts(models.layout(module)))
     noise = Noise(1.0, 1.0, 0.5)
     one, other = (
         fit(module, CLASSES, rows, training, turn, lambda done, total: None, noise=noise).sent

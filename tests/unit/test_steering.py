@@ -14,6 +14,7 @@ from folkmoot.node.train.steering import Carried, Steering, make_update, path_le
 from folkmoot.node.train.vectors import Vector
 from folkmoot.protocol.charter import Averaging, Training
 from folkmoot.protocol.charter import Training as Terms
+from folkmoot.protocol.parts import Parts
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsal import Rehearsal
 from folkmoot.testnet.rehearsal import Terms as Founded
@@ -206,7 +207,7 @@ def test_fit_is_the_plain_difference_where_nothing_is_chosen() -> None:
     module = models.build_seeded("logistic", (3, 2), 5)
     start = models.to_vector(module)
     nothing = Carried(np.zeros_like(start), np.zeros_like(start))
-    turn = Turn("alice", 2, start, nothing)
+    turn = Turn("alice", 2, start, nothing, Parts(models.layout(module)))
     made = fit(
         module,
         Classification(2, 2),

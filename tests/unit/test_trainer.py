@@ -128,7 +128,7 @@ async def test_fakes_that_average_their_updates_converge(tmp_path: Path) -> None
         model += np.mean([read_vector(result.update, 50) for result in results], axis=0)
     assert losses[-1] < losses[0] / 100
     write_vector(tmp_path / "model", model)
-    assert (await fakes[0].evaluate(tmp_path / "model"))["accuracy"] > 0.99
+    assert (await fakes[0].evaluate(tmp_path / "model")).metrics["accuracy"] > 0.99
 
 
 async def test_a_fake_is_a_function_of_seed_member_round_and_base(tmp_path: Path) -> None:
