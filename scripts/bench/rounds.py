@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plot import Line, plot
+from plot import COLOURS, Line, plot
 
 NODES = 4
 ROUNDS = 2
 SIZES = (1_000_000, 10_000_000, 25_000_000, 100_000_000)
 CODECS = ("int4", "f32")
-COLOURS = {"int4": "#0b6e4f", "int8": "#8a6d00", "f32": "#7a1f5c"}
+CODEC_COLOURS = dict(zip(("int4", "f32", "int8"), COLOURS, strict=False))
 HEADINGS = ("parameters", "codec", "seconds", "CPU s", "plain TCP s", "sent MB per node", "memory MB")
 
 
@@ -67,9 +67,9 @@ def picture(rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["codec"] == codec]
         for key, name in (("median_seconds", codec), ("trio_tcp_seconds", "")):
             points = [(row["params"], row[key]) for row in own]
-            lines.append(Line(points, COLOURS[codec], name, dotted=not name))
+            lines.append(Line(points, CODEC_COLOURS[codec], name, dotted=not name))
     ticks = {float(size): f"{size // 1_000_000} M" for size in SIZES}
-    return plot(f"seconds a round, {NODES} nodes (dotted: plain TCP)", "parameters", ticks, lines)
+    return plot(f"seconds a round, {NODES} nodes (dotted: plain TCP)", "parameters", lines, ticks=ticks)
 
 
 def main(folder: Path, codecs: tuple[str, ...]) -> None:

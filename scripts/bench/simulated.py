@@ -92,7 +92,7 @@ def picture(rows: list[dict[str, Any]]) -> str:
             points = [(row["members"], row[key]) for row in own]
             lines.append(Line(points, colour, name, dotted=key == "kilobytes"))
     ticks = {float(members): str(members) for members in MEMBERS}
-    return plot("a simulated round: seconds, and kB of messages a node (dotted)", "members", ticks, lines)
+    return plot("a simulated round: seconds; kB a node sends (dotted)", "members", lines, ticks=ticks)
 
 
 def main(folder: Path) -> None:

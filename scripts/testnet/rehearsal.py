@@ -13,9 +13,11 @@ import numpy as np
 
 from folkmoot.node.charter_draft import model_terms
 from folkmoot.node.train import local, models
+from folkmoot.node.train.custom import CustomSource
 from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried
+from folkmoot.node.train.wire import Metrics
 from folkmoot.protocol.certificates import common_exponents
 from folkmoot.protocol.charter import (
     Averaging,
@@ -38,7 +40,10 @@ from folkmoot.testnet.rehearsed_sums import OpenSums, SecureSums, Sent
 
 @dataclass(frozen=True)
 class Terms:
-    """What a charter says of learning, and the model; `shared` and `frozen` are patterns, as a draft takes them."""
+    """What a charter says of learning, and the model; `shared` and `frozen` are patterns, as a draft takes them.
+
+    `source`: where a custom model comes from.
+    """
 
     kind: str
     layers: tuple[int, ...]
@@ -48,10 +53,11 @@ class Terms:
     image: tuple[int, ...] = ()
     shared: str = ""
     frozen: str = ""
+    source: CustomSource | None = None
 
     def charter(self, members: int, seed: int) -> Charter:
         """A charter of so many members without keys; raises `CharterError` where options do not combine."""
-        module = models.build_seeded(self.kind, self.layers, seed, image=self.image)
+        module = models.build_seeded(self.kind, self.layers, seed, self.source, self.image)
         table = {"kind": self.kind, "layers": self.layers, "image": self.image}
         patterns = {"shared": self.shared, "frozen": self.frozen}
         model = model_terms(table, models.layout(module), patterns)
@@ -95,7 +101,7 @@ class Rehearsal:
         """
         self.charter = terms.charter(len(shares), seed)
         self._rows = [local.Rows.of(rows.x, rows.y) for rows in shares]
-        self._module = models.build_seeded(terms.kind, terms.layers, seed, image=terms.image)
+        self._module = models.build_seeded(terms.kind, terms.layers, seed, terms.source, terms.image)
         tensors = self.charter.model.tensors
         models.freeze(self._module, {tensor.name for tensor in tensors if tensor.part == "frozen"})
         start = Start.of(self.charter, models.to_vector(self._module))
@@ -142,6 +148,11 @@ class Rehearsal:
         mixes = [np.bincount(rows.y.numpy(), minlength=classes) / len(rows) for rows in self._rows]
         own = np.broadcast_to(by_class, (len(mixes), classes))
         return float(right.mean()), [float(mix @ row) for mix, row in zip(mixes, own, strict=True)]
+
+    def measure(self, rows: Rows, member: int = 0) -> Metrics:
+        """The measures of a member's model on these rows, as a node takes them."""
+        models.load_vector(self._module, self.model_of(member))
+        return local.evaluate(self._module, self._objective, local.Rows.of(rows.x, rows.y), _unwatched)
 
     def predicted(self, test: Rows, member: int = 0) -> np.ndarray:
         """The class that a member's model finds most likely for each row; all have one if all of it is shared."""
