@@ -136,7 +136,7 @@ class Learning:
             manifest=self.manifest,
             privacy_log=chain,
             report=report,
-            num_examples=self._declared_examples(result),
+            num_examples=self.charter.claimed_examples(result.num_examples),
             update=_file_digest(result.update),
         )
         self.journal.append([(round_, DISCLOSURE, msgspec.msgpack.encode(disclosure))])
@@ -182,10 +182,6 @@ class Learning:
     def _told(self, result: FitResult) -> dict[str, float]:
         """What an auditor may be shown. Of rows that are to stay hidden no noise hides the loss."""
         return {} if self.charter.is_private else {"train_loss": result.train_loss, **result.metrics}
-
-    def _declared_examples(self, result: FitResult) -> int:
-        """What the update's weight is computed from; where rows are to stay hidden it does not depend on them."""
-        return self.charter.averaging.weight_cap if self.charter.is_private else result.num_examples
 
     def spent(self, round_: Round) -> float:
         """Epsilon of the budget that `round_` shares; 0 where there is none."""

@@ -330,6 +330,10 @@ class Charter(_Terms, frozen=True, kw_only=True):
         """Whether noise hides what an update tells of single rows."""
         return self.privacy.mechanism != "none"
 
+    def claimed_examples(self, rows: int) -> int:
+        """From what an update's weight is computed. Where rows are to stay hidden it does not depend on them."""
+        return self.averaging.weight_cap if self.is_private else rows
+
     @property
     def has_feedback(self) -> bool:
         """Whether what writing an update down lost of it is added to the member's next one."""

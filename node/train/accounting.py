@@ -90,6 +90,7 @@ def _epsilon(accountant: "IAccountant", history: _History, delta: float, **how: 
         return float(accountant.get_epsilon(delta, **how))
 
 
+@lru_cache(maxsize=64)
 def smallest_noise(sample_rate: float, steps: int, budget: float, delta: float) -> float:
     """The smallest multiple of 1 / `DIGITS` with which so many steps fit `budget`."""
     from opacus.accountants import RDPAccountant

@@ -27,6 +27,9 @@ HELD_VALUES = 1 << 26
 
 _TINY = 1e-12
 
+_ROUNDED = 1 + 1e-5
+"""A norm in float32 may be too small by as much."""
+
 
 def private_steps(
     module: nn.Module, objective: Objective, rows: Rows, noise: Noise, random: SecretRandom | None = None
@@ -91,14 +94,21 @@ def _take_rows(parameter: Tensor, rows: int) -> Tensor:
     if found is None:
         return torch.zeros(rows, *parameter.shape, device=parameter.device)
     gradient: Tensor = torch.stack(found).sum(0) if isinstance(found, list) else found
-    # One row that is not finite would take the whole sum with it, noise and all: it counts as zero.
-    return gradient.detach().nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return gradient.detach()
 
 
 def _factors(gradients: Sequence[Tensor], clip: float) -> Tensor:
-    """What each row's gradient, over all parameters, is to be multiplied by so that it is no longer than `clip`."""
-    squares = torch.stack([gradient.flatten(1).double().square().sum(1) for gradient in gradients]).sum(0)
-    return (clip / (squares.sqrt() + _TINY)).clamp(max=1.0).to(gradients[0].dtype)
+    """What each row's gradient, over all parameters, is to be multiplied by so that it is no longer than `clip`.
+
+    One that is not finite would take the whole sum with it, noise and all: it becomes zero, in place.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(one.flatten(1), dim=1) for one in gradients]).norm(dim=0)
+    bad = ~norms.isfinite()
+    if bad.any():
+        for gradient in gradients:
+            gradient[bad] = 0
+        norms[bad] = 0
+    return (clip / (norms * _ROUNDED + _TINY)).clamp(max=1.0)
 
 
 def _add_noise(total: Sequence[Tensor], random: SecretRandom, deviation: float) -> None:

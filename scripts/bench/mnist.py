@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from folkmoot.node.train import local
-from folkmoot.protocol.charter import Averaging, Secrecy, Training
+from folkmoot.protocol.charter import Averaging, Privacy, Secrecy, Training
 from folkmoot.testnet.dirichlet import deal
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsal import Terms
@@ -79,14 +79,16 @@ def shares(train: Rows, members: int, uneven: float, seed: int) -> list[Rows]:
     return [Rows(train.x[part], train.y[part]) for part in deal(train.y, members, uneven, seed)]
 
 
-def terms(lr: str, *changes: Changes) -> Terms:
-    """The task's terms with these changes, one after the other."""
+def terms(lr: str, *changes: Changes, rounds: int = 1) -> Terms:
+    """The task's terms with these changes, one after the other; a privacy budget is to last for `rounds`."""
     training, averaging, secrecy = msgspec.structs.replace(TRAINING, lr=lr), Averaging(codec="f32"), Secrecy()
+    privacy = Privacy()
     for change in changes:
         training = msgspec.structs.replace(training, **change.get("training", {}))
         averaging = msgspec.structs.replace(averaging, **change.get("averaging", {}))
         secrecy = msgspec.structs.replace(secrecy, **change.get("secrecy", {}))
-    return Terms("mlp", (784, 64, 10), training, averaging, secrecy)
+        privacy = msgspec.structs.replace(privacy, **change.get("privacy", {}))
+    return Terms("mlp", (784, 64, 10), training, averaging, secrecy, privacy, rounds)
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:

@@ -13,8 +13,10 @@ import numpy as np
 
 from folkmoot.node.charter_draft import model_terms
 from folkmoot.node.train import local, models
+from folkmoot.node.train.accounting import Budget
 from folkmoot.node.train.custom import CustomSource
 from folkmoot.node.train.fitting import Turn, fit
+from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.wire import Metrics
@@ -25,6 +27,7 @@ from folkmoot.protocol.charter import (
     LedgerTerms,
     Member,
     Model,
+    Privacy,
     Schedule,
     Secrecy,
     Training,
@@ -32,6 +35,7 @@ from folkmoot.protocol.charter import (
 from folkmoot.protocol.charter_options import check_options
 from folkmoot.protocol.outer import Outer, Start
 from folkmoot.protocol.parts import Parts
+from folkmoot.protocol.privacy import planned_rounds
 from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
 from folkmoot.testnet.attacks import Attack, Floats, View
 from folkmoot.testnet.examples import Rows
@@ -54,6 +58,8 @@ class Terms:
     shared: str = ""
     frozen: str = ""
     source: CustomSource | None = None
+    privacy: Privacy = field(default_factory=Privacy)
+    rounds: int = 1
 
     def charter(self, members: int, seed: int) -> Charter:
         """A charter of so many members without keys; raises `CharterError` where options do not combine."""
@@ -64,11 +70,12 @@ class Terms:
         charter = Charter(
             name="rehearsal",
             model=msgspec.convert(model, Model),
-            schedule=Schedule(rounds=1),
+            schedule=Schedule(rounds=self.rounds),
             ledger=LedgerTerms(chain_id=1, code_hash="0" * 64),
             training=msgspec.structs.replace(self.training, seed=seed),
             averaging=self.averaging,
             secrecy=self.secrecy,
+            privacy=self.privacy,
             members=tuple(_member(number) for number in range(members)),
         )
         check_options(charter, "rehearsal")
@@ -168,9 +175,18 @@ class Rehearsal:
         common = self.snapshot[-self._outer.parameters :]
         carried, start = Carried(self._own[member], common), self.model_of(member)
         turn = Turn(f"node-{member}", self.round, start, carried, self._parts)
-        made = fit(self._module, self._objective, self._rows[member], training, turn, _unwatched)
+        rows = self._rows[member]
+        noise = self._noise(rows, training) if self.charter.is_private else None
+        made = fit(self._module, self._objective, rows, training, turn, _unwatched, noise=noise)
         self._own[member], self._personal[member] = made.own, made.personal
         return made.sent
+
+    def _noise(self, rows: local.Rows, training: Training) -> Noise:
+        """As a member's budget has it, with what the rounds before cost left out: they are planned to fit."""
+        steps = local.count_steps(self._module, len(rows), training)
+        privacy = self.charter.privacy
+        cost = Budget(privacy, planned_rounds(self.charter), len(rows), training.batch, steps).cost
+        return Noise(float(privacy.clip), cost.noise, cost.sample_rate)
 
     def _forge(
         self, attack: Attack, honest: dict[int, Float32s], attackers: Sequence[int]
@@ -189,7 +205,8 @@ class Rehearsal:
         return dict(zip(attackers, forged.astype(np.float32), strict=True))
 
     def _sent(self, updates: dict[int, Float32s]) -> list[Sent]:
-        return [Sent(member, len(self._rows[member]), updates[member]) for member in sorted(updates)]
+        claimed = self.charter.claimed_examples
+        return [Sent(one, claimed(len(self._rows[one])), updates[one]) for one in sorted(updates)]
 
     def _exponents(self, sent: Sequence[Sent]) -> bytes:
         averaging, layout = self.charter.averaging, Layout(self.charter.update_sizes)
