@@ -5,6 +5,7 @@
     charter/charter.toml, charter/charter.sig/<name>.sig, charter/charters/<digest>.toml
     archive/1/rounds/…, archive/1/forks/…   records, and the proofs of histories that were given up
     archive/1/blobs/…, archive/1/masked/…   what the records name, as archives have it
+    archive/1/privacy.jsonl          what a member spent of its privacy budget
 
 How they lie in the file, `packing.py` says. Keys never go in: a bundle is made to be passed on. Reading trusts nothing:
 only these names, nothing larger than it says, and every hash is checked first (a blob's is its name, and the audit's
@@ -33,7 +34,7 @@ _HEX = "[0-9a-f]"
 _NAMES = re.compile(
     r"manifest\.json|ledger/[1-9][0-9]?\.json|charter/charter\.toml|charter/charter\.sig/[a-z0-9][a-z0-9-]{0,31}\.sig"
     rf"|charter/charters/{_HEX}{{64}}\.toml"
-    rf"|archive/[1-9][0-9]{{0,2}}/(rounds/[0-9]{{8}}\.record|forks/[0-9]{{8}}-{_HEX}{{16}}\.fork|blobs/{_HEX}{{2}}/{_HEX}{{64}}"
+    rf"|archive/[1-9][0-9]{{0,2}}/(privacy\.jsonl|rounds/[0-9]{{8}}\.record|forks/[0-9]{{8}}-{_HEX}{{16}}\.fork|blobs/{_HEX}{{2}}/{_HEX}{{64}}"
     rf"|masked/[0-9]{{1,10}}/{_HEX}{{64}})"
 )
 _BLOB = re.compile(r"archive/[0-9]+/(blobs|masked)/.*")
@@ -85,6 +86,8 @@ def write_bundle(
             files[name] = packer.add_bytes(name, encode_shown(ledger))
         for name, file in (*_charter_files(charter), *_records(sources)):
             files[name] = packer.add_file(name, file)
+        for name, log in _privacy_logs(sources):
+            files[name] = packer.add_bytes(name, log)
         _add_blobs(packer, sources, charter.charter if charter else None)
         manifest = Manifest(
             contract=f"0x{contract.hex()}",
@@ -115,6 +118,16 @@ def _records(sources: Sequence[Source]) -> Iterator[tuple[str, Path]]:
     for place, source in enumerate(sources, start=1):
         for file in source.fork_files():
             yield f"archive/{place}/forks/{file.name}", file
+
+
+def _privacy_logs(sources: Sequence[Source]) -> Iterator[tuple[str, bytes]]:
+    for place, source in enumerate(sources, start=1):
+        try:
+            log = source.privacy_log()
+        except (RemoteProtocolError, OSError):
+            continue
+        if log is not None:
+            yield f"archive/{place}/privacy.jsonl", log
 
 
 def _add_blobs(packer: Packer, sources: Sequence[Source], charter: Charter | None) -> None:

@@ -45,6 +45,8 @@ From the ledger alone, again (numbers never change, so what came later stands at
 With archives:
 
 29. `participation` what became of every member's contribution; nobody was left out although it had committed
+30. `privacy`       the privacy logs that were given are those to which members committed round by round, and come to
+                    no more than the charter's budget
 
 A point that rests on another which did not hold is skipped, not judged: the first fault stands alone in the report,
 and it alone keeps the whole from passing. So does a charter that is not signed, or a ledger that does not answer.
@@ -89,6 +91,7 @@ PASSED = {
     "amendments": "{} amendments",
     "reports": "{} reports",
     "participation": "{} rounds",
+    "privacy": "{} updates",
 }
 """Every check in its order, and what it says when all is well (`{}`: how many)."""
 
@@ -96,8 +99,8 @@ _VIEW_CHECKS = (
     *("chain-id", "code-hash", "rounds", "hash-chain", "quorum", "bases", "finality"),
     *("headers", "proof", "memory", "amendments", "reports"),
 )
-_CHARTER_CHECKS = (*RECORD_CHECKS, "replay", "equivocation", "participation")
-_ARCHIVE_CHECKS = (*RECORD_CHECKS, "participation")
+_CHARTER_CHECKS = (*RECORD_CHECKS, "replay", "equivocation", "participation", "privacy")
+_ARCHIVE_CHECKS = (*RECORD_CHECKS, "participation", "privacy")
 
 
 @dataclass(frozen=True)

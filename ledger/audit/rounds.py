@@ -9,6 +9,7 @@ from folkmoot.ledger.audit.governance import recover_all, roles_of
 from folkmoot.ledger.audit.ledger_checks import LedgerView
 from folkmoot.ledger.audit.memory import remembered_record
 from folkmoot.ledger.audit.participation import Participation, State, read_journals
+from folkmoot.ledger.audit.privacy_checks import PrivacyAudit
 from folkmoot.ledger.audit.report import MemberRow, RoundRow, Status, Tallies
 from folkmoot.ledger.audit.round_checks import Case, Frame
 from folkmoot.ledger.audit.secure_checks import fingerprints_in
@@ -23,7 +24,7 @@ from folkmoot.protocol.types import Digest, MemberId, Round
 
 
 class RoundsAudit:
-    """Checks 7, 11 to 23 and 29 over all rounds, and what the report tells of each."""
+    """Checks 7, 11 to 23, 29 and 30 over all rounds, and what the report tells of each."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class RoundsAudit:
         self._differing = _differing(self._records, views[1:])
         self._search = EquivocationSearch(sources if timeline else (), tallies["equivocation"])
         self._participation = Participation(tallies["participation"])
+        self._privacy = PrivacyAudit(sources, timeline, tallies["privacy"]) if timeline and sources else None
         self._domain = Domain(timeline.founding.ledger.chain_id if timeline else 0, contract)
         self._span: Span | None = None
         self._frame: Frame | None = None
@@ -60,6 +62,8 @@ class RoundsAudit:
             self._enter(number)
             self._check_round(number)
         self._participation.tell_unexplained()
+        if self._privacy is not None:
+            self._privacy.close()
 
     def _enter(self, number: Round) -> None:
         """Take the charter that rules a round; there is no frame for rounds whose charter is not here."""
@@ -95,6 +99,8 @@ class RoundsAudit:
         if settled is not None:
             seen = read_journals(number, self._sources, self._frame)
             self._participation.add_round(settled, self._frame, seen, faults)
+            if self._privacy is not None:
+                self._privacy.add_round(settled, self._frame)
         self._note_ill_formed(number)
         self._add_row(number, settled)
 

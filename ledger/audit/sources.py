@@ -6,6 +6,7 @@ The layout is the node's (`folkmoot.node.archive`, `folkmoot.node.config`; a tes
     HOME/archive/   HOME/charter.toml   HOME/charter.sig/<name>.sig   HOME/charters/<hex digest>.toml
     HOME/keys/sealing.key   HOME/keys/<number>/sealing.key   HOME/store.sqlite (table `secrets`)
     HOME/models/<hex digest>.f32   HOME/models/model0.safetensors
+    HOME/privacy.jsonl (or archive/privacy.jsonl)
 
 Nothing is written, nothing is followed but these names, and sizes are looked at before contents.
 """
@@ -31,6 +32,8 @@ from folkmoot.protocol.ring import Float32s
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 _MAX_CHARTER = 8 * 1024 * 1024
+_MAX_PRIVACY_LOG = 256 * 1024 * 1024
+_PRIVACY_LOG = "privacy.jsonl"
 _KEY_SIZE = 32
 _EVIDENCE_START = b"\x93\xa8evidence"  # msgpack: an array of three, the first of which is this tag
 _SIGNATURE_SIZE = 64
@@ -135,6 +138,15 @@ class Source:
         for path in (self._archive / "blobs" / name[:2] / name, *masked):
             if self._archived(path):
                 yield path.relative_to(self._archive).as_posix(), path
+
+    def privacy_log(self) -> bytes | None:
+        """What the home's member wrote down of its privacy budget, unchecked; None if it is not here.
+
+        Who gives only an archive may put it there. Raises `RemoteProtocolError` if it is absurdly long.
+        """
+        own = _existing(self._home / _PRIVACY_LOG) if self._home else None
+        path = own or self._archived(self._archive / _PRIVACY_LOG)
+        return _read(path, _MAX_PRIVACY_LOG) if path else None
 
     def masked_shard(self, epoch: int, root: Digest) -> Path | None:
         """Where a masked shard of that epoch lies; None if it is not here (any more). Its contents are unchecked."""

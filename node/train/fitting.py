@@ -66,11 +66,12 @@ def fit(
         )
     trained = models.to_vector(module)
     moved = parts.take(trained - turn.start, "shared")
-    is_statistic = parts.take(models.statistics(module), "shared")
-    if noise is not None and moved[is_statistic].any():
+    statistics = models.statistics(module)
+    if noise is not None and (trained != turn.start)[statistics].any():
         raise TrainerError(
             "model", "privacy: a layer keeps statistics of the rows, which no noise would hide"
         )
+    is_statistic = parts.take(statistics, "shared")
     sent, own = make_update(training, moved, done.steps, is_statistic, turn.carried)
     return Made(sent, own, parts.take(trained, "personal"), done.loss)
 

@@ -108,7 +108,8 @@ def _factors(gradients: Sequence[Tensor], clip: float) -> Tensor:
         for gradient in gradients:
             gradient[bad] = 0
         norms[bad] = 0
-    return (clip / (norms * _ROUNDED + _TINY)).clamp(max=1.0)
+    factors: Tensor = clip / (norms * _ROUNDED + _TINY)
+    return factors.clamp(max=1.0)
 
 
 def _add_noise(total: Sequence[Tensor], random: SecretRandom, deviation: float) -> None:

@@ -4,6 +4,7 @@
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +41,7 @@ from folkmoot.protocol.charter import (
     LedgerTerms,
     Member,
     Model,
+    Privacy,
     Schedule,
     Secrecy,
     Tensor,
@@ -65,6 +67,7 @@ from folkmoot.protocol.messages import (
     roster_digest,
 )
 from folkmoot.protocol.payload_sums import Payload
+from folkmoot.protocol.privacy import Cost, Log, Owner, Spending, encode_line
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.ring import Float32s, Layout
 from folkmoot.protocol.sealing import (
@@ -76,7 +79,7 @@ from folkmoot.protocol.sealing import (
     seal_payload,
 )
 from folkmoot.protocol.typed_data import Domain, signing_digest, struct_hash
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 NAMES = ("alice", "bob", "carol", "dave")
 CONTRACT = bytes(range(1, 21))
@@ -84,6 +87,7 @@ CHAIN_ID = 31_337
 OPEN = Averaging()
 DEFAULT_SECRECY = Secrecy()
 SCHEDULE = Schedule(rounds=3)
+NO_PRIVACY = Privacy()
 TENSORS = (Tensor(name="weight", shape=(3, 2)), Tensor(name="bias", shape=(2,)))
 
 
@@ -103,6 +107,15 @@ class Keys:
             sealing_key=bytes(self.sealing.public_key).hex(),
             audit_key=f"0x{self.audit.address.hex()}",
         )
+
+
+CHEAP = Cost(sample_rate=0.05, noise=1.5, steps=20)
+
+
+def text_of(log: Log) -> bytes:
+    """The file that a log is."""
+    lines = (log.owner, *(line.spending for line in log.lines))
+    return b"".join(encode_line(line) + b"\n" for line in lines)
 
 
 @dataclass
@@ -135,6 +148,7 @@ class AuditedFederation:
         secrecy: Secrecy = DEFAULT_SECRECY,
         names: tuple[str, ...] = NAMES,
         schedule: Schedule = SCHEDULE,
+        privacy: Privacy = NO_PRIVACY,
     ) -> None:
         self.names = names
         self.keys = [Keys(name) for name in names]
@@ -149,6 +163,7 @@ class AuditedFederation:
             schedule=schedule,
             averaging=averaging,
             secrecy=secrecy,
+            privacy=privacy,
             ledger=LedgerTerms(chain_id=charter_chain_id or chain_id, code_hash=expected_code_hash().hex()),
             members=tuple(keys.member(name) for keys, name in zip(self.keys, names, strict=True)),
             auditors=auditors,
@@ -156,6 +171,9 @@ class AuditedFederation:
         self.founding = self.charter
         self._codec = codec_named(self.charter.averaging.codec)
         self.rounds: list[MadeRound] = []
+        self.logs: dict[str, Log] = {}
+        """By member, what it spent of its privacy budget."""
+        self.cost_of: Callable[[str, Round], Cost] = lambda name, round_: CHEAP
         self.settle(contract, chain_id)
 
     def settle(self, contract: bytes, chain_id: int) -> None:
@@ -257,6 +275,8 @@ class AuditedFederation:
             archive.add_record(number, encode_record(made.record))
             for blob in made.blobs:
                 archive.add_bytes(blob)
+        if (log := self.logs.get(self.names[member])) is not None:
+            home.privacy_log.write_bytes(text_of(log))
         if with_keys:
             home.keys.mkdir()
             (home.keys / "sealing.key").write_text(bytes(self.keys[member].sealing).hex() + "\n")
@@ -283,11 +303,26 @@ class AuditedFederation:
             base=base,
             exponents=exponents.tobytes(),
             manifest=bytes(32),
-            privacy_log=bytes(32),
+            privacy_log=self._charge(number, base, member) if self.charter.is_private else bytes(32),
             report=bytes(32),
             num_examples=100 + member,
             metrics=(("accuracy", 0.5), ("examples", 20.0)),
         )
+
+    def _charge(self, number: Round, base: Digest, member: MemberId) -> Digest:
+        """Write a line into the member's privacy log; what READY says of it."""
+        name = self.names[member]
+        spending = Spending(
+            round=number,
+            base=base.hex(),
+            cost=self.cost_of(name, number),
+            clip=self.charter.privacy.clip,
+            epsilon=1.0,
+            salt=_seed(name, f"salt {number}").hex(),
+        )
+        empty = Log.begin(Owner(federation=self.federation.id.hex(), member=name))
+        self.logs[name] = self.logs.get(name, empty).add(spending)
+        return self.logs[name].lines[-1].commitment
 
     def _seal(
         self, number: int, roster: bytes, member: MemberId, update: Float32s, spoilt: bool

@@ -11,10 +11,13 @@ import trio
 from audited_federation import NAMES
 from living_federation import Crash, House, LivingFederation, crash_after, in_virtual_time
 
+from folkmoot.ledger.audit.checks import run_audit
+from folkmoot.ledger.audit.report import AuditReport
+from folkmoot.ledger.audit.sources import SignedCharter, Source
 from folkmoot.node.privacy_log import PrivacyLog, PrivacyLogError
 from folkmoot.node.train.accounting import Budget
 from folkmoot.node.trainer import FakeTrainer, FitResult, KeptVectors
-from folkmoot.protocol.charter import Averaging, Privacy
+from folkmoot.protocol.charter import Averaging, Privacy, sign_charter
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.messages import Declined, Ready, Signed, decode_frame
 from folkmoot.protocol.privacy import Cost, Owner, Spending, read_log
@@ -51,6 +54,17 @@ def found(path: Path, rows: Sequence[int], mode: str = "open") -> LivingFederati
     return federation
 
 
+def audited(federation: LivingFederation) -> AuditReport:
+    made, charter = federation.made, federation.charter
+    signatures = {name: sign_charter(charter, made.keys[at].identity) for at, name in enumerate(NAMES)}
+    return run_audit(
+        federation.houses[0].ledger,
+        [Source.of_home(house.path) for house in federation.houses],
+        contract=made.contract,
+        charter=SignedCharter(charter, signatures, "test"),
+    )
+
+
 def read(house: House) -> list[Spending]:
     return [line.spending for line in read_log((house.path / "privacy.jsonl").read_bytes()).lines]
 
@@ -75,6 +89,9 @@ def test_who_has_spent_its_budget_says_so_and_the_others_go_on(tmp_path: Path, m
     said = [frame for data in dict.fromkeys(bob.said) if isinstance(frame := decode_frame(data), Signed)]
     declined = {one.body.round for one in said if one.member == BOB and isinstance(one.body, Declined)}
     assert declined == set(range(max(spent) + 1, ROUNDS + 1))
+    report = audited(federation)
+    assert report.status == "PASS", report.checks
+    assert f"{3 * ROUNDS + len(spent)} updates" in report.check("privacy").detail
 
 
 def test_nobody_waits_for_a_member_that_takes_no_part(tmp_path: Path) -> None:
