@@ -25,6 +25,8 @@ LABELS = {
 HIGHER_IS_BETTER = ("accuracy", "auc")
 
 SHARED, PERSONAL, ALONE = "shared", "personal", "alone"
+_OURS = (SHARED, PERSONAL)
+"""What a member owes to the federation."""
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,32 +106,38 @@ class Story:
 
 @dataclass(frozen=True)
 class Loss:
-    """A member's measure that is worse with the federation than alone, beyond `WORSE`; as text a plain sentence."""
+    """A member's measure that is worse with the federation than alone, beyond `WORSE`; as text a plain sentence.
+
+    `model`: which of those that it owes to the federation does best.
+    """
 
     part: Part
     measure: str
+    model: str
     ours: float
     own: float
 
     def __str__(self) -> str:
-        models = (
-            f"{self.ours:.3g} with the shared model, {self.own:.3g} with one trained on its own rows only"
-        )
-        rows = f"measured on {self.part.shared.get('examples', 0.0):,.0f} held-out rows"
+        which = "the shared model" if self.model == SHARED else f"its {self.model} model"
+        models = f"{self.ours:.3g} with {which}, {self.own:.3g} with one trained on its own rows only"
+        rows = f"measured on {self.part.models[self.model].get('examples', 0.0):,.0f} held-out rows"
         loser = f"{self.part.name} is worse off with the federation than alone"
         return f"{loser}: {LABELS[self.measure]} {models}, {rows}."
 
 
 def losses(story: Story) -> list[Loss]:
-    """Who is worse off with the federation than alone, by what."""
+    """Who is worse off with the federation than alone, by what; a personal model counts where it is the better one."""
     found = []
     for part in story.parts:
         alone = part.models.get(ALONE, {})
         for measure in ("auc", "accuracy", "rmse"):
-            if measure in alone and measure in part.shared:
-                ours, own = part.shared[measure], alone[measure]
-                if is_worse(measure, ours, own):
-                    found.append(Loss(part, measure, ours, own))
+            ours = {
+                kind: part.models[kind][measure] for kind in _OURS if measure in part.models.get(kind, {})
+            }
+            if ours and measure in alone:
+                best = (max if measure in HIGHER_IS_BETTER else min)(ours, key=lambda kind: ours[kind])
+                if is_worse(measure, ours[best], alone[measure]):
+                    found.append(Loss(part, measure, best, ours[best], alone[measure]))
     return found
 
 

@@ -1,6 +1,6 @@
 """What a federation gains each of its members on real tables, with the node's own functions and without daemons.
 
-    hospitals.py heart FOLDER [--seeds N] [--rounds N] [--lr R] [--layers 32] [WAY ...]
+    hospitals.py heart FOLDER [WAY ...] [--seeds N] [--rounds N] [--lr R] [--model logistic|mlp|normed]
     hospitals.py telco FILE.csv ...
 
 `heart`: UCI heart disease, FOLDER holds its four processed.*.data files, each a hospital's; any disease is predicted.
@@ -11,111 +11,58 @@ Each seed deals the rows of every member to five folds that have as many of each
 without one fold, on which the models are measured: so every row counts once. The area under the curve compares rows of
 one fold only. All models begin with the same weights and train for as many epochs, by the same terms. Prints a Markdown
 table, and a sentence for everybody who is worse off than alone.
+
+With `--model normed` members may keep tensors to themselves: their norms (FedBN) or their last layer (FedPer). With
+Ditto each trains a model of its own beside the common one (`folkmoot.node.train.beside`).
 """
 
 import argparse
-import csv
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
+from tables import encode_tables, read_churn, read_hearts
 
 from folkmoot.node.charter_draft import averaging_table, merge
-from folkmoot.node.data.propose import propose_schema
-from folkmoot.node.data.source import Source
-from folkmoot.node.report.story import ALONE, SHARED, Part, Story, losses
+from folkmoot.node.report.story import ALONE, PERSONAL, SHARED, Part, Story, losses
 from folkmoot.node.train import local, models
+from folkmoot.node.train.beside import train_beside
+from folkmoot.node.train.custom import CustomSource
+from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.tallies import pairs_in_order
 from folkmoot.protocol.charter import Averaging, Training
 from folkmoot.protocol.ring import Float32s
-from folkmoot.protocol.rows import encode
-from folkmoot.protocol.schema import Schema
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsal import Rehearsal, Terms
 
 FOLDS = 5
-HOSPITALS = {
-    "Cleveland": "cleveland",
-    "Hungary": "hungarian",
-    "Switzerland": "switzerland",
-    "Long Beach": "va",
-}
-HEART = (
-    *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope"),
-    *("ca", "thal"),
-)
-CODES = ("cp", "restecg", "slope", "thal")
-
 EXACT = Averaging(codec="f32")
-WAYS: dict[str, dict[str, dict[str, object]]] = {
+Changes = dict[str, dict[str, object]]
+WAYS: dict[str, Changes] = {
     "secure": {},
     "open, int4": {"averaging": {"mode": "open"}},
     "nesterov 0.9/0.7": {"averaging": {"rule": "nesterov"}},
     "feddyn 0.1": {"training": {"correction": "feddyn", "alpha": "0.1"}},
+    "own norms": {"model": {"shared": "(first|last).*"}},
+    "own last layer": {"model": {"shared": "(first|norm).*"}},
+    "ditto 1": {"trainer": {"ditto": 1.0}},
 }
-"""How the members work together, as `charter new --set` would have it: what is not said is as in a draft."""
+"""How the members work together, as `charter new --set` would have it: what is not said is as in a draft.
 
-Table = list[dict[str, str]]
+`trainer` is the member's own affair and stands in its node.toml.
+"""
 
-
-def read_hearts(folder: Path) -> dict[str, Table]:
-    """Rows of each hospital as text; a cholesterol of 0 is none."""
-    found = {}
-    for hospital, name in HOSPITALS.items():
-        table = []
-        for line in (folder / f"processed.{name}.data").read_text().split():
-            *values, sick = line.split(",")
-            row = {key: value for key, value in zip(HEART, values, strict=True) if value != "?"}
-            if float(row.get("chol", 1)) == 0:
-                del row["chol"]
-            table.append({**row, "disease": "yes" if float(sick) else "no"})
-        found[hospital] = table
-    return found
-
-
-def read_churn(file: Path) -> dict[str, Table]:
-    """Rows of each kind of contract as text, without it and the customer's number."""
-    found: dict[str, Table] = {}
-    with file.open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            member = row.pop("Contract")
-            del row["customerID"]
-            found.setdefault(member, []).append({key: value for key, value in row.items() if value.strip()})
-    return found
-
-
-def encode_tables(
-    tables: Mapping[str, Table], like: Sequence[str], target: str
-) -> tuple[Schema, dict[str, Rows]]:
-    """Every member's rows, by a schema proposed from the rows of the members in `like`."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for member, table in tables.items():
-            _write(folder / f"{member}.csv", table)
-        _write(folder / "like.csv", [row for member in like for row in tables[member]])
-        codes = [code for code in CODES if code in tables[like[0]][0]]
-        schema, _ = propose_schema(folder / "like.csv", target, allow_missing=True, categories=codes)
-        with Source(folder) as source:
-            return schema, {member: _encoded(source, schema, f"{member}.csv") for member in tables}
-
-
-def _write(file: Path, table: Table) -> None:
-    names = list(dict.fromkeys(name for row in table for name in row))
-    with file.open("w", newline="") as lines:
-        writer = csv.DictWriter(lines, names)
-        writer.writeheader()
-        writer.writerows(table)
-
-
-def _encoded(source: Source, schema: Schema, file: str) -> Rows:
-    pieces = [encode(schema, batch.columns) for batch in source.batches(f"SELECT * FROM '{file}'", file)]
-    x, y = np.concatenate([piece.x for piece in pieces]), np.concatenate([piece.y for piece in pieces])
-    return Rows(x, y.astype(np.int64))
+MODELS = {
+    "logistic": ("logistic", (), None),
+    "mlp": ("mlp", (16,), None),
+    "normed": ("custom", (), CustomSource("normed_mlp:build", Path(__file__).with_name("normed_mlp.py"))),
+}
+"""Kind, hidden layers and source of the models there are."""
 
 
 def deal_folds(rows: Rows, draw: np.random.Generator) -> npt.NDArray[np.intp]:
@@ -168,29 +115,63 @@ def _train_all(
     terms: Terms, ways: Sequence[str], train: Mapping[str, Rows], rounds: int, seed: int
 ) -> Iterator[tuple[str, dict[str, Float32s]]]:
     """What each kind of model is called, and each member's."""
-    yield ALONE, {name: _train(terms, [rows], rounds, seed) for name, rows in train.items()}
+    shares = list(train.values())
+    yield ALONE, {name: _train(terms, [rows], rounds, seed)[0] for name, rows in train.items()}
     for way in ways:
-        training = msgspec.structs.replace(terms.training, **WAYS[way].get("training", {}))
-        drafted = averaging_table(None, len(train), WAYS[way])
-        averaging = msgspec.convert(merge(drafted, WAYS[way].get("averaging", {})), Averaging)
-        together = Terms(terms.kind, terms.layers, training, averaging)
-        yield way, dict.fromkeys(train, _train(together, list(train.values()), rounds, seed))
-    every = Rows(
-        np.concatenate([rows.x for rows in train.values()]), np.concatenate([r.y for r in train.values()])
+        pull = WAYS[way].get("trainer", {}).get("ditto", 0.0)
+        found = _train(_agreed(terms, WAYS[way], len(train)), shares, rounds, seed, float(str(pull)))
+        yield way, dict(zip(train, found, strict=True))
+    every = Rows(np.concatenate([rows.x for rows in shares]), np.concatenate([rows.y for rows in shares]))
+    yield "pooled", dict.fromkeys(train, _train(terms, [every], rounds, seed)[0])
+
+
+def _agreed(terms: Terms, way: Changes, members: int) -> Terms:
+    """What a draft for so many members says, with the changes of a way."""
+    averaging = msgspec.convert(
+        merge(averaging_table(None, members, way), way.get("averaging", {})), Averaging
     )
-    yield "pooled", dict.fromkeys(train, _train(terms, [every], rounds, seed))
+    training = msgspec.structs.replace(terms.training, **way.get("training", {}))
+    return replace(terms, training=training, averaging=averaging, **way.get("model", {}))  # type: ignore[arg-type]
 
 
-def _train(terms: Terms, shares: Sequence[Rows], rounds: int, seed: int) -> Float32s:
+def _train(
+    terms: Terms, shares: Sequence[Rows], rounds: int, seed: int, ditto: float = 0.0
+) -> list[Float32s]:
+    """Each member's model in the end: the common one, with what it keeps of it, or its own beside it."""
     federation = Rehearsal(terms, shares, seed)
+    own = [federation.model_of(member) for member in range(len(shares))]
     for _ in range(rounds):
+        common = [federation.model_of(member) for member in range(len(shares))]
         federation.play()
-    return federation.model.copy()
+        if ditto:
+            training = federation.charter.training
+            for member, rows in enumerate(shares):
+                turn = (f"node-{member}", federation.round)
+                own[member] = _beside(terms, rows, training, turn, own[member], common[member], ditto)
+    return own if ditto else [federation.model_of(member) for member in range(len(shares))]
+
+
+def _beside(
+    terms: Terms,
+    rows: Rows,
+    training: Training,
+    turn: tuple[str, int],
+    own: Float32s,
+    common: Float32s,
+    pull: float,
+) -> Float32s:
+    """One round of a member's own model."""
+    module, tensors = models.build(terms.kind, terms.layers, terms.source), local.Rows.of(rows.x, rows.y)
+    return train_beside(module, Classification(2, 2), tensors, training, turn, own, common, pull, _unwatched)
+
+
+def _unwatched(done: int, total: int) -> None:
+    """Nobody waits for the progress of a measurement."""
 
 
 @torch.no_grad()
 def _odds(terms: Terms, vector: Float32s, rows: Rows) -> npt.NDArray[np.float32]:
-    module = models.build(terms.kind, terms.layers)
+    module = models.build(terms.kind, terms.layers, terms.source)
     models.load_vector(module, vector)
     module.eval()
     scores = module(torch.from_numpy(rows.x))
@@ -219,8 +200,9 @@ def _story(members: Mapping[str, Rows], way: str, runs: Sequence[dict[tuple[str,
     def measured(model: str, name: str) -> dict[str, float]:
         return {"auc": statistics.mean(run[model, name] for run in runs), "examples": len(members[name])}
 
+    kind = PERSONAL if WAYS[way].keys() & {"model", "trainer"} else SHARED
     parts = [
-        Part(name=name, rounds=[], models={SHARED: measured(way, name), ALONE: measured(ALONE, name)})
+        Part(name=name, rounds=[], models={kind: measured(way, name), ALONE: measured(ALONE, name)})
         for name in members
     ]
     return Story(title=way, mode="", parts=parts)
@@ -242,7 +224,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--lr", default="0.02")
-    parser.add_argument("--layers", type=int, nargs="*", default=[], help="hidden layers; none: logistic")
+    parser.add_argument("--model", choices=MODELS, default="logistic")
     options = parser.parse_args()
     local.limit_threads(1)
     if options.what == "heart":
@@ -250,13 +232,15 @@ def main() -> None:
     else:
         tables = read_churn(options.data)
         schema, members = encode_tables(tables, list(tables), "Churn")
+    kind, hidden, source = MODELS[options.model]
     terms = Terms(
-        kind="mlp" if options.layers else "logistic",
-        layers=(schema.features, *options.layers, 2),
+        kind=kind,
+        layers=(schema.features, *hidden, 2),
         training=Training(epochs=1, batch=32, lr=options.lr),
         averaging=EXACT,
+        source=source,
     )
-    ways = options.ways or list(WAYS)
+    ways = options.ways or [way for way in WAYS if options.model == "normed" or "model" not in WAYS[way]]
     runs = [run_seed(terms, ways, members, options.rounds, seed).areas() for seed in range(options.seeds)]
     show(members, ways, runs)
 

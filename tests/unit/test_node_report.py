@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from folkmoot.node.report.folder import ReportError, write_folder
 from folkmoot.node.report.looks import NAMED, STYLE, looks
 from folkmoot.node.report.model_plots import draw_calibration, draw_comparison
 from folkmoot.node.report.round_plots import draw_costs, draw_learning, draw_participation
-from folkmoot.node.report.story import ALONE, SHARED, Part, Step, Story, is_worse, losses
+from folkmoot.node.report.story import ALONE, PERSONAL, SHARED, Part, Step, Story, is_worse, losses
 from folkmoot.node.status_file import RoundStatus
 
 STEPS = [
@@ -58,6 +59,14 @@ def test_who_is_worse_off_than_alone_is_said_in_a_plain_sentence() -> None:
         "trained on its own rows only, measured on 40 held-out rows."
     ]
     assert losses(story(alone=0.54)) == []
+
+
+def test_a_personal_model_counts_where_it_is_the_better_one() -> None:
+    (part,) = story(1, alone=0.6).parts
+    for personal, said in ((0.57, ["its personal model"]), (0.5, ["the shared model"]), (0.59, [])):
+        own = replace(part, models={**part.models, PERSONAL: {"accuracy": personal, "examples": 40.0}})
+        found = losses(Story(title="clinics", mode="open", parts=[own]))
+        assert [which for loss in found for which in said if which in str(loss)] == said
 
 
 @pytest.mark.parametrize(
