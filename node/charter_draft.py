@@ -58,6 +58,9 @@ bits in the ring: with a cap far above everybody's examples all updates would be
 DEFAULT_RULE = "fedavg"
 """The outer rule of a draft that says nothing else."""
 
+DEFAULT_ROBUST = "nnm"
+"""What `averaging.robust=true` stands for."""
+
 USUAL_RATES = {
     "fedavgm": {"rate": "1", "momentum": "0.9"},
     "nesterov": {"rate": "0.7", "momentum": "0.9"},
@@ -89,9 +92,15 @@ def parse_assignments(assignments: Sequence[str]) -> Table:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"--set {assignment}: {name} is set to a value already")
-        found = _value(value.strip())
-        table[last] = str(found) if (*names, last) in _RATES and isinstance(found, int) else found
+        table[last] = _term((*names, last), _value(value.strip()))
     return tables
+
+
+def _term(path: tuple[str, ...], value: object) -> object:
+    """A term as a charter has it."""
+    if path == ("averaging", "robust") and isinstance(value, bool):
+        return DEFAULT_ROBUST if value else "none"
+    return str(value) if path in _RATES and isinstance(value, int) else value
 
 
 _RATES = {
@@ -255,7 +264,10 @@ def _with_time_for_updates(charter: Charter) -> Charter:
     schedule = charter.schedule
     values = charter.update_values
     if charter.is_secure:
-        received = 2 * values * charter.secrecy.ring // 8  # my shards of the others, then the other sums
+        sums = len(charter.group_sizes) if charter.sums_by_group else 1
+        received = (
+            (1 + sums) * values * charter.secrecy.ring // 8
+        )  # my shards of the others, then the other sums
     else:
         one = payload_size(len(charter.members), codec_named(charter.averaging.codec).encoded_size(values))
         received = one * (len(charter.members) - 1)

@@ -19,12 +19,13 @@ from folkmoot.protocol.messages import Commitment, Signed
 from folkmoot.protocol.outer import Outer
 from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.dealing import shard_layout
 from folkmoot.protocol.secure.encoding import RingDecoder
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.stream import Opening, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, open_sum, sum_crowds
 from folkmoot.protocol.types import Digest, Round
 
 
@@ -52,23 +53,25 @@ class MaskedSums:
 
     def sum_parts(self, effect: SumParts) -> PartsSummed:
         """Add up the survivors' masked shards of one number; the sum lies in the archive when this returns."""
-        sources = [self._open_part(signed, effect.shard) for signed in effect.commitments]
+        sources = [[self._open_part(signed, effect.shard) for signed in crowd] for crowd in effect.crowds]
         with self._archive.writer() as blob:
-            for piece in sum_shard(self._layout, effect.shard, sources):
+            for piece in sum_crowds(self._layout, effect.shard, sources):
                 blob.write(piece)
         assert blob.ref is not None
         return PartsSummed(effect.survivors.round, effect.survivors.digest, effect.shard, blob.ref)
 
     def check_sum(self, shard: int, ref: BlobRef) -> None:
-        """Raise `RemoteProtocolError` unless a sum that came could be one of as many shards as there are members."""
-        layout = self._layout
+        """Raise `RemoteProtocolError` unless the sums that came could be of as many shards as a sum has at most."""
+        layout, size = self._layout, self._layout.sum_bytes(shard)
+        crowds = ref.size // size if size else 0
         reader = Reader(_pieces(self._archive, ref), f"sum of shard {shard}")
         for start, stop in layout.chunks(shard):
             count = stop - start
-            data = reader.take(layout.packed_bytes(count))
-            carries = np.empty(count, dtype=np.uint8)
-            packing.unpack_carries(layout, data, carries)
-            packing.check_range(layout, packing.unpack_low(layout, data, count), carries, layout.members)
+            for _ in range(crowds):
+                data = reader.take(layout.packed_bytes(count))
+                carries = np.empty(count, dtype=np.uint8)
+                packing.unpack_carries(layout, data, carries)
+                packing.check_range(layout, packing.unpack_low(layout, data, count), carries, layout.members)
         reader.finish()
 
     # --- fingerprints -----------------------------------------------------------------------------------------------
@@ -76,11 +79,12 @@ class MaskedSums:
     def check(self, effect: Check) -> Checked:
         """The fingerprints of all sums, and of my own shards if I am a survivor."""
         challenge = self._challenge(effect.survivors.digest, effect.sums)
-        totals, mine = list[Value](), list[Value]()
+        totals, mine = list[tuple[Value, ...]](), list[Value]()
         for shard, ref in enumerate(effect.sums):
             own = [] if effect.mine is None else [self._open_part(effect.mine, shard)]
-            values, total = challenge.of_shards_and_sum(shard, own, partial(_pieces, self._archive, ref))
-            totals.append(total)
+            opened = partial(_pieces, self._archive, ref)
+            values, of_sums = challenge.of_shards_and_sums(shard, own, opened, effect.crowds)
+            totals.append(of_sums)
             mine += values
         names = (effect.survivors.round, effect.survivors.digest, effect.sums_digest)
         return Checked(*names, tuple(totals), tuple(mine))
@@ -107,8 +111,9 @@ class MaskedSums:
         self._models.leaves(effect.base)
         decoder = RingDecoder(self._layout, self._charter.update_sizes, effect.roster.exponents)
         sums = [partial(_pieces, self._archive, ref) for ref in effect.sums]
-        opening = Opening(self._layout, decoder, sums, effect.masks, len(effect.survivors.survivors))
-        opened = open_sum(opening, Outer.of(self._charter), self._models.snapshots(effect.base))
+        opening = Opening(self._layout, decoder, sums, effect.crowds)
+        snapshots = self._models.snapshots(effect.base)
+        opened = open_sum(opening, Outer.of(self._charter), snapshots, Robust.of(self._charter))
         survivors = effect.survivors
         return Aggregated(survivors.round, survivors.digest, effect.sums_digest, opened.model)
 

@@ -134,7 +134,7 @@ class _Work(Generic[Stored]):
 
     def _sums(self, payloads: Sequence[Payload]) -> Sums:
         if self._method.robust is not None and payloads:
-            return RobustSums(payloads, self._fixed, self._codec, self._method.robust)
+            return RobustSums.of_payloads(payloads, self._fixed, self._codec, self._method.robust)
         return WeightedSums(payloads, self._fixed, self._codec)
 
     def _means(self, sums: Sums, digest: Callable[[Buffer], None]) -> Iterator[Float32s]:

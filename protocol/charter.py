@@ -370,6 +370,16 @@ class Charter(_Terms, frozen=True, kw_only=True):
         count = max(members // (self.secrecy.group_size or MAX_GROUP), -(-members // MAX_GROUP))
         return tuple(members * (at + 1) // count - members * at // count for at in range(count))
 
+    @property
+    def sums_by_group(self) -> bool:
+        """Whether secure mode opens not one sum but one for each group, so that a robust rule can compare them."""
+        return self.is_secure and self.averaging.robust != "none"
+
+    @property
+    def most_summed(self) -> int:
+        """Members of the largest sum."""
+        return max(self.group_sizes) if self.sums_by_group else len(self.members)
+
     def epoch_of(self, round_: Round) -> int:
         """The epoch, from 0, whose mask keys `round_` uses."""
         return (round_ - 1) // self.secrecy.epoch

@@ -10,6 +10,9 @@ from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.privacy import wrong_numbers
 from folkmoot.protocol.robust import Robust
 
+LEAST_COMPARED = 3
+"""Of two a majority cannot be told from a minority."""
+
 _OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
     "training.correction = 'feddyn'": lambda charter: charter.training.correction == "feddyn",
     "training.correction = 'scaffold'": lambda charter: charter.training.correction == "scaffold",
@@ -19,7 +22,6 @@ _OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
     "training.normalize_to": lambda charter: charter.training.normalize_to > 0,
     "an averaging.rule with a state": lambda charter: STATES[charter.averaging.rule] > 0,
     "averaging.robust": lambda charter: charter.averaging.robust != "none",
-    "averaging.mode = 'secure'": lambda charter: charter.is_secure,
     "secrecy.ring = 8": lambda charter: charter.is_secure and charter.secrecy.ring == 8,
     "privacy": lambda charter: charter.is_private,
 }
@@ -50,11 +52,6 @@ _CLASHES = (
         "training.correction = 'scaffold'",
         "secrecy.ring = 8",
         "of control variates, which are differences of gradients, 3 bits a value leave little: take 16",
-    ),
-    (
-        "averaging.robust",
-        "averaging.mode = 'secure'",
-        "robust rules compare single updates, and secure mode shows nobody any: take 'open'",
     ),
     (
         "averaging.robust",
@@ -95,6 +92,12 @@ def _wrong_numbers(charter: Charter) -> Iterator[str]:
             f"averaging.faults = {averaging.faults} of {len(charter.members)} members: no rule holds against half of "
             "them or more"
         )
+    if charter.sums_by_group and len(charter.group_sizes) < LEAST_COMPARED:
+        yield (
+            f"averaging.robust = {averaging.robust!r} in secure mode compares the means of groups, of which there are "
+            f"{len(charter.group_sizes)}: with fewer than {LEAST_COMPARED} no bad one can be told apart; take a "
+            "smaller secrecy.group_size (3 or more; everybody then sees each group's sum), or averaging.mode = 'open'"
+        )
     for table, name in (("averaging", "rate"), ("averaging", "epsilon"), ("training", "alpha")):
         value = getattr(getattr(charter, table), name)
         if not 1e-30 < float(value) < 1e30:
@@ -122,6 +125,16 @@ _ROBUST = {
 }
 
 
+def _who_counts(charter: Charter) -> str:
+    if not charter.sums_by_group:
+        return "all members' updates count alike"
+    least = min(charter.group_sizes)
+    return (
+        f"updates are here the means of {len(charter.group_sizes)} groups, which count alike and everybody sees, so a "
+        f"member is hidden among {least} and not among {len(charter.members)}"
+    )
+
+
 def describe_learning(charter: Charter) -> Iterator[str]:
     """The options that are chosen, one sentence each."""
     averaging, training = charter.averaging, charter.training
@@ -135,7 +148,9 @@ def describe_learning(charter: Charter) -> Iterator[str]:
         yield f"what {averaging.codec} loses of an update is added to the member's next one (error feedback)"
     robust = Robust.of(charter)
     if robust is not None:
-        yield f"{robust.rule}: {_ROBUST[robust.rule].format(robust.faults)}; all members' updates count alike"
+        compared = len(charter.group_sizes) if charter.sums_by_group else len(charter.members)
+        bad = min(robust.faults, (compared - 1) // 2)
+        yield f"{robust.rule}: {_ROBUST[robust.rule].format(bad)}; {_who_counts(charter)}"
     sections = charter.snapshot_values // charter.model.parameters
     if sections > 1:
         yield f"what is agreed on each round is {sections} times the model: the model and what the rule remembers"

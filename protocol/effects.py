@@ -13,7 +13,7 @@ from folkmoot.protocol.journal import Entry
 from folkmoot.protocol.messages import Evidence, Frame, Roster, Signed, Statement, SurvivorSet
 from folkmoot.protocol.metrics import Metrics
 from folkmoot.protocol.record import RoundRecord
-from folkmoot.protocol.secure.masks import Mask
+from folkmoot.protocol.secure.masks import Crowd
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 
@@ -114,10 +114,13 @@ class FetchPart:
 
 @dataclass(frozen=True, slots=True)
 class SumParts:
-    """Secure mode: add up the survivors' masked shards number `shard`; answer with `PartsSummed`."""
+    """Secure mode: add up the masked shards number `shard` of each crowd; answer with `PartsSummed`.
+
+    `crowds`: the commitments of the survivors that are summed together.
+    """
 
     survivors: SurvivorSet
-    commitments: tuple[Signed, ...]
+    crowds: tuple[tuple[Signed, ...], ...]
     shard: int
 
 
@@ -136,10 +139,12 @@ class FetchSum:
 class Check:
     """Secure mode: take the fingerprints of all sums (by shard), and of my own shards; answer with `Checked`.
 
-    `mine` is my commitment if I am a survivor; `sums_digest` names the sums in the answer.
+    Each blob holds the sums of so many `crowds`. `mine` is my commitment if I am a survivor; `sums_digest` names the
+    sums in the answer.
     """
 
     survivors: SurvivorSet
+    crowds: int
     sums: tuple[BlobRef, ...]
     sums_digest: Digest
     mine: Signed | None
@@ -164,7 +169,7 @@ class Unmask:
     roster: Roster
     sums: tuple[BlobRef, ...]
     sums_digest: Digest
-    masks: tuple[Mask, ...]
+    crowds: tuple[Crowd, ...]
 
 
 @dataclass(frozen=True, slots=True)

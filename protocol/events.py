@@ -172,12 +172,15 @@ class SumFailed:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Answer to `Check`: the fingerprints of the sums (one for each shard) and of my own masked shards (or none)."""
+    """Answer to `Check`: the fingerprints of the sums and of my own masked shards (or none), by shard.
+
+    Those of the sums of a shard are as many as there are crowds.
+    """
 
     round: Round
     survivors: Digest
     sums: Digest
-    totals: tuple[Value, ...]
+    totals: tuple[tuple[Value, ...], ...]
     mine: tuple[Value, ...]
 
 

@@ -1,7 +1,8 @@
 """Survivors' payloads as one sequence of exact sums: by weight, or by a robust rule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -11,11 +12,13 @@ from folkmoot.protocol.codec import Codec, VectorDecoder
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float64s
-from folkmoot.protocol.robust import Combination, Matrix, Products, Robust, combine
+from folkmoot.protocol.robust import Combination, Products, Robust, combine
 from folkmoot.protocol.types import MemberId
 
 Chunk: TypeAlias = tuple[int, Float64s]
 """Where it begins, and integers that are exact in float64; to be used before the next is asked for."""
+
+Rows: TypeAlias = Callable[[], Iterator[Chunk]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +78,47 @@ class WeightedSums:
 
 
 class RobustSums:
-    """What a robust rule makes of one payload or more, by reading them twice. Memory: a chunk of float64 for each."""
+    """What a robust rule makes of `count` vectors, one or more, by going twice through them. Memory: their rows.
 
-    def __init__(self, payloads: Sequence[Payload], fixed: FixedPoint, codec: Codec, robust: Robust) -> None:
-        # Ties go by rows, so rows go by member.
-        self._payloads = sorted(payloads, key=lambda payload: payload.member)
-        self._fixed, self._codec = fixed, codec
-        self._combination: Combination = combine(robust, self._products())
+    `rows` begins a pass: all vectors side by side, float64 (count, values) of integers up to 2^32, piece by piece. Ties
+    go by rows.
+    """
+
+    def __init__(self, rows: Rows, count: int, fixed: FixedPoint, robust: Robust) -> None:
+        products = Products(count, fixed.layout, fixed.exponents)
+        for start, piece in rows():
+            products.add(piece, start)
+        self._rows, self._length = rows, min(CHUNK_VALUES, fixed.layout.size)
+        self._combination: Combination = combine(robust, products.matrix)
         self.divisor = self._combination.divisor
+
+    @classmethod
+    def of_payloads(
+        cls, payloads: Sequence[Payload], fixed: FixedPoint, codec: Codec, robust: Robust
+    ) -> "RobustSums":
+        """Ties go by member."""
+        ordered = sorted(payloads, key=lambda payload: payload.member)
+        return cls(partial(_side_by_side, ordered, fixed, codec), len(ordered), fixed, robust)
 
     def chunks(self) -> Iterator[Chunk]:
         """See `Sums`."""
-        sums = np.empty(min(CHUNK_VALUES, self._fixed.layout.size))
+        sums = np.empty(self._length)
         for start, rows in self._rows():
             out = sums[: rows.shape[1]]
             self._combination.apply(rows, out)
             yield start, out
 
-    def _products(self) -> Matrix:
-        products = Products(len(self._payloads), self._fixed.layout, self._fixed.exponents)
-        for start, rows in self._rows():
-            products.add(rows, start)
-        return products.matrix
 
-    def _rows(self) -> Iterator[Chunk]:
-        """All payloads side by side, (payloads, values of a chunk)."""
-        rows = np.empty((len(self._payloads), min(CHUNK_VALUES, self._fixed.layout.size)))
-        sources = [_Source(payload, self._fixed, self._codec) for payload in self._payloads]
-        for start, stop in self._fixed.layout.chunks():
-            for source, row in zip(sources, rows, strict=True):
-                source.read(start, row[: stop - start])
-            yield start, rows[:, : stop - start]
-        for source in sources:
-            source.finish()
+def _side_by_side(payloads: Sequence[Payload], fixed: FixedPoint, codec: Codec) -> Iterator[Chunk]:
+    """All payloads, (payloads, values of a chunk)."""
+    rows = np.empty((len(payloads), min(CHUNK_VALUES, fixed.layout.size)))
+    sources = [_Source(payload, fixed, codec) for payload in payloads]
+    for start, stop in fixed.layout.chunks():
+        for source, row in zip(sources, rows, strict=True):
+            source.read(start, row[: stop - start])
+        yield start, rows[:, : stop - start]
+    for source in sources:
+        source.finish()
 
 
 class _Source:

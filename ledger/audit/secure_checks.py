@@ -19,6 +19,7 @@ from folkmoot.protocol.messages import Commitment, Fingerprint, Lock, Signed, Un
 from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.pieces import Buffer, Open
 from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure import verify
 from folkmoot.protocol.secure.encoding import RingDecoder
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
@@ -96,11 +97,10 @@ class UnmaskedSums:
             layout,
             RingDecoder(layout, charter.update_sizes, round_.roster.exponents),
             [_open_sum(frame, ref) for ref in sums_of(case, frame)],
-            verify.masks_of(round_, releases_of(case, frame)),
-            len(round_.members),
+            verify.crowds_of(round_, releases_of(case, frame)),
         )
         outer = Outer.of(charter)
-        opened = open_sum(opening, outer, in_memory(outer, base))
+        opened = open_sum(opening, outer, in_memory(outer, base), Robust.of(charter))
         return Aggregate(round_.lock.sums, opened.model, opened.changed, opened.total_weight, ())
 
 
@@ -220,7 +220,8 @@ class _FingerprintCheck:
     def _check_shard(self, shard: int, challenge: Challenge) -> None:
         opened = self._open_shards(shard)
         total = _open_sum(self._frame, self._refs[shard])
-        taken, of_sum = challenge.of_shards_and_sum(shard, list(opened.values()), total)
+        crowds = self._round.crowds
+        taken, of_sums = challenge.of_shards_and_sums(shard, list(opened.values()), total, len(crowds))
         measured = dict(zip(opened, taken, strict=True))
         for member, value in measured.items():
             if member in self._signed and self._signed[member][shard] != value:
@@ -231,7 +232,10 @@ class _FingerprintCheck:
         given = {member: values[shard] for member, values in self._signed.items()} | measured
         silent = set(self._round.members) - set(given)
         self._silent |= silent
-        if silent or adds_up((given[member] for member in self._round.members), of_sum):
+        if silent or all(
+            adds_up((given[member] for member in crowd), of_sum)
+            for crowd, of_sum in zip(crowds, of_sums, strict=True)
+        ):
             return
         signer = self._frame.name(self._sums[shard].member)
         if len(measured) == len(self._round.members):

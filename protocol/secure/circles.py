@@ -48,6 +48,17 @@ class Circles:
         group = self.group(member).number
         return MaskContext(self.federation.id, epoch, self.roster.round, self.digest, group)
 
+    def crowds(self, survivors: SurvivorSet) -> tuple[tuple[MemberId, ...], ...]:
+        """Who are summed together: all survivors or, where a robust rule is to compare them, those of each group.
+
+        Masks cancel within groups, so they do in both.
+        """
+        if not self.federation.charter.sums_by_group:
+            return (survivors.members,)
+        staying = set(survivors.members)
+        parts = (tuple(filter(staying.__contains__, circle)) for circle in self._by_group.values())
+        return tuple(part for part in parts if part)
+
     def left_out(self, member: MemberId, survivors: SurvivorSet) -> tuple[MemberId, ...]:
         """Those of a survivor's circle that are not in the set: its masks towards them are left in the sum."""
         staying = set(survivors.members)

@@ -8,7 +8,7 @@ from folkmoot.protocol.merkle import leaf_hash, root
 from folkmoot.protocol.messages import Commitment, Seeds, Shares, SurvivorSet
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.masks import Mask, pair_mask, seed_commitment, self_mask, self_seed
+from folkmoot.protocol.secure.masks import Crowd, Mask, pair_mask, seed_commitment, self_mask, self_seed
 from folkmoot.protocol.secure.sharing import reconstruct, verify_commitments, verify_share
 from folkmoot.protocol.types import DIGEST_SIZE, Digest, MemberId
 
@@ -18,8 +18,8 @@ NO_KEY = bytes(DIGEST_SIZE)
 
 def shard_layout(charter: Charter) -> ShardLayout:
     """How this federation's masked vectors lie: one shard for each member."""
-    members = len(charter.members)
-    return ShardLayout(charter.update_values, charter.secrecy.ring, members, members)
+    shards = len(charter.members)
+    return ShardLayout(charter.update_values, charter.secrecy.ring, charter.most_summed, shards)
 
 
 def shards_root(shards: Sequence[Digest]) -> Digest:
@@ -109,6 +109,27 @@ def compute_masks(
         pair_mask(seed, released.member, member) for released in seeds for member, seed in released.seeds
     ]
     return (*own, *towards)
+
+
+def open_crowds(
+    circles: Circles,
+    survivors: SurvivorSet,
+    shares: Mapping[MemberId, Mapping[int, bytes]],
+    seeds: Iterable[Seeds],
+) -> tuple[Crowd, ...]:
+    """Of all who are summed together (`Circles.crowds`) the masks that are left in their sum."""
+    released = list(seeds)
+    return tuple(
+        Crowd(
+            len(crowd),
+            compute_masks(
+                circles,
+                {member: shares[member] for member in crowd},
+                [one for one in released if one.member in crowd],
+            ),
+        )
+        for crowd in circles.crowds(survivors)
+    )
 
 
 def recovered_mask(circles: Circles, member: MemberId, shares: Mapping[int, bytes]) -> Mask:

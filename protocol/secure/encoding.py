@@ -126,8 +126,10 @@ class RingDecoder:
     ) -> None:
         """`sizes`, `exponents`: values and scale exponent (int8) of each tensor. Raises LocalProtocolError."""
         self._layout = layout
-        self._tensors, scales = _tensors(layout, sizes, exponents)
-        self._unit = [math.ldexp(float(MAX_WEIGHT), exponent - layout.value_bits) for exponent in scales]
+        self.tensors, self.exponents = _tensors(layout, sizes, exponents)
+        self._unit = [
+            math.ldexp(float(MAX_WEIGHT), exponent - layout.value_bits) for exponent in self.exponents
+        ]
         self._signed = np.dtype(f"<i{layout.value_bytes}")
         self._scaled = np.empty(min(CHUNK_VALUES, layout.parameters), dtype=np.float64)
 
@@ -152,7 +154,7 @@ class RingDecoder:
             raise LocalProtocolError(f"mean over a total weight of {total_weight}: it must be positive")
         scaled = self._scaled[: len(values)]
         np.copyto(scaled, values.view(self._signed))
-        for tensor, low, high in self._tensors.pieces(start_parameter, start_parameter + len(values)):
+        for tensor, low, high in self.tensors.pieces(start_parameter, start_parameter + len(values)):
             np.multiply(scaled[low:high], self._unit[tensor], out=scaled[low:high])
         np.divide(scaled, float(total_weight), out=scaled)
         with np.errstate(over="ignore"):

@@ -79,16 +79,24 @@ class Challenge:
 
     def of_sum(self, shard: int, open_: Open) -> Fingerprint:
         """The fingerprint of a packed sum. Raises LocalProtocolError on a wrong length."""
-        (value,) = self._products(shard, [_Packed(self._layout, open_, shard)])
-        return value
+        return self.of_shards_and_sum(shard, [], open_)[1]
 
     def of_shards_and_sum(
         self, shard: int, shards: Sequence[Open], total: Open
     ) -> tuple[list[Fingerprint], Fingerprint]:
         """Those of any number of members' shards and of the sum in one pass, which expands the challenge once."""
-        masked = [_Masked(self._layout, open_, shard) for open_ in shards]
-        *values, of_sum = self._products(shard, [*masked, _Packed(self._layout, total, shard)])
+        values, (of_sum,) = self.of_shards_and_sums(shard, shards, total, 1)
         return values, of_sum
+
+    def of_shards_and_sums(
+        self, shard: int, shards: Sequence[Open], totals: Open, crowds: int
+    ) -> tuple[list[Fingerprint], tuple[Fingerprint, ...]]:
+        """The same where `totals` opens the sums of so many crowds, chunk by chunk beside each other."""
+        masked = [_Masked(self._layout, open_, shard) for open_ in shards]
+        reader = Reader(totals(), f"sum of shard {shard}")
+        packed = [_Packed(self._layout, reader, shard) for _ in range(crowds)]
+        values = self._products(shard, [*masked, *packed])
+        return values[: len(masked)], tuple(values[len(masked) :])
 
     def _products(self, shard: int, vectors: Sequence["_Vector"]) -> list[Fingerprint]:
         shifts = [vector.shifts for vector in vectors]
@@ -157,17 +165,18 @@ class _Masked:
 
 
 class _Packed:
-    """A packed sum: the limbs of its low part, and the carries as one more."""
+    """A packed sum: the limbs of its low part, and the carries as one more. Others may be read between."""
 
-    def __init__(self, layout: ShardLayout, open_: Open, shard: int) -> None:
+    def __init__(self, layout: ShardLayout, reader: Reader, shard: int) -> None:
         self.shifts: Sequence[int] = [*_limb_shifts(layout), layout.bits]
-        self._layout, self._reader = layout, Reader(open_(), f"sum of shard {shard}")
-        self._low: RingValues = np.empty(0, dtype=layout.dtype)
-        self._carries = np.empty(min(CHUNK_VALUES, layout.shard_values(shard)), dtype=np.uint8)
+        self._layout, self._reader = layout, reader
+        length = min(CHUNK_VALUES, layout.shard_values(shard))
+        self._low: RingValues = np.empty(length, dtype=layout.dtype)
+        self._carries = np.empty(length, dtype=np.uint8)
 
     def read(self, count: int) -> None:
         data = self._reader.take(self._layout.packed_bytes(count))
-        self._low = packing.unpack_low(self._layout, data, count)
+        np.copyto(self._low[:count], packing.unpack_low(self._layout, data, count))
         packing.unpack_carries(self._layout, data, self._carries[:count])
 
     def limbs(self, start: int, stop: int, out: Float64s) -> None:

@@ -39,6 +39,7 @@ class Gathering:
         self.exchange = exchange
         self.members = survivors.members
         circles = exchange.circles
+        self.crowds = circles.crowds(survivors)
         self.left_out = {member: circles.left_out(member, survivors) for member in self.members}
         # Sums, by shard: who claims which, and the one that I hold and take for right
         self.claims: list[dict[Digest, Signed]] = [{} for _ in range(exchange.shards)]
@@ -49,7 +50,7 @@ class Gathering:
         self.recounted: set[int] = set()
         # Fingerprints, by sums digest
         self.checking: set[Digest] = set()
-        self.totals: dict[Digest, tuple[Value, ...]] = {}
+        self.totals: dict[Digest, tuple[tuple[Value, ...], ...]] = {}
         self.mine: dict[Digest, tuple[Value, ...]] = {}
         self.measured: defaultdict[tuple[Digest, MemberId], dict[int, Value]] = defaultdict(dict)
         self.measuring: set[tuple[Digest, MemberId, int]] = set()

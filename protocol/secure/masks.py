@@ -168,6 +168,18 @@ class Mask:
             raise LocalProtocolError(f"mask with sign {self.sign}: it is 1 or -1")
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """So many members that are summed together, and the masks that did not vanish in their sum, as they were added.
+
+    Those are the self masks of the members, and for each of their circle that dropped out the pair mask of every summed
+    member with it (`pair_mask(seed, survivor, dropped)`).
+    """
+
+    members: int
+    masks: tuple[Mask, ...]
+
+
 def pair_mask(seed: bytes, me: MemberId, peer: MemberId) -> Mask:
     """The mask as `me` adds it: the lower member adds, the higher one subtracts."""
     low, _ = _ordered(me, peer)

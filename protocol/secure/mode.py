@@ -50,14 +50,14 @@ from folkmoot.protocol.mode import Delivered, SecureFrame
 from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.secure.ballot import FingerprintBallot
 from folkmoot.protocol.secure.dealing import (
-    compute_masks,
     is_good_share,
+    open_crowds,
     verify_seeds,
     verify_shares,
 )
 from folkmoot.protocol.secure.exchange import MaskedExchange
 from folkmoot.protocol.secure.gathering import Gathering
-from folkmoot.protocol.secure.masks import Mask
+from folkmoot.protocol.secure.masks import Crowd
 from folkmoot.protocol.secure.summing import Summing
 from folkmoot.protocol.types import Attempt, Digest, MemberId
 from folkmoot.protocol.waiting import Waiting
@@ -343,21 +343,21 @@ class SecureMode:
         """With enough shares of everybody: take the masks off."""
         if gathering.unmasking or gathering.sums_digest != sums or not gathering.has_seeds:
             return
-        masks = self._masks(gathering)
+        crowds = self._crowds(gathering)
         refs = gathering.sums
-        if masks is None or refs is None:
+        if crowds is None or refs is None:
             return
         gathering.unmasking = True
         base: BlobRef = self._state.base
         roster: Roster = gathering.exchange.roster
-        self._context.emit(Unmask(base, gathering.survivors, roster, refs, sums, masks))
+        self._context.emit(Unmask(base, gathering.survivors, roster, refs, sums, crowds))
 
-    def _masks(self, gathering: Gathering) -> tuple[Mask, ...] | None:
+    def _crowds(self, gathering: Gathering) -> tuple[Crowd, ...] | None:
         circles = gathering.exchange.circles
         shares = {member: gathering.shares_of(member) for member in gathering.members}
         if any(len(of) < circles.group(member).threshold for member, of in shares.items()):
             return None
-        return compute_masks(circles, shares, gathering.seeds.values())
+        return open_crowds(circles, gathering.survivors, shares, gathering.seeds.values())
 
     def can_finish(self, survivors: SurvivorSet) -> bool:
         """I hold all sums and seeds, and no fingerprint is lost with its member."""

@@ -6,19 +6,22 @@ go of the interpreter's lock.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic
 
 import numpy as np
 
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer import NoMeanError, Outer, Snapshots, Stored, take_step
+from folkmoot.protocol.payload_sums import RobustSums
 from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
-from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
+from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Float64s
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.layout import BLOCK, MAX_WEIGHT, RingValues, ShardLayout
-from folkmoot.protocol.secure.masks import Expander, Mask
+from folkmoot.protocol.secure.masks import Crowd, Expander, Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,103 +127,160 @@ def _paired(
 
 
 def sum_shard(layout: ShardLayout, shard: int, sources: Sequence[Open]) -> Iterator[memoryview]:
-    """The packed, unreduced sum of one shard of several members (`packing.py`), in chunks.
+    """`sum_crowds` of a single crowd."""
+    return sum_crowds(layout, shard, [sources])
+
+
+def sum_crowds(layout: ShardLayout, shard: int, crowds: Sequence[Sequence[Open]]) -> Iterator[memoryview]:
+    """The packed, unreduced sum of one shard of the members of each crowd (`packing.py`): by chunk, then by crowd.
 
     What is yielded is to be used before the next is asked for. Raises LocalProtocolError on a source of another length
-    than `layout.shard_bytes(shard)`, and on more sources than the group has members.
+    than `layout.shard_bytes(shard)`, and on more sources in a crowd than the layout has room for.
     """
-    _check_members(layout, len(sources))
+    for sources in crowds:
+        _check_members(layout, len(sources))
     readers = [
-        Reader(source(), f"masked shard {shard} (source {index})") for index, source in enumerate(sources)
+        [Reader(source(), f"masked shard {shard} (source {index})") for index, source in enumerate(sources)]
+        for sources in crowds
     ]
     length = min(CHUNK_VALUES, layout.shard_values(shard))
     low, carries = np.empty(length, dtype=layout.dtype), np.empty(length, dtype=np.uint8)
     packed = np.empty(layout.packed_bytes(length), dtype=np.uint8)
     for start, stop in layout.chunks(shard):
         count = stop - start
-        low[:count], carries[:count] = 0, 0
-        for reader in readers:
-            values = np.frombuffer(reader.take(count * layout.value_bytes), dtype=layout.dtype)
-            packing.accumulate(low[:count], carries[:count], values)
-        out = packed[: layout.packed_bytes(count)]
-        packing.pack(layout, low[:count], carries[:count], out)
-        yield out.data
-    for reader in readers:
+        for crowd in readers:
+            low[:count], carries[:count] = 0, 0
+            for reader in crowd:
+                values = np.frombuffer(reader.take(count * layout.value_bytes), dtype=layout.dtype)
+                packing.accumulate(low[:count], carries[:count], values)
+            out = packed[: layout.packed_bytes(count)]
+            packing.pack(layout, low[:count], carries[:count], out)
+            yield out.data
+    for reader in chain.from_iterable(readers):
         reader.finish()
 
 
 # --- everybody's opening ------------------------------------------------------------------------------------
 
 
-def open_sum(opening: "Opening", outer: Outer, snapshots: Snapshots[Stored]) -> Opened[Stored]:
-    """Strip the masks off the sums of all shards, then the outer rule's step with their mean.
+def open_sum(
+    opening: "Opening", outer: Outer, snapshots: Snapshots[Stored], robust: Robust | None = None
+) -> Opened[Stored]:
+    """Take the masks off, then the outer rule's step with the mean, or with what `robust` makes of the crowds' means.
 
-    Raises what `Opening.means` does.
+    All sums are read and checked in any case. Raises what `Opening.parameters` does.
     """
-    model, changed = take_step(outer, opening.means(), opening.members, snapshots)
-    return Opened(model, changed, opening.total_weight)
+    if robust is None and len(opening.crowds) != 1:
+        raise LocalProtocolError(f"sums of {len(opening.crowds)} crowds, and no rule to compare them")
+    mean = _mean(opening) if robust is None else _robust_mean(opening, robust)
+    model, changed = take_step(outer, mean, opening.members, snapshots)
+    return Opened(model, changed, sum(opening.weights))
 
 
 class Opening:
-    """Sums of all shards of `members` members, and the masks that did not vanish in them, as they were added.
+    """Sums of all shards of each of the `crowds`, whose masks are to be taken off.
 
-    Those are the self masks of the members, and for each that dropped out the pair mask of every summed member with it
-    (`pair_mask(seed, survivor, dropped)`). Holds scratch memory for one chunk, so it is for one thread. Raises
-    LocalProtocolError on a wrong number of sums or members.
+    Holds scratch memory for one chunk of each, so it is for one thread. Raises LocalProtocolError on a wrong number of
+    sums or members.
     """
 
     def __init__(
-        self,
-        layout: ShardLayout,
-        decoder: RingDecoder,
-        sums: Sequence[Open],
-        masks: Sequence[Mask],
-        members: int,
+        self, layout: ShardLayout, decoder: RingDecoder, sums: Sequence[Open], crowds: Sequence[Crowd]
     ) -> None:
-        _check_members(layout, members)
+        for crowd in crowds:
+            _check_members(layout, crowd.members)
         if len(sums) != layout.shards:
             raise LocalProtocolError(f"sums of {len(sums)} shards, the layout has {layout.shards}")
-        self.members, self.total_weight = members, 0
-        self._layout, self._decoder, self._sums = layout, decoder, sums
-        self._expander = Expander(layout, masks)
+        self.crowds, self.decoder = crowds, decoder
+        self.weights = [0] * len(crowds)
+        """Each crowd's sum of weights, once the first chunk was read."""
+        self._layout, self._sums = layout, sums
+        self._expanders = [Expander(layout, crowd.masks) for crowd in crowds]
         length = min(CHUNK_VALUES, layout.size)
-        self._values = np.empty(length, dtype=layout.dtype)
+        self._values = np.empty((len(crowds), length), dtype=layout.dtype)
         self._carries = np.empty(length, dtype=np.uint8)
-        self._mean = np.empty(length, dtype="<f4")
 
-    def means(self) -> Iterator[Float32s]:
-        """The mean of the updates, piece by piece; ends in `NoMeanError` on a total weight that members cannot have.
+    @property
+    def members(self) -> int:
+        """All of them."""
+        return sum(crowd.members for crowd in self.crowds)
 
-        All sums are read and checked in any case. Raises RemoteProtocolError on a packed sum that so many masked values
-        cannot have; LocalProtocolError on a wrong length.
+    @property
+    def weighed(self) -> list[int]:
+        """The crowds, by place, whose weights are such as their members can have."""
+        pairs = enumerate(zip(self.weights, self.crowds, strict=True))
+        return [place for place, (weight, crowd) in pairs if 1 <= weight <= MAX_WEIGHT * crowd.members]
+
+    def parameters(self) -> Iterator[tuple[int, RingValues]]:
+        """The open sums, modulo 2^b, (crowds, values) from a parameter on; to be used before the next is asked for.
+
+        Raises RemoteProtocolError on a packed sum that so many masked values cannot have; LocalProtocolError on a wrong
+        length.
         """
-        is_weighed = True
         for shard, source in enumerate(self._sums):
             reader = Reader(source(), f"sum of shard {shard}")
             for start, stop in self._layout.chunks(shard):
                 values = self._strip(reader, start, stop)
                 if start == 0:
-                    self.total_weight = self._decoder.total_weight(values[:BLOCK])
-                    is_weighed = 1 <= self.total_weight <= MAX_WEIGHT * self.members
+                    self.weights = [self.decoder.total_weight(row[:BLOCK]) for row in values]
                 first, end = self._layout.parameters_in(start, stop)
-                if is_weighed and first < end:
-                    mean = self._mean[: end - first]
-                    self._decoder.mean(_parameters(values, start, first, end), self.total_weight, first, mean)
-                    yield mean
+                if first < end:
+                    offset = BLOCK + first - start
+                    yield first, values[:, offset : offset + end - first]
             reader.finish()
-        if not is_weighed:
-            raise NoMeanError
 
     def _strip(self, reader: Reader, start: int, stop: int) -> RingValues:
-        """The next chunk of sums, modulo 2^b and without masks."""
-        values, carries = self._values[: stop - start], self._carries[: stop - start]
-        data = reader.take(self._layout.packed_bytes(len(values)))
-        low = packing.unpack_low(self._layout, data, len(values))
-        packing.unpack_carries(self._layout, data, carries)
-        packing.check_range(self._layout, low, carries, self.members)
-        np.copyto(values, low)
-        self._expander.add(values, start, subtract=True)
-        return values
+        """The next chunk of sums without masks."""
+        all_values, carries = self._values[:, : stop - start], self._carries[: stop - start]
+        for values, crowd, expander in zip(all_values, self.crowds, self._expanders, strict=True):
+            data = reader.take(self._layout.packed_bytes(len(values)))
+            low = packing.unpack_low(self._layout, data, len(values))
+            packing.unpack_carries(self._layout, data, carries)
+            packing.check_range(self._layout, low, carries, crowd.members)
+            np.copyto(values, low)
+            expander.add(values, start, subtract=True)
+        return all_values
+
+
+def _mean(opening: Opening) -> Iterator[Float32s]:
+    """The mean of the one crowd's updates, piece by piece; ends in `NoMeanError` on a weight that it cannot have."""
+    mean = np.empty(CHUNK_VALUES, dtype="<f4")
+    for first, (values,) in opening.parameters():
+        if opening.weighed:
+            piece = mean[: len(values)]
+            opening.decoder.mean(values, opening.weights[0], first, piece)
+            yield piece
+    if not opening.weighed:
+        raise NoMeanError
+
+
+def _robust_mean(opening: Opening, robust: Robust) -> Iterator[Float32s]:
+    """What the rule makes of the crowds' means, all alike, piece by piece; `NoMeanError` if none has one.
+
+    Means are integers under the roster's scales, as updates are in open mode (`ring.FixedPoint`).
+    """
+    next(opening.parameters(), None)  # for the weights
+    fixed, heard = FixedPoint(opening.decoder.tensors, opening.decoder.exponents), opening.weighed
+    mean = np.empty(CHUNK_VALUES, dtype="<f4")
+
+    def rows() -> Iterator[tuple[int, Float64s]]:
+        integers = np.empty((len(heard), CHUNK_VALUES))
+        for first, values in opening.parameters():
+            piece = mean[: values.shape[1]]
+            for row, place in zip(integers, heard, strict=True):
+                opening.decoder.mean(values[place], opening.weights[place], first, piece)
+                fixed.to_integers(piece.astype(np.float64), first, row[: len(piece)])
+            yield first, integers[:, : len(piece)]
+
+    if not heard:
+        for _ in opening.parameters():
+            pass  # every sum is checked in any case
+        raise NoMeanError
+    sums = RobustSums(rows, len(heard), fixed, robust)
+    for first, chunk in sums.chunks():
+        piece = mean[: len(chunk)]
+        fixed.mean(chunk, sums.divisor, first, piece)
+        yield piece
 
 
 def _parameters(chunk: RingValues, start: int, first: int, end: int) -> RingValues:

@@ -115,8 +115,10 @@ class Summing:
         exchange.wanted.update((member, shard) for member in gathering.members)
         if shard not in gathering.summing and exchange.has_parts(gathering.members, shard):
             gathering.summing.add(shard)
-            commitments = exchange.commitments_of(gathering.survivors)
-            self._context.emit(SumParts(gathering.survivors, commitments, shard))
+            crowds = tuple(
+                tuple(exchange.commitments[member] for member in crowd) for crowd in gathering.crowds
+            )
+            self._context.emit(SumParts(gathering.survivors, crowds, shard))
 
     def _is_mine(self, gathering: Gathering, shard: int) -> bool:
         """Whether I am the shard's owner, or next in beacon order after owners that are gone, left out or liars.
@@ -215,7 +217,7 @@ class Summing:
             raise Reject(f"{type(body).__name__} of another federation or round")
         # [REJECT] It is well-formed
         if isinstance(body, Sum):
-            check_sum(body, self._layout)
+            check_sum(body, self._layout, len(gathering.crowds))
         else:
             check_fingerprint(body, self._layout, survives=signed.member in gathering.members)
         self._context.verifier.verify(signed)
@@ -248,7 +250,7 @@ class Summing:
             (me, shard) in exchange.parts for shard in range(exchange.shards)
         )
         mine = exchange.commitments[me] if own else None
-        self._context.emit(Check(gathering.survivors, sums, digest, mine))
+        self._context.emit(Check(gathering.survivors, len(gathering.crowds), sums, digest, mine))
 
     def _sign(self, gathering: Gathering) -> None:
         """Rule 6: one fingerprint for each attempt, on sums that I hold and know nothing against."""
@@ -274,9 +276,12 @@ class Summing:
         self._measure_the_silent(gathering, sums, set(values))
         wrong = [
             shard
-            for shard, total in enumerate(gathering.totals[sums])
+            for shard, totals in enumerate(gathering.totals[sums])
             if set(values) == set(gathering.members)
-            and not verify((values[member][shard] for member in gathering.members), total)
+            and not all(
+                verify((values[member][shard] for member in crowd), total)
+                for crowd, total in zip(gathering.crowds, totals, strict=True)
+            )
         ]
         for shard in wrong:
             self._look_into(gathering, sums, shard)

@@ -24,8 +24,8 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import (
-    compute_masks,
     disagree,
+    open_crowds,
     shard_layout,
     verify_masked_commitment,
     verify_seeds,
@@ -33,7 +33,7 @@ from folkmoot.protocol.secure.dealing import (
 )
 from folkmoot.protocol.secure.gathering import VALUE_SIZE, decode_values, sums_digest
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.masks import Mask
+from folkmoot.protocol.secure.masks import Crowd
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import MemberId
 
@@ -66,6 +66,11 @@ class MaskedRound:
         return self.circles.left_out(member, self.survivors)
 
     @property
+    def crowds(self) -> tuple[tuple[MemberId, ...], ...]:
+        """Who were summed together."""
+        return self.circles.crowds(self.survivors)
+
+    @property
     def layout(self) -> ShardLayout:
         """How the masked vectors lie."""
         return shard_layout(self.federation.charter)
@@ -93,13 +98,14 @@ def verify_commitments(round_: MaskedRound) -> None:
 # --- sums and fingerprints ----------------------------------------------------------------------------------
 
 
-def check_sum(body: Sum, layout: ShardLayout) -> None:
-    """Check a sum by itself; raises `Reject`."""
+def check_sum(body: Sum, layout: ShardLayout, crowds: int) -> None:
+    """Check a sum by itself, where so many crowds are summed apart; raises `Reject`."""
     # [REJECT] It is of a shard that there is, and of the one size that its sum has
     if body.shard >= layout.shards:
         raise Reject(f"sum of shard {body.shard}, there are {layout.shards}")
-    if body.size != layout.sum_bytes(body.shard):
-        raise Reject(f"sum of {body.size} bytes, shard {body.shard} has {layout.sum_bytes(body.shard)}")
+    expected = crowds * layout.sum_bytes(body.shard)
+    if body.size != expected:
+        raise Reject(f"sum of {body.size} bytes, that of shard {body.shard} has {expected}")
 
 
 def check_fingerprint(body: Fingerprint, layout: ShardLayout, *, survives: bool) -> None:
@@ -124,7 +130,7 @@ def verify_sums(round_: MaskedRound, sums: Sequence[Signed], verifier: Verifier)
         # [REJECT] It is of this federation, round and set, and of the right size
         if (body.federation, body.round, body.survivors) != _names(round_):
             raise Reject(f"sum of shard {body.shard} for another federation, round or survivor set")
-        check_sum(body, layout)
+        check_sum(body, layout, len(round_.crowds))
         # [REJECT] A member signed it
         verifier.verify(signed)
     # [REJECT] They are those that a quorum locked
@@ -226,7 +232,7 @@ def missing_shares(round_: MaskedRound, releases: Releases) -> list[MemberId]:
     ]
 
 
-def masks_of(round_: MaskedRound, releases: Releases) -> tuple[Mask, ...]:
+def crowds_of(round_: MaskedRound, releases: Releases) -> tuple[Crowd, ...]:
     """Every mask that is left in the sums; nothing may be missing."""
     ordered = (releases.seeds[member] for member in sorted(releases.seeds))
-    return compute_masks(round_.circles, releases.shares, ordered)
+    return open_crowds(round_.circles, round_.survivors, releases.shares, ordered)

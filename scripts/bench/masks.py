@@ -19,7 +19,7 @@ from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.fingerprint import Challenge
 from folkmoot.protocol.secure.keystream import STREAM_BLOCK
 from folkmoot.protocol.secure.layout import BLOCK, RingValues, ShardLayout
-from folkmoot.protocol.secure.masks import Expander, Mask, MaskContext
+from folkmoot.protocol.secure.masks import Crowd, Expander, Mask, MaskContext
 from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
 
 USUAL = (1_000_000, 8, 16)
@@ -98,7 +98,7 @@ def stages(layout: ShardLayout) -> None:
     def open_() -> None:
         decoder = RingDecoder(layout, [layout.parameters], [0])
         flat = update.data.cast("B")
-        opening = Opening(layout, decoder, opens, self_masks, layout.members)
+        opening = Opening(layout, decoder, opens, [Crowd(layout.members, tuple(self_masks))])
         snapshots = Snapshots(lambda start: [flat[start:]], exhaust, None)
         opened = open_sum(opening, Outer(layout.parameters), snapshots)
         assert opened.changed

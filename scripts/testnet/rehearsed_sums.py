@@ -1,7 +1,7 @@
 """How a rehearsed round goes from updates to a step, in the two modes: the same codecs, integers and feedback."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -10,11 +10,16 @@ from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.feedback import encode_with_feedback
-from folkmoot.protocol.outer import Outer, in_memory, take_step
+from folkmoot.protocol.groups import draw_groups
+from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.payload_sums import Payload
+from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Layout, weight_of
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure.dealing import shard_layout
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
+from folkmoot.protocol.secure.masks import Crowd
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_crowds
 
 
 @dataclass(frozen=True)
@@ -78,40 +83,50 @@ class OpenSums:
 
 
 class SecureSums:
-    """Secure mode, without masks, which are gone from every sum."""
+    """Secure mode, without masks, which are gone from every sum; in one shard, which changes no value."""
 
     def __init__(self, charter: Charter) -> None:
         self._charter, self._outer = charter, Outer.of(charter)
-        self._layout, self._residuals = shard_layout(charter), Residuals(charter)
+        self._layout = replace(shard_layout(charter), shards=1)
+        self._residuals = Residuals(charter)
         self.written = self._residuals.with_update
 
     def step(self, round_: int, snapshot: Float32s, sent: Sequence[Sent], exponents: bytes) -> Float32s:
         """The snapshot after a round."""
-        means = self._means(sent, exponents, self._residuals)
-        return take_step(self._outer, means, len(sent), in_memory(self._outer, snapshot))[0]
+        shards = {one.member: self._shard(one, exponents, self._residuals.of(one)) for one in sent}
+        return self._open(round_, shards, exponents, self._outer, snapshot)
 
     def mean(self, round_: int, sent: Sequence[Sent], exponents: bytes) -> Float32s:
         """What would come of these updates without feedback."""
-        return np.concatenate([piece.copy() for piece in self._means(sent, exponents, None)])
+        shards = {one.member: self._shard(one, exponents, None) for one in sent}
+        return self._open(
+            round_, shards, exponents, Outer(self._layout.parameters), np.zeros_like(sent[0].update)
+        )
 
-    def _means(
-        self, sent: Sequence[Sent], exponents: bytes, residuals: Residuals | None
-    ) -> Iterator[Float32s]:
-        layout, sizes = self._layout, self._charter.update_sizes
-        total, weights = np.zeros(layout.parameters, dtype=layout.dtype), 0
-        for one in sent:
-            weight = member_weight(one.examples, self._charter.averaging.weight_cap)
-            values = np.zeros_like(total)
-            residual = None if residuals is None else residuals.of(one)
-            RingEncoder(layout, sizes, exponents, weight).encode(one.update, 0, values, residual)
-            total += values
-            weights += weight
-        decoder = RingDecoder(layout, sizes, exponents)
-        for at in range(0, len(total), CHUNK_VALUES):
-            sums = total[at : at + CHUNK_VALUES]
-            mean = np.empty(len(sums), dtype=np.float32)
-            decoder.mean(sums, weights, at, mean)
-            yield mean
+    def _shard(self, sent: Sent, exponents: bytes, residual: Float32s | None) -> Open:
+        weight = member_weight(sent.examples, self._charter.averaging.weight_cap)
+        encoder = RingEncoder(self._layout, self._charter.update_sizes, exponents, weight)
+        rest = None if residual is None else _chunks(residual)
+        pieces = masked_shards(self._layout, encoder, _chunks(sent.update), [], rest)
+        return partial(list, [b"".join(bytes(piece) for _, piece in pieces)])
+
+    def _open(
+        self, round_: int, shards: dict[int, Open], exponents: bytes, outer: Outer, base: Float32s
+    ) -> Float32s:
+        crowds = self._crowds(round_, shards)
+        sums = [bytes(piece) for piece in sum_crowds(self._layout, 0, crowds)]
+        decoder = RingDecoder(self._layout, self._charter.update_sizes, exponents)
+        opening = Opening(
+            self._layout, decoder, [partial(list, sums)], [Crowd(len(one), ()) for one in crowds]
+        )
+        return open_sum(opening, outer, in_memory(outer, base), Robust.of(self._charter)).model
+
+    def _crowds(self, round_: int, shards: dict[int, Open]) -> list[list[Open]]:
+        if not self._charter.sums_by_group:
+            return [list(shards.values())]
+        groups = draw_groups(self._charter, self._charter.digest, round_)
+        parts = ([shards[one] for one in group.members if one in shards] for group in groups)
+        return [part for part in parts if part]
 
 
 def _chunks(vector: Float32s) -> Iterator[Float32s]:

@@ -17,6 +17,7 @@ from folkmoot.protocol.secure.gathering import encode_values, sums_digest
 from folkmoot.protocol.secure.keystream import Keystream
 from folkmoot.protocol.secure.layout import BLOCK, RING_BITS, ShardLayout
 from folkmoot.protocol.secure.masks import (
+    Crowd,
     Mask,
     MaskContext,
     pair_mask,
@@ -199,7 +200,9 @@ def _opened(layout: ShardLayout, sums: list[bytes], base: Float32s) -> dict[str,
         masks.append(self_mask(self_seed(CONTEXT, member, reconstruct(held))))
         masks += [pair_mask(_pair_seed(member, peer), member, peer) for peer in dropped]
     decoder, outer = RingDecoder(layout, SIZES, EXPONENTS), Outer(layout.parameters)
-    opening = Opening(layout, decoder, [_source(data) for data in sums], masks, len(SURVIVORS))
+    opening = Opening(
+        layout, decoder, [_source(data) for data in sums], [Crowd(len(SURVIVORS), tuple(masks))]
+    )
     opened = open_sum(opening, outer, in_memory(outer, base))
     return {
         "masks": [{"seed": mask.seed.hex(), "sign": mask.sign} for mask in masks],

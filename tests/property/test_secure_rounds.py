@@ -13,7 +13,7 @@ from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_w
 from folkmoot.protocol.secure.fingerprint import PRIME, Challenge, Fingerprint, challenge_seed, verify
 from folkmoot.protocol.secure.keystream import Keystream
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.masks import Mask, MaskContext, pair_mask, self_mask
+from folkmoot.protocol.secure.masks import Crowd, Mask, MaskContext, pair_mask, self_mask
 from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
 
 CASES = 200
@@ -166,7 +166,7 @@ def test_opened_sum_is_the_plain_integer_sum(batch: int) -> None:
         decoder = Recorder(layout, group.sizes, group.exponents, stripped)
         base = random.standard_normal(layout.parameters).astype("<f4")
         opens, outer = [partial(list, [data]) for data in sums], Outer(layout.parameters)
-        opening = Opening(layout, decoder, opens, group.opening_masks(random), len(survivors))
+        opening = Opening(layout, decoder, opens, [Crowd(len(survivors), tuple(group.opening_masks(random)))])
         opened = open_sum(opening, outer, in_memory(outer, base))
         expected = sum(plain_integers(group, member) for member in survivors)
         assert np.array_equal(np.concatenate(stripped), expected)

@@ -38,8 +38,9 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure.circles import Circles
-from folkmoot.protocol.secure.dealing import NO_KEY, compute_masks, shard_layout, shards_root
+from folkmoot.protocol.secure.dealing import NO_KEY, open_crowds, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.gathering import encode_values, sums_digest
@@ -53,7 +54,7 @@ from folkmoot.protocol.secure.masks import (
     self_seed,
 )
 from folkmoot.protocol.secure.sharing import commit, share
-from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_crowds
 from folkmoot.protocol.typed_data import struct_hash
 from folkmoot.protocol.types import Digest, MemberId
 
@@ -107,9 +108,12 @@ class MaskedFederation(AuditedFederation):
         names: tuple[str, ...] = NAMES,
         schedule: Schedule = SCHEDULE,
         group_size: int = 0,
+        averaging: Averaging = SECURE,
     ) -> None:
         secrecy = Secrecy(ring=ring, group_size=group_size)
-        super().__init__(tensors=TENSORS, averaging=SECURE, secrecy=secrecy, names=names, schedule=schedule)
+        super().__init__(
+            tensors=TENSORS, averaging=averaging, secrecy=secrecy, names=names, schedule=schedule
+        )
         self.layout = shard_layout(self.charter)
         self.masked_rounds: list[MaskedRoundMade] = []
 
@@ -142,10 +146,11 @@ class MaskedFederation(AuditedFederation):
         root = ref_of(base.astype("<f4").tobytes()).root
         chosen = SurvivorSet(number, root, self.head, self.charter.digest, name, named)
         totals = [
-            wrong.total(shard, self._sum(shard, dealt, survivors)) for shard in range(self.layout.shards)
+            wrong.total(shard, self._sum(shard, dealt, circles.crowds(chosen)))
+            for shard in range(self.layout.shards)
         ]
         unmasking = self._unmask(chosen, circles, dealt, totals, wrong)
-        model = wrong.model(self._open(circles, roster.body, unmasking, totals, survivors))
+        model = wrong.model(self._open(circles, roster.body, unmasking, totals, chosen))
         sums = wrong.sums(self._sums_digest(chosen, totals))
         record, statement = self._agree(chosen, sums, model, None, roster, commitments)
         record = msgspec.structs.replace(record, unmasking=unmasking)
@@ -228,9 +233,11 @@ class MaskedFederation(AuditedFederation):
         )
         return Dealt(commitment, shards, polynomial, seeds)
 
-    def _sum(self, shard: int, dealt: Mapping[MemberId, Dealt], survivors: tuple[MemberId, ...]) -> bytes:
-        sources = [partial(list, [dealt[member].shards[shard]]) for member in survivors]
-        return b"".join(bytes(piece) for piece in sum_shard(self.layout, shard, sources))
+    def _sum(
+        self, shard: int, dealt: Mapping[MemberId, Dealt], crowds: tuple[tuple[MemberId, ...], ...]
+    ) -> bytes:
+        sources = [[partial(list, [dealt[member].shards[shard]]) for member in crowd] for crowd in crowds]
+        return b"".join(bytes(piece) for piece in sum_crowds(self.layout, shard, sources))
 
     def _sums_digest(self, chosen: SurvivorSet, totals: list[bytes]) -> Digest:
         return sums_digest(chosen.digest, tuple(ref_of(data).root for data in totals))
@@ -295,7 +302,7 @@ class MaskedFederation(AuditedFederation):
         roster: Roster,
         unmasking: Unmasking,
         totals: list[bytes],
-        survivors: tuple[MemberId, ...],
+        chosen: SurvivorSet,
     ) -> Float32s:
         shares = {
             member: {
@@ -303,17 +310,16 @@ class MaskedFederation(AuditedFederation):
                 for one in unmasking.shares
                 if member in (given := dict(one.shares))
             }
-            for member in survivors
+            for member in chosen.members
         }
         opening = Opening(
             self.layout,
             RingDecoder(self.layout, self.charter.update_sizes, roster.exponents),
             [partial(list, [data]) for data in totals],
-            compute_masks(circles, shares, unmasking.seeds),
-            len(survivors),
+            open_crowds(circles, chosen, shares, unmasking.seeds),
         )
         outer = Outer.of(self.charter)
-        opened = open_sum(opening, outer, in_memory(outer, self.base))
+        opened = open_sum(opening, outer, in_memory(outer, self.base), Robust.of(self.charter))
         return np.asarray(opened.model)
 
 

@@ -36,9 +36,9 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.privacy import Cost
 from folkmoot.protocol.secure.circles import Circles
-from folkmoot.protocol.secure.dealing import compute_masks
+from folkmoot.protocol.secure.dealing import open_crowds
 from folkmoot.protocol.secure.gathering import sums_digest
-from folkmoot.protocol.secure.masks import Mask
+from folkmoot.protocol.secure.masks import Crowd
 from folkmoot.protocol.types import Digest, MemberId, Round
 
 EVERYBODY = tuple(range(len(NAMES)))
@@ -194,12 +194,12 @@ class MaskedFederation:
         """Each member sums its shard."""
         staying = tuple(commitments[survivor.member] for survivor in survivors.survivors)
         summed = [
-            member.sums.sum_parts(SumParts(survivors, staying, member.me)).sum for member in self.members
+            member.sums.sum_parts(SumParts(survivors, (staying,), member.me)).sum for member in self.members
         ]
         self.share_archives()
         return tuple(summed)
 
-    def masks(self, roster: Roster, survivors: SurvivorSet, encoded: Sequence[Encoded]) -> tuple[Mask, ...]:
+    def crowds(self, roster: Roster, survivors: SurvivorSet, encoded: Sequence[Encoded]) -> tuple[Crowd, ...]:
         """What is left in the sums: from released shares and seeds."""
         staying = [survivor.member for survivor in survivors.survivors]
         circles = self.circles(roster)
@@ -216,10 +216,10 @@ class MaskedFederation:
             )
             for member in staying
         ]
-        return compute_masks(circles, shares, seeds)
+        return open_crowds(circles, survivors, shares, seeds)
 
     def check(self, survivors: SurvivorSet, sums: tuple[BlobRef, ...], mine: Signed | None = None) -> Check:
-        return Check(survivors, sums, self.name(survivors, sums), mine)
+        return Check(survivors, 1, sums, self.name(survivors, sums), mine)
 
     def name(self, survivors: SurvivorSet, sums: tuple[BlobRef, ...]) -> Digest:
         return sums_digest(survivors.digest, tuple(ref.root for ref in sums))
@@ -231,6 +231,6 @@ class MaskedFederation:
         sums: tuple[BlobRef, ...],
         encoded: Sequence[Encoded],
     ) -> Unmask:
-        masks = self.masks(roster, survivors, encoded)
+        crowds = self.crowds(roster, survivors, encoded)
         name = self.name(survivors, sums)
-        return Unmask(ref_of(self.base.data), survivors, roster, sums, name, masks)
+        return Unmask(ref_of(self.base.data), survivors, roster, sums, name, crowds)

@@ -15,7 +15,7 @@ from folkmoot.ledger.memory import MemoryLedger
 from folkmoot.ledger.memory_chain import MemoryChain
 from folkmoot.node.archive import Archive
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.charter import Averaging, Schedule
 from folkmoot.protocol.messages import (
     Commitment,
     Evidence,
@@ -27,6 +27,7 @@ from folkmoot.protocol.messages import (
 )
 from folkmoot.protocol.record import RoundRecord, encode_record
 from folkmoot.protocol.secure.dealing import shards_root
+from folkmoot.protocol.secure.layout import ShardLayout
 
 ROUND_CHECKS = (
     *("records", "rosters", "certificates", "openings", "statements", "commitments", "inclusion"),
@@ -129,6 +130,55 @@ def test_groups_before_and_after_a_member_leaves(tmp_path: Path) -> None:
     ]
     assert report.check("amendments").detail.startswith("1 amendment")
     assert report.check("replay").detail == "3 records"
+
+
+IN_GROUPS = (*NAMES, "erin", "frank", "grace", "heidi", "ivan")
+ROBUST = Averaging(mode="secure", weight_cap=200, robust="nnm")
+
+
+def with_robust_groups(tmp_path: Path, **tamper: Any) -> tuple[MaskedFederation, Path]:
+    """Three groups of three; one of them is away in the second round."""
+    made = MaskedFederation(names=IN_GROUPS, group_size=3, averaging=ROBUST)
+    made.add_masked_round(survivors=tuple(range(9)), tamper=Tamper(**tamper))
+    away = made.federation.groups(2).of(4).members
+    made.add_masked_round(survivors=tuple(member for member in range(9) if member not in away))
+    home = made.write_home(tmp_path / "alice", with_keys=False).path
+    forget_shards(home)
+    return made, home
+
+
+def test_a_robust_rule_across_groups_replays(tmp_path: Path) -> None:
+    made, home = with_robust_groups(tmp_path)
+    report = audit(made, home)
+    assert not_passed(report) == {}, report
+    assert report.check("replay").detail == "2 records"
+    layout = made.layout
+    assert (layout.members, layout.shards) == (3, 9)
+    sizes = [[signed.body.size for signed in one.unmasking.sums] for one in made.masked_rounds]
+    assert sizes == [[crowds * layout.sum_bytes(shard) for shard in range(9)] for crowds in (3, 2)]
+
+
+def test_what_is_moved_from_a_groups_sum_to_anothers_does_not_pass(tmp_path: Path) -> None:
+    """The sum of all members is as it was, and so are their fingerprints' sums."""
+
+    def move(shard: int, data: bytes) -> bytes:
+        return moved(data, made_layout) if shard == 1 else data
+
+    made_layout = MaskedFederation(names=IN_GROUPS, group_size=3, averaging=ROBUST).layout
+    made, home = with_robust_groups(tmp_path, total=move)
+    report = audit(made, home)
+    assert not_passed(report)["fingerprints"] == "FAIL"
+    assert "do not add up to that of the sum" in report.check("fingerprints").detail
+    keep_all_shards(made.masked_rounds[0], home)
+    assert "signed a sum of shard 1 that is not" in audit(made, home).check("fingerprints").detail
+
+
+def moved(data: bytes, layout: ShardLayout) -> bytes:
+    """One unit of the first value from the first crowd's sum to the second's."""
+    changed = bytearray(data)
+    for offset, by in ((0, -1), (layout.sum_bytes(1), 1)):
+        np.frombuffer(changed, dtype="<i2", count=1, offset=offset)[0] += by
+    return bytes(changed)
 
 
 def test_masked_shards_are_all_found_in_all_homes(federation: MaskedFederation, tmp_path: Path) -> None:

@@ -272,6 +272,9 @@ def test_show_says_what_secure_mode_hides(
         (["training.lr=0.05"], {"training": {"lr": "0.05"}}),
         (["averaging.codec=f32", "averaging.weight_cap=9"], {"averaging": {"codec": "f32", "weight_cap": 9}}),
         (['name="x"'], {"name": "x"}),
+        (["averaging.robust=true"], {"averaging": {"robust": "nnm"}}),
+        (["averaging.robust=false"], {"averaging": {"robust": "none"}}),
+        (["averaging.robust=multi-krum"], {"averaging": {"robust": "multi-krum"}}),
     ],
 )
 def test_terms_on_the_command_line(given: list[str], expected: dict[str, object]) -> None:

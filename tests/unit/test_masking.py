@@ -92,8 +92,9 @@ def test_fingerprints_of_shards_add_up_to_those_of_the_sums(found: Found) -> Non
     ]
     assert len({one.totals for one in checked}) == 1
     for shard in EVERYBODY:
-        assert verify((one.mine[shard] for one in checked), checked[0].totals[shard])
-        assert not verify((one.mine[shard] for one in checked[1:]), checked[0].totals[shard])
+        (total,) = checked[0].totals[shard]
+        assert verify((one.mine[shard] for one in checked), total)
+        assert not verify((one.mine[shard] for one in checked[1:]), total)
     # Whoever is measured by another gets the values that it signs itself.
     wanted = tuple((commitments[2], shard) for shard in EVERYBODY)
     name = town.name(survivors, sums)
@@ -235,9 +236,9 @@ def test_a_damaged_shard_is_never_summed(found: Found) -> None:
     place = member.archive.masked(0).place(commitments[2].body.shards[0])  # type: ignore[union-attr]
     place.write_bytes(bytes([place.read_bytes()[0] ^ 1]) + place.read_bytes()[1:])
     with pytest.raises(ArchiveError, match="damaged, removed"):
-        member.sums.sum_parts(SumParts(survivors, commitments, 0))
+        member.sums.sum_parts(SumParts(survivors, (commitments,), 0))
     with pytest.raises(ArchiveError, match="No such file"):
-        member.sums.sum_parts(SumParts(survivors, commitments, 0))
+        member.sums.sum_parts(SumParts(survivors, (commitments,), 0))
 
 
 def test_a_sum_that_is_none_is_refused(found: Found) -> None:

@@ -19,7 +19,7 @@ from folkmoot.protocol.secure.fingerprint import (
 )
 from folkmoot.protocol.secure.keystream import Keystream
 from folkmoot.protocol.secure.layout import RingValues, ShardLayout
-from folkmoot.protocol.secure.stream import sum_shard
+from folkmoot.protocol.secure.stream import sum_crowds, sum_shard
 
 SEED = challenge_seed(b"V" * 32, [b"a" * 32, b"b" * 32])
 BITS = [8, 16, 32]
@@ -91,6 +91,21 @@ def test_the_largest_values_are_exact(bits: int) -> None:
     assert values[0] == exact(layout, 0, SEED, [2**bits - 1] * layout.size)
     assert total == exact(layout, 0, SEED, [16 * (2**bits - 1)] * layout.size)
     assert verify(values, total)
+
+
+def test_crowds_sums_lie_beside_each_other_chunk_by_chunk() -> None:
+    layout = ShardLayout(CHUNK_VALUES + PIECE + 100, 16, 3, 1)
+    shards = draw_shards(layout, 0, members=5)
+    crowds, challenge = (shards[:2], shards[2:]), Challenge(layout, SEED)
+    together = sum_crowds(layout, 0, [[of(y) for y in crowd] for crowd in crowds])
+    data = b"".join(bytes(chunk) for chunk in together)
+    for size in (len(data), 999):  # in one piece, and in many
+        total = partial(list, [data[at : at + size] for at in range(0, len(data), size)])
+        values, of_sums = challenge.of_shards_and_sums(0, [of(y) for y in shards], total, 2)
+        assert of_sums == tuple(challenge.of_sum(0, packed(layout, 0, crowd)) for crowd in crowds)
+        assert verify(values[:2], of_sums[0]) and verify(values[2:], of_sums[1])
+    with pytest.raises(LocalProtocolError, match="goes on"):
+        challenge.of_shards_and_sums(0, [], total, 1)
 
 
 def test_one_pass_over_all_gives_the_same() -> None:

@@ -7,17 +7,20 @@ from functools import partial
 import numpy as np
 import pytest
 
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from folkmoot.protocol.outer import Outer, Piece, Snapshots, collect
+from folkmoot.protocol.outer import Outer, Piece, Snapshots, collect, in_memory
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.pieces import Open
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.fingerprint import Challenge
 from folkmoot.protocol.secure.layout import ShardLayout
-from folkmoot.protocol.secure.masks import Mask
-from folkmoot.protocol.secure.stream import Opened, Opening, masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.masks import Crowd, Mask
+from folkmoot.protocol.secure.stream import Opened, Opening, masked_shards, open_sum, sum_crowds, sum_shard
 
 MASKS = [Mask(b"a" * 16, 1), Mask(b"b" * 16, -1)]
 UNCHANGED = np.zeros(0, np.float32)
@@ -63,7 +66,11 @@ def opened(
 
     outer = Outer(layout.parameters)
     snapshots = Snapshots(lambda start: [base.tobytes()[start:]], partial(collect, outer), UNCHANGED)
-    return open_sum(Opening(layout, decoder, [of(data) for data in sums], masks, members), outer, snapshots)
+    return open_sum(
+        Opening(layout, decoder, [of(data) for data in sums], [Crowd(members, tuple(masks))]),
+        outer,
+        snapshots,
+    )
 
 
 # --- a member's shards --------------------------------------------------------------------------------------
@@ -234,6 +241,58 @@ def test_impossible_total_weights_change_nothing(bits: int, weight: int) -> None
     assert result.total_weight == weight
 
 
+# --- crowds ---------------------------------------------------------------------------------------------------------
+
+
+def opened_robustly(
+    layout: ShardLayout, crowds: list[list[list[bytes]]], robust: Robust, base: Float32s, masks: list[Mask]
+) -> Opened[Float32s]:
+    """Each crowd's members' shards, to which everybody added the masks."""
+    sums = []
+    for shard in range(layout.shards):
+        sources = [[of(shards[shard]) for shards in crowd] for crowd in crowds]
+        sums.append(b"".join(map(bytes, sum_crowds(layout, shard, sources))))
+    outer, decoder = Outer(layout.parameters), RingDecoder(layout, [layout.parameters], [0])
+    masked = [Crowd(len(crowd), tuple(masks * len(crowd))) for crowd in crowds]
+    opening = Opening(layout, decoder, [of(data) for data in sums], masked)
+    return open_sum(opening, outer, in_memory(outer, base), robust)
+
+
+@pytest.mark.parametrize("rule", ["nnm", "trimmed-mean", "geometric-median"])
+def test_a_robust_rule_takes_crowds_means_as_open_mode_takes_updates(rule: str) -> None:
+    size = CHUNK_VALUES + 500
+    layout, robust = ShardLayout(size, 16, 3, 3), Robust(rule, 1)  # type: ignore[arg-type]
+    crowds = [
+        [shards_of(layout, draw_update(size, 10 * crowd + member)) for member in range(3)]
+        for crowd in range(4)
+    ]
+    base, zeros = draw_update(size, 99), np.zeros(size, np.float32)
+    found = opened_robustly(layout, crowds, robust, base, MASKS)
+    means = [opened(layout, sums_of(layout, crowd), MASKS * 3, zeros, 3).model for crowd in crowds]
+    payloads = [Payload(place, 1, of(mean.tobytes())) for place, mean in enumerate(means)]
+    expected = aggregate(Method("f32", (size,), Outer(size), robust), [0], payloads, base)
+    assert np.array_equal(found.model, expected.model)
+    assert (found.changed, found.total_weight) == (True, 4 * 3 * 255)
+
+
+def test_a_crowd_with_an_impossible_weight_is_not_heard() -> None:
+    layout, base, robust = ShardLayout(300, 16, 3, 2), draw_update(300, 9), Robust("trimmed-mean", 1)
+    members = [shards_of(layout, draw_update(300, seed), []) for seed in range(9)]
+    good = [members[:3], members[3:6], members[6:]]
+    bad = [[[bytes(128) + shards[0][128:], *shards[1:]] for shards in members[:3]]]  # no weight at all
+    found = opened_robustly(layout, [*good, *bad], robust, base, [])
+    assert np.array_equal(found.model, opened_robustly(layout, good, robust, base, []).model)
+    alone = opened_robustly(layout, bad, robust, base, [])
+    assert not alone.changed and alone.model is base
+
+
+def test_several_crowds_need_a_rule() -> None:
+    layout, base = ShardLayout(100, 16, 3, 2), draw_update(100)
+    opening = Opening(layout, RingDecoder(layout, [100], [0]), [of(b"")] * 2, [Crowd(1, ()), Crowd(1, ())])
+    with pytest.raises(LocalProtocolError, match="no rule"):
+        open_sum(opening, Outer(100), in_memory(Outer(100), base))
+
+
 def test_results_that_are_not_finite_change_nothing() -> None:
     layout = ShardLayout(CHUNK_VALUES + 100, 16, 3, 2)
     update = np.ones(layout.parameters, np.float32)
@@ -309,7 +368,7 @@ def peak_of_all_stages(parameters: int) -> int:
     tracemalloc.start()
     try:
         decoder = RingDecoder(layout, [parameters], [0])
-        opening = Opening(layout, decoder, sums, masks, members)
+        opening = Opening(layout, decoder, sums, [Crowd(members, tuple(masks))])
         snapshots = Snapshots(lambda _: bases, count_right, 0)
         result = open_sum(opening, Outer(parameters), snapshots)
         Challenge(layout, b"c" * 16).of_shards_and_sum(0, [partial(shard_of, 0, 0)], sums[0])

@@ -141,7 +141,7 @@ class Assembly:
             replace(
                 before, averaging=replace(averaging, codec="int8" if averaging.codec == "int4" else "int4")
             ),
-            replace(before, secrecy=replace(secrecy, group_size=0 if secrecy.group_size else 4)),
+            replace(before, secrecy=replace(secrecy, group_size=_other_size(before))),
             replace(before, secrecy=replace(secrecy, ring=32 if secrecy.ring == 16 else 16)),
         )
         chosen = self._random.randrange(len(possible) + 1)
@@ -233,3 +233,10 @@ def _has_new_keys(node: Node, before: Charter, after: Charter) -> bool:
     """Then its people made them, and proposed the charter that names them."""
     old, new = (me(charter, node) for charter in (before, after))
     return old is not None and new is not None and before.members[old] != after.members[new]
+
+
+def _other_size(charter: Charter) -> int:
+    """Of groups. A robust rule across groups needs several."""
+    if charter.sums_by_group:
+        return 3 if charter.secrecy.group_size == 4 else 4
+    return 0 if charter.secrecy.group_size else 4

@@ -1,9 +1,11 @@
 """`folkmoot simulate`: a federation, or thousands of them, in virtual time."""
 
 import time
+from typing import get_args
 
 import click
 
+from folkmoot.protocol.charter import RobustRule
 from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.testnet.simulation.batch import LIMIT, Outcome, run_seeds
 from folkmoot.testnet.simulation.faults import format_faults, parse_faults
@@ -39,6 +41,13 @@ MAX_MEMBERS = 256
     help="With --members in secure mode.",
 )
 @click.option(
+    "--robust",
+    type=click.Choice(get_args(RobustRule)),
+    default="none",
+    show_default=True,
+    help="With --members; in secure mode across groups.",
+)
+@click.option(
     "--faults", default="", metavar="NAME=VALUE,...", help="With --members: as a failing run prints them."
 )
 @click.option(
@@ -54,6 +63,7 @@ def simulate(
     max_ahead: int,
     mode: str,
     group_size: int,
+    robust: RobustRule,
     faults: str,
     trace: bool,
 ) -> None:
@@ -70,9 +80,12 @@ def simulate(
     setting = draw(seed, long)
     if members is not None:
         secure = mode == "secure"
-        setting = Setting(seed, members, rounds, secure, group_size, max_ahead, parse_faults(faults))
+        terms = secure, group_size, robust
+        setting = Setting(seed, members, rounds, *terms, max_ahead, parse_faults(faults))
         if secure:
-            check_charter(simulated_charter(members, rounds, secure=True, group_size=group_size))
+            check_charter(
+                simulated_charter(members, rounds, secure=True, group_size=group_size, robust=robust)
+            )
         elif group_size:
             raise click.UsageError("--group-size is for --mode secure")
     elif faults:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from folkmoot.protocol.charter import RobustRule
 from folkmoot.protocol.effects import (
     Accuse,
     ArchiveRound,
@@ -97,13 +98,15 @@ class Simulation(Timeline):
         trace: Callable[[str], None] | None = None,
         secure: bool = False,
         group_size: int = 0,
+        robust: RobustRule = "none",
     ) -> None:
         super().__init__()
-        self.setting = Setting(seed, members, rounds, secure, group_size, max_ahead, faults or Faults())
+        terms = secure, group_size, robust
+        self.setting = Setting(seed, members, rounds, *terms, max_ahead, faults or Faults())
         self.faults = self.setting.faults
         self._lies = self.faults.liars
         self._keys = RealKeys() if self.setting.real_keys else FakeKeys()
-        self.charter = simulated_charter(members, rounds, max_ahead, secure, self._keys, group_size)
+        self.charter = simulated_charter(members, rounds, max_ahead, secure, self._keys, group_size, robust)
         """The founding one."""
         self.charters = Charters(self.charter, self._keys, self.faults.doubted)
         self.federation = self.charters.at(1).federation
@@ -146,9 +149,8 @@ class Simulation(Timeline):
     def of(cls, setting: Setting, trace: Callable[[str], None] | None = None) -> "Simulation":
         """The run of a setting."""
         one = setting
-        return cls(
-            one.seed, one.members, one.rounds, one.faults, one.max_ahead, trace, one.secure, one.group_size
-        )
+        terms = one.secure, one.group_size, one.robust
+        return cls(one.seed, one.members, one.rounds, one.faults, one.max_ahead, trace, *terms)
 
     def signer(self, node: Node) -> Signer:
         """A member's own."""

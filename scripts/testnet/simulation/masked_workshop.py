@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Protocol
 
 import numpy as np
 
+from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.effects import Check, Effect, Encode, FetchPart, FetchSum, Measure, SumParts, Unmask
@@ -24,13 +26,16 @@ from folkmoot.protocol.events import (
 )
 from folkmoot.protocol.messages import Commitment, Lock, Ready, Roster, Signed, SurvivorSet, body_digest
 from folkmoot.protocol.outer import Outer, in_memory, take_step
+from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.record import RoundRecord
 from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.fingerprint import Challenge, challenge_seed
 from folkmoot.protocol.secure.masks import (
+    Crowd,
     Mask,
     pair_mask,
     pair_seed,
@@ -40,11 +45,11 @@ from folkmoot.protocol.secure.masks import (
     self_seed,
 )
 from folkmoot.protocol.secure.sharing import commit, share
-from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_shard
+from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_crowds
 from folkmoot.protocol.secure.verify import (
     MaskedRound,
+    crowds_of,
     is_quorum,
-    masks_of,
     missing_seeds,
     missing_shares,
     verify_commitments,
@@ -73,8 +78,8 @@ class MaskedWorkshop(Workshop):
         self._around: MaskedSurroundings = around
         self._bytes[ref_of(b"").root] = b""
         # What every node computes alike is computed once: fingerprints of sums, and open sums by their masks
-        self._totals: dict[Digest, tuple[Value, ...]] = {}
-        self._opened: dict[tuple[Digest, tuple[Mask, ...]], bytes] = {}
+        self._totals: dict[Digest, tuple[tuple[Value, ...], ...]] = {}
+        self._opened: dict[tuple[Digest, tuple[Crowd, ...]], bytes] = {}
         self.sent: Counter[int] = Counter()
         """Bytes of shards and sums that each member delivered."""
         self._plain: dict[Digest, tuple[Float32s, int, Roster]] = {}
@@ -212,13 +217,12 @@ class MaskedWorkshop(Workshop):
         return lambda: [self._bytes[root]]
 
     def _sum_parts(self, node: Node, effect: SumParts) -> None:
-        sources = [
-            self._opener(one.body.shards[effect.shard])
-            for one in effect.commitments
-            if isinstance(one.body, Commitment)
+        crowds = [
+            [self._opener(one.body.shards[effect.shard]) for one in crowd if isinstance(one.body, Commitment)]
+            for crowd in effect.crowds
         ]
         total = b"".join(
-            bytes(piece) for piece in sum_shard(shard_layout(node.charter), effect.shard, sources)
+            bytes(piece) for piece in sum_crowds(shard_layout(node.charter), effect.shard, crowds)
         )
         if node.person in self._around.faults.wrong_sums and total:
             total = bytes([total[0] ^ 1]) + total[1:]
@@ -242,10 +246,11 @@ class MaskedWorkshop(Workshop):
         answer = Checked(survivors.round, survivors.digest, effect.sums_digest, totals, mine)
         self._around.tell(node, answer, 0.02)
 
-    def _totals_of(self, challenge: Challenge, effect: Check) -> tuple[Value, ...]:
+    def _totals_of(self, challenge: Challenge, effect: Check) -> tuple[tuple[Value, ...], ...]:
         if effect.sums_digest not in self._totals:
             values = (
-                challenge.of_sum(shard, self._opener(ref.root)) for shard, ref in enumerate(effect.sums)
+                challenge.of_shards_and_sums(shard, [], self._opener(ref.root), effect.crowds)[1]
+                for shard, ref in enumerate(effect.sums)
             )
             self._totals[effect.sums_digest] = tuple(values)
         return self._totals[effect.sums_digest]
@@ -265,9 +270,9 @@ class MaskedWorkshop(Workshop):
 
     def _unmask(self, node: Node, effect: Unmask) -> None:
         survivors = effect.survivors
-        key = (effect.sums_digest, effect.masks)
+        key = (effect.sums_digest, effect.crowds)
         if key not in self._opened:
-            self._opened[key] = self._open(node.charter, effect.roster, survivors, effect.sums, effect.masks)
+            self._opened[key] = self._open(node.charter, effect.roster, survivors, effect.sums, effect.crowds)
             self._compare(node, effect, self._opened[key])
         model = self._keep(node, self._opened[key])
         answer = Aggregated(survivors.round, survivors.digest, effect.sums_digest, model)
@@ -279,7 +284,7 @@ class MaskedWorkshop(Workshop):
         roster: Roster,
         survivors: SurvivorSet,
         sums: Sequence[BlobRef],
-        masks: Sequence[Mask],
+        crowds: Sequence[Crowd],
     ) -> bytes:
         layout, outer = shard_layout(charter), Outer.of(charter)
         base = np.frombuffer(self._bytes[survivors.base], dtype="<f4")
@@ -287,29 +292,39 @@ class MaskedWorkshop(Workshop):
             layout,
             RingDecoder(layout, charter.update_sizes, roster.exponents),
             [self._opener(ref.root) for ref in sums],
-            masks,
-            len(survivors.survivors),
+            crowds,
         )
-        return open_sum(opening, outer, in_memory(outer, base)).model.tobytes()
+        opened = open_sum(opening, outer, in_memory(outer, base), Robust.of(charter))
+        return opened.model.tobytes()
 
     def _compare(self, node: Node, effect: Unmask, model: bytes) -> None:
-        """Exact: what came out is the plain integer sum of what went in, bit for bit."""
-        charter, exponents = node.charter, effect.roster.exponents
+        """Exact: what came out is the step with the plain integer sums of what went in, bit for bit."""
+        charter, survivors = node.charter, effect.survivors
+        roots = dict(zip(survivors.members, self._around.transcript.roots_of(survivors), strict=True))
+        if not charter.sums_by_group:
+            mean = self._plain_mean(charter, effect.roster, list(roots.values()))
+        else:
+            groups = node.federation.groups(survivors.round)
+            parts = [[roots[one] for one in group.members if one in roots] for group in groups]
+            means = [self._plain_mean(charter, effect.roster, part) for part in parts if part]
+            mean = _robust_mean(charter, effect.roster, means)
+        outer, base = Outer.of(charter), np.frombuffer(self._bytes[effect.base.root], dtype="<f4")
+        found, _ = take_step(outer, [mean], len(roots), in_memory(outer, base))
+        if found.tobytes() != model:
+            raise Broken(f"{node.name} opened another sum than that of the survivors' updates")
+
+    def _plain_mean(self, charter: Charter, roster: Roster, roots: Sequence[Digest]) -> Float32s:
         layout, sizes, length = shard_layout(charter), charter.update_sizes, charter.update_values
-        total = np.zeros(length, dtype=layout.dtype)
-        weights = 0
-        for root in self._around.transcript.roots_of(effect.survivors):
+        total, weights = np.zeros(length, dtype=layout.dtype), 0
+        for root in roots:
             update, weight, _ = self._plain[root]
             values = np.zeros(length, dtype=layout.dtype)
-            RingEncoder(layout, sizes, exponents, weight).encode(update, 0, values)
+            RingEncoder(layout, sizes, roster.exponents, weight).encode(update, 0, values)
             total += values
             weights += weight
         mean = np.empty(length, dtype=np.float32)
-        RingDecoder(layout, sizes, exponents).mean(total, weights, 0, mean)
-        outer, base = Outer.of(charter), np.frombuffer(self._bytes[effect.base.root], dtype="<f4")
-        found, _ = take_step(outer, [mean], len(effect.survivors.survivors), in_memory(outer, base))
-        if found.tobytes() != model:
-            raise Broken(f"{node.name} opened another sum than that of the survivors' updates")
+        RingDecoder(layout, sizes, roster.exponents).mean(total, weights, 0, mean)
+        return mean
 
     def replay(self, record: RoundRecord) -> Digest:
         """The model that an archived round leads to, from what was archived and no secret."""
@@ -328,5 +343,12 @@ class MaskedWorkshop(Workshop):
         complete = is_quorum(round_, unmasking.fingerprints)
         if missing_seeds(round_, releases) or missing_shares(round_, releases) or not complete:
             raise Broken(f"the record of round {survivors.round} lacks what takes the masks off")
-        opened = self._open(era.federation.charter, roster, survivors, sums, masks_of(round_, releases))
+        opened = self._open(era.federation.charter, roster, survivors, sums, crowds_of(round_, releases))
         return ref_of(opened).root
+
+
+def _robust_mean(charter: Charter, roster: Roster, means: Sequence[Float32s]) -> Float32s:
+    """The charter's rule on groups' means, each taken as open mode takes an update."""
+    payloads = [Payload(group, 1, partial(list, [mean.tobytes()])) for group, mean in enumerate(means)]
+    method = Method("f32", charter.update_sizes, Outer(charter.update_values), Robust.of(charter))
+    return aggregate(method, roster.exponents, payloads, np.zeros(charter.update_values, np.float32)).model

@@ -13,6 +13,7 @@ from folkmoot.protocol.charter import (
     Charter,
     LedgerTerms,
     Model,
+    RobustRule,
     Schedule,
     Secrecy,
     Tensor,
@@ -162,6 +163,7 @@ def simulated_charter(
     secure: bool = False,
     keys: Keys | None = None,
     group_size: int = 0,
+    robust: RobustRule = "none",
 ) -> Charter:
     """A charter of `members` nameless organisations."""
     keys = keys or FakeKeys()
@@ -175,7 +177,7 @@ def simulated_charter(
             tensors=(Tensor(name="w", shape=(parameters,)),),
         ),
         schedule=Schedule(rounds=rounds, max_ahead=max_ahead),
-        averaging=Averaging(mode="secure" if secure else "open", weight_cap=20),
+        averaging=Averaging(mode="secure" if secure else "open", weight_cap=20, robust=robust),
         secrecy=Secrecy(group_size=group_size),
         ledger=LedgerTerms(chain_id=1, code_hash="00" * 32),
         members=tuple(entry(one, attester=one < MAX_ATTESTERS, keys=keys) for one in range(members)),

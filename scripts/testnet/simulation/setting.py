@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, max_faults, quorum
+from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, RobustRule, max_faults, quorum
 from folkmoot.protocol.types import MemberId
 from folkmoot.testnet.simulation.faults import CHANGES, LIES, Faults, format_faults
 
@@ -34,6 +34,7 @@ class Setting:
     rounds: int = 3
     secure: bool = False
     group_size: int = 0
+    robust: RobustRule = "none"
     max_ahead: int = 50
     faults: Faults = field(default_factory=Faults)
 
@@ -57,7 +58,7 @@ class Setting:
         mode = "secure" if self.secure else "open"
         return (
             f"folkmoot simulate --seed {self.seed} --members {self.members} --rounds {self.rounds} --mode {mode} "
-            f"--group-size {self.group_size} --max-ahead {self.max_ahead} "
+            f"--group-size {self.group_size} --robust {self.robust} --max-ahead {self.max_ahead} "
             f"--faults '{format_faults(self.faults)}' --trace"
         )
 
