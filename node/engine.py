@@ -57,6 +57,8 @@ from folkmoot.protocol.events import (
     HeadAdvanced,
     PayloadServed,
     PeerDown,
+    PeerHeard,
+    PeerSilent,
     PeerUp,
     RecordRead,
     Started,
@@ -232,6 +234,10 @@ class Engine:
                     await self.put(PeerUp(member))
                 case port.PeerDown(member=member):
                     await self.put(PeerDown(member))
+                case port.PeerSilent(member=member):
+                    await self.put(PeerSilent(member))
+                case port.PeerHeard(member=member):
+                    await self.put(PeerHeard(member))
 
     async def _receive_bytes(self, member: MemberId, data: bytes, via: str) -> None:
         try:

@@ -11,12 +11,6 @@ from folkmoot.protocol.round_state import RoundState
 from folkmoot.protocol.types import Attempt, MemberId
 from folkmoot.protocol.validation import MAX_ATTEMPTS_AHEAD, omitted_digest, validate_enter
 
-STRETCH_AFTER = 4
-"""Rounds in a row without a slow (but connected) member until it is waited for as long as the charter allows.
-
-Again after twice as many, and so on: one that is silent, or sits out, holds up ever fewer rounds.
-"""
-
 MAX_STRETCH = 4.0
 """Arriving payloads hold an attempt's time-out back, but only to this many times its length: a drip ends nothing."""
 
@@ -31,6 +25,8 @@ class Attempts:
         self._later: dict[Attempt, dict[type, Signed | Propose]] = {}
         self._over: set[Timer] = set()
         self._timed: Attempt | None = None
+        self._awaited: set[MemberId] = set()
+        """Who is given a long wait in this round, whatever becomes of its heartbeats meanwhile."""
 
     def restore(self, attempt: Attempt) -> None:
         """The journal says that I entered this attempt."""
@@ -86,6 +82,7 @@ class Attempts:
         state = self._state
         if state.quorum_ready_at is None and len(state.readies) >= state.quorum:
             state.quorum_ready_at = self._context.now
+            self._awaited = self._context.long_waits.give(self._context.up - self._context.silent)
         self._skip_dead_proposer()
         self._skip_late_proposer()
         self._give_up_if_stuck()
@@ -111,8 +108,7 @@ class Attempts:
         self._timed, state.attempt_began = state.attempt, context.now
         elapsed = context.now - state.began if state.attempt == 0 else 0.0
         grace, timeout = context.pace.grace(elapsed), context.pace.attempt_timeout(state.attempt)
-        slow = context.up - set(state.readies) - state.absent
-        if state.attempt == 0 and any(map(self._deserves_a_long_wait, slow)):
+        if state.attempt == 0 and self._awaited - set(state.readies) - state.absent:
             grace = context.charter.schedule.grace_max
             timeout += grace
         self.start_timer("grace", grace)
@@ -122,22 +118,23 @@ class Attempts:
         """A quorum's payloads are here: start the grace for the others'. A slow line is waited for now and then."""
         context, state = self._context, self._state
         grace = context.pace.grace(state.elapsed)
-        if state.attempt == 0 and any(map(self._deserves_a_long_wait, missing)):
+        if state.attempt == 0 and self._awaited.intersection(missing):
             grace = context.charter.schedule.grace_max  # the attempt lasts as long as payloads still arrive
         self.start_timer("exchange", grace)
-
-    def _deserves_a_long_wait(self, member: MemberId) -> bool:
-        missed = self._context.missed[member]
-        return missed >= STRETCH_AFTER and missed.bit_count() == 1  # 4, 8, 16, ...
 
     def _skip_dead_proposer(self) -> None:
         """A proposer that died before it proposed, or takes no part, will not any more: no need for the time-out."""
         state = self._state
         for _ in self._context.members:
             waiting = state.quorum_ready_at is not None and state.proposal is None and self._enough_up
-            if not waiting or state.proposer not in state.absent:
+            if not waiting or not self._is_away(state.proposer):
                 return
             self._enter(state.attempt + 1)
+
+    def _is_away(self, proposer: MemberId) -> bool:
+        """Gone, or taking no part; or silent, and not ready either."""
+        silent = self._context.silent - self._awaited - set(self._state.readies)
+        return proposer in self._state.absent | silent
 
     def _skip_late_proposer(self) -> None:
         """A proposer that is not ready when the grace is over names no roster in this attempt."""
@@ -168,12 +165,13 @@ class Attempts:
     def gathered(self) -> bool:
         """Whether the proposer need not wait any longer.
 
-        Every member not known to be away, or to take no part, is ready, or the grace is over; in a later attempt a
-        quorum has entered it too (one that was entered early, because its proposer died, may find members still
-        training).
+        Every member that is neither away, nor silent, nor takes no part is ready, or the grace is over; in a later
+        attempt a quorum has entered it too (one that was entered early, because its proposer died, may find members
+        still training).
         """
         context, state = self._context, self._state
-        ready = self.is_over("grace") or set(context.members) - state.absent <= set(state.readies)
+        expected = set(context.members) - state.absent - (context.silent - self._awaited)
+        ready = self.is_over("grace") or expected <= set(state.readies)
         return ready and (state.attempt == 0 or self._quorum_is_here)
 
     # --- early frames ---------------------------------------------------------------------------------------

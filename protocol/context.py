@@ -1,6 +1,6 @@
 """What every part of the round machine works with: who I am, the present moment, and the effects so far."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection
 
 from folkmoot.protocol.certificates import Federation
@@ -9,6 +9,7 @@ from folkmoot.protocol.equivocation import Register, Slot, compute_slot
 from folkmoot.protocol.errors import Forgotten
 from folkmoot.protocol.events import Timer, TimerKind
 from folkmoot.protocol.journal import Entry
+from folkmoot.protocol.long_waits import LongWaits
 from folkmoot.protocol.messages import Body, Evidence, Frame, Signed
 from folkmoot.protocol.pace import Pace
 from folkmoot.protocol.signing import Signer, Verifier
@@ -45,7 +46,8 @@ class Context:
         self.recalls = True
         self.up: set[MemberId] = set()
         self.down: set[MemberId] = set()
-        self.missed: Counter[MemberId] = Counter()
+        self.silent: set[MemberId] = set()
+        self.long_waits = LongWaits()
         self._accused: dict[MemberId, set[Slot | None]] = defaultdict(set)
         self._signer = signer
         self._effects: list[Effect] = []
@@ -144,6 +146,17 @@ class Context:
             self.announce(evidence)
 
     def note_participants(self, members: Collection[MemberId]) -> None:
-        """Count, for every member, the rounds in a row that went on without it."""
-        for member in self.members:
-            self.missed[member] = 0 if member in members else self.missed[member] + 1
+        """A round was decided, with these in it."""
+        self.long_waits.note(self.members, members)
+
+    def find(self, member: MemberId) -> None:
+        """A connection to a member stands."""
+        self.up.add(member)
+        self.down.discard(member)
+        self.silent.discard(member)
+
+    def lose(self, member: MemberId) -> None:
+        """No connection to a member stands any more."""
+        self.up.discard(member)
+        self.down.add(member)
+        self.silent.discard(member)

@@ -53,6 +53,20 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerSilent:
+    """Heartbeats of a member are missing; its connection still stands."""
+
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHeard:
+    """A member that was silent says something again."""
+
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """Answer to `Fit`: the update lies in the store. The digests are salted commitments (see `messages.Ready`)."""
 
@@ -283,6 +297,8 @@ Event: TypeAlias = (
     | FrameReceived
     | PeerUp
     | PeerDown
+    | PeerSilent
+    | PeerHeard
     | Trained
     | FitFailed
     | Encoded

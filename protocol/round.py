@@ -45,6 +45,8 @@ from folkmoot.protocol.events import (
     PayloadArrived,
     PayloadServed,
     PeerDown,
+    PeerHeard,
+    PeerSilent,
     PeerUp,
     RecordRead,
     SnapshotFailed,
@@ -224,8 +226,11 @@ class RoundMachine:
             case PeerUp(member=member):
                 self._on_peer_up(member)
             case PeerDown(member=member):
-                self._context.up.discard(member)
-                self._context.down.add(member)
+                self._context.lose(member)
+            case PeerSilent(member=member):
+                self._context.silent.add(member)
+            case PeerHeard(member=member):
+                self._context.silent.discard(member)
             case (
                 Trained() | FitFailed() | Encoded() | PayloadArrived() | FetchFailed() | TransferProgress()
                 | PartArrived() | PartFailed() | PartsSummed() | SumArrived() | SumFailed() | Checked() | Measured()
@@ -281,8 +286,7 @@ class RoundMachine:
     # --- peers and time -------------------------------------------------------------------------------------
 
     def _on_peer_up(self, member: MemberId) -> None:
-        self._context.up.add(member)
-        self._context.down.discard(member)
+        self._context.find(member)
         self._context.send(member, self._hello())
         if self._gate is not None:
             self._context.send(member, Recall())

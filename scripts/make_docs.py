@@ -64,7 +64,7 @@ _LIMITS = (
     ("pace.PATIENCE", "an attempt may last this many times the slowest of the last five rounds"),
     ("pace.GROWTH", "factor by which time-outs grow per attempt"),
     ("attempts.MAX_STRETCH", "arriving payloads hold a time-out back to at most this many times its length"),
-    ("attempts.STRETCH_AFTER", "rounds in a row without a slow member until it is waited for"),
+    ("long_waits.STRETCH_AFTER", "rounds in a row without a slow member until it is waited for"),
     (
         "round.ANNOUNCE_DELAYS",
         "seconds between repetitions of what was last said; then the last one for ever",
@@ -94,6 +94,7 @@ _NETWORK_LIMITS = (
     ("port.MAX_MESSAGE", "bytes of the largest control message"),
     ("port.MAX_ANNOUNCEMENT", "bytes of the largest announcement"),
     ("control.HEARTBEAT_SECONDS", "seconds of silence after which a heartbeat is sent"),
+    ("control.SILENT_AFTER_SECONDS", "seconds of silence after which a peer's READY is not waited for"),
     ("control.LOST_AFTER_SECONDS", "seconds of silence after which a peer is lost"),
     ("control.QUEUE_BYTES", "bytes that may wait for one peer"),
     ("libp2p_addresses.MAX_TOLD", "members of whose addresses a peer may tell at once"),

@@ -2,11 +2,12 @@
 
 Frame: length (u32, big endian), then as many bytes. Length 0 is the heartbeat: each side sends one whenever it has
 been silent for a second, so five silent seconds mean that the peer, or the way to it, is lost. A TCP connection
-alone would show that only after minutes.
+alone would show that only after minutes. Two silent seconds are told too: a peer that may be gone is not waited for.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from folkmoot.node.network.streams import ByteStream, StreamBroken
 from folkmoot.protocol.errors import RemoteProtocolError
 
 HEARTBEAT_SECONDS = 1.0
+SILENT_AFTER_SECONDS = 2.0
 LOST_AFTER_SECONDS = 5.0
 QUEUE_BYTES = 4 << 20
 """Bytes waiting for one peer, and from one peer."""
 
 Deliver: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+OnSilence: TypeAlias = Callable[[bool], Awaitable[None]]
+"""Told when a peer falls silent (True), and when it is heard again."""
 
 _LENGTH = struct.Struct(">I")
 _HEARTBEAT = _LENGTH.pack(0)
@@ -83,6 +88,9 @@ class ControlSession:
         self._outbox = BoundedQueue[bytes](QUEUE_BYTES, len)
         self._inbox = BoundedQueue[bytes](QUEUE_BYTES, len)
         self._has_spoken = False
+        self._listening_since = math.inf
+        """When the read under way began; infinity while nothing is read, and the peer cannot be heard."""
+        self._heard = trio.Event()
         self._end: SessionEnd | None = None
         self._scope = trio.CancelScope()
 
@@ -97,7 +105,9 @@ class ControlSession:
         """End the session."""
         self._finish(SessionEnd(reason))
 
-    async def run(self, on_up: Callable[[], Awaitable[None]], deliver: Deliver) -> SessionEnd:
+    async def run(
+        self, on_up: Callable[[], Awaitable[None]], deliver: Deliver, on_silence: OnSilence
+    ) -> SessionEnd:
         """Talk until the stream ends. `on_up` is awaited once the peer has spoken, before its first message.
 
         What had been received when the stream ended is still delivered. The stream is not closed here.
@@ -108,6 +118,7 @@ class ControlSession:
                 async with trio.open_nursery() as streams:
                     streams.start_soon(self._read)
                     streams.start_soon(self._write)
+                    streams.start_soon(self._watch, on_silence)
             self._inbox.close()
         assert self._end is not None  # _read and _write only return through _finish
         return self._end
@@ -121,8 +132,7 @@ class ControlSession:
         decoder = FrameDecoder()
         try:
             while True:
-                with trio.fail_after(LOST_AFTER_SECONDS):
-                    data = await self._stream.read(_READ_BYTES)
+                data = await self._listen()
                 if not data:
                     return self._finish(SessionEnd("closed by the peer"))
                 await trio.sleep(self._allowance.bytes.owe(len(data), trio.current_time()))
@@ -133,6 +143,25 @@ class ControlSession:
             self._finish(SessionEnd(f"silent for {LOST_AFTER_SECONDS:g} s"))
         except StreamBroken as error:
             self._finish(SessionEnd(f"connection lost: {error}"))
+
+    async def _listen(self) -> bytes:
+        self._listening_since = trio.current_time()
+        with trio.fail_after(LOST_AFTER_SECONDS):
+            data = await self._stream.read(_READ_BYTES)
+        self._listening_since = math.inf
+        self._heard.set()
+        self._heard = trio.Event()
+        return data
+
+    async def _watch(self, on_silence: OnSilence) -> None:
+        while True:
+            since = min(self._listening_since, trio.current_time())
+            await trio.sleep_until(since + SILENT_AFTER_SECONDS)
+            if trio.current_time() >= self._listening_since + SILENT_AFTER_SECONDS:
+                heard = self._heard
+                await on_silence(True)
+                await heard.wait()
+                await on_silence(False)
 
     async def _receive(self, messages: list[bytes]) -> None:
         if not self._has_spoken:

@@ -17,7 +17,7 @@ import trio
 
 from folkmoot.node.network.conduct import Allowance
 from folkmoot.node.network.control import ControlSession, SessionEnd
-from folkmoot.node.network.port import Inbound, NetworkEvent, PeerDown, PeerUp
+from folkmoot.node.network.port import Inbound, NetworkEvent, PeerDown, PeerHeard, PeerSilent, PeerUp
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, StreamBroken, Transport
 from folkmoot.protocol.types import MemberId
@@ -163,7 +163,11 @@ class Links:
         session = ControlSession(stream, self._allowances[link.member])
         link.session = session
         try:
-            end = await session.run(lambda: self._went_up(link), lambda data: self._deliver(link, data))
+            end = await session.run(
+                lambda: self._went_up(link),
+                lambda data: self._deliver(link, data),
+                lambda is_silent: self._tell_silence(link, is_silent),
+            )
             await self._went_down(link, end)
         finally:
             link.session = None
@@ -176,6 +180,10 @@ class Links:
         link.is_up = True
         link.failures = 0
         await self._emit(PeerUp(link.member))
+
+    async def _tell_silence(self, link: _Link, is_silent: bool) -> None:
+        if link.is_up:
+            await self._emit(PeerSilent(link.member) if is_silent else PeerHeard(link.member))
 
     async def _deliver(self, link: _Link, data: bytes) -> None:
         await self._emit(Inbound(link.member, data, "control"))

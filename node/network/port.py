@@ -56,7 +56,21 @@ class PeerDown:
     reason: str
 
 
-NetworkEvent: TypeAlias = Inbound | PeerUp | PeerDown
+@dataclass(frozen=True, slots=True)
+class PeerSilent:
+    """Heartbeats of a member are missing: it may be gone, or slow. Only of members that are up."""
+
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHeard:
+    """A member that was silent says something again."""
+
+    member: MemberId
+
+
+NetworkEvent: TypeAlias = Inbound | PeerUp | PeerDown | PeerSilent | PeerHeard
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (bytes verified and on disk, bytes in all) while a fetch goes on."""

@@ -90,7 +90,10 @@ class Talk:
         self.can_deliver.set()
 
     async def run(self) -> None:
-        self.end = await self.session.run(self._up, self._deliver)
+        self.end = await self.session.run(self._up, self._deliver, self._silent)
+
+    async def _silent(self, is_silent: bool) -> None:
+        self.told.append("silent" if is_silent else "heard")
 
     async def _up(self) -> None:
         self.told.append("up")
@@ -116,6 +119,18 @@ async def test_the_peer_is_up_once_it_has_spoken_and_lost_when_it_is_silent(
             await trio.sleep(LOST_AFTER_SECONDS - 0.5)
         assert talk.end is None
     assert talk.end == SessionEnd("silent for 5 s")
+
+
+async def test_two_missing_heartbeats_are_told_and_what_comes_then(autojump_clock: MockClock) -> None:
+    talk = Talk()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        for pause, told in ((1.9, []), (1.9, []), (2.1, ["silent"]), (0.5, ["heard"]), (4.0, ["silent"])):
+            talk.told.clear()
+            await talk.wire.to_session.send(encode_frame(b""))
+            await trio.sleep(pause)
+            assert [one for one in talk.told if one != "up"] == told
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_silent_session_sends_a_heartbeat_each_second(autojump_clock: MockClock) -> None:

@@ -30,6 +30,8 @@ from folkmoot.protocol.effects import (
 )
 from folkmoot.protocol.events import (
     PeerDown,
+    PeerHeard,
+    PeerSilent,
     Timer,
     TransferProgress,
 )
@@ -164,24 +166,70 @@ def test_the_highest_certificate_whose_payloads_are_here_is_proposed_again_with_
 # --- members that are connected and say nothing ---------------------------------------------------------------------
 
 
+def leave_out(node: Driver, rounds: int) -> None:
+    """So many rounds went on without LAST, though it could be heard."""
+    context = node.machine._context
+    for _ in range(rounds):
+        context.long_waits.give({LAST})
+        context.note_participants((ME, PROPOSER, OTHER))
+
+
 @pytest.mark.parametrize(("missed", "is_long"), [(3, False), (4, True), (5, False), (7, False), (8, True)])
 def test_a_silent_member_holds_up_ever_fewer_rounds_and_then_ends_no_attempt(
     missed: int, is_long: bool
 ) -> None:
     node = start()
     schedule = node.town.charter.schedule
-    node.machine._context.missed[LAST] = missed
+    leave_out(node, missed)
     timers = {one.timer.kind: one.delay for one in of_kind(hear_ready(node, PROPOSER, OTHER), StartTimer)}
     assert timers["grace"] == (schedule.grace_max if is_long else schedule.grace_min)
     assert timers["attempt"] > timers["grace"]
     assert timers["attempt"] == schedule.attempt_min + (schedule.grace_max if is_long else 0)
 
 
+def test_whose_heartbeats_are_missing_is_not_waited_for_until_it_is_heard_again() -> None:
+    node = start(PROPOSER)
+    node.handle(PeerSilent(LAST))
+    node.handle(PeerHeard(LAST))
+    assert not bodies(hear_ready(node, ME, OTHER), Roster)
+    assert bodies(node.handle(PeerSilent(LAST)), Roster)
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_silent_proposer_is_skipped_unless_it_has_been_ready(is_ready: bool) -> None:
+    node = start()
+    hear_ready(node, OTHER, *([PROPOSER] if is_ready else [LAST]))
+    node.handle(PeerSilent(PROPOSER))
+    assert node.machine.current.attempt == (0 if is_ready else 1)
+
+
+def test_the_long_wait_of_a_slow_member_is_kept_for_a_round_in_which_it_can_be_heard() -> None:
+    node = start()
+    schedule = node.town.charter.schedule
+    leave_out(node, 4)
+    node.handle(PeerSilent(LAST))
+    timers = {one.timer.kind: one.delay for one in of_kind(hear_ready(node, PROPOSER, OTHER), StartTimer)}
+    assert timers["grace"] == schedule.grace_min
+    waits = node.machine._context.long_waits
+    waits.note(town.members, (ME, PROPOSER, OTHER))
+    assert waits.give({LAST}) == {LAST}
+    waits.note(town.members, (ME, PROPOSER, OTHER))
+    assert waits.give({LAST}) == set()
+
+
+def test_a_long_wait_that_has_begun_goes_on_through_missing_heartbeats() -> None:
+    node = start(PROPOSER)
+    leave_out(node, 4)
+    hear_ready(node, ME, OTHER)
+    assert not bodies(node.handle(PeerSilent(LAST)), Roster)
+    assert bodies(node.handle(PeerDown(LAST)), Roster)
+
+
 @pytest.mark.parametrize(("missed", "is_long"), [(0, False), (4, True), (5, False), (8, True)])
 def test_a_payload_on_a_slow_line_is_waited_for_in_ever_fewer_rounds_too(missed: int, is_long: bool) -> None:
     node = start(PROPOSER)
     schedule = node.town.charter.schedule
-    node.machine._context.missed[LAST] = missed
+    leave_out(node, missed)
     hear_ready(node, *others(node))
     encoded(node)
     commit(node, *others(node))

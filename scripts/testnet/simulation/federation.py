@@ -29,6 +29,7 @@ from folkmoot.protocol.events import (
     Event,
     FrameReceived,
     PeerDown,
+    PeerSilent,
     PeerUp,
     TimerFired,
 )
@@ -225,7 +226,7 @@ class Simulation(Timeline):
 
     def tell(self, node: Node, event: Event, delay: float) -> None:
         """Let the node know later, unless it is gone by then; all but its connections takes a slow node longer."""
-        slowness = 1.0 if isinstance(event, PeerUp | PeerDown) else node.slowness
+        slowness = 1.0 if isinstance(event, PeerUp | PeerDown | PeerSilent) else node.slowness
         self.while_alive(node, delay * slowness, lambda: self.handle(node, event))
 
     def handle(self, node: Node, event: Event) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.events import Event, FrameReceived, HeadAdvanced, PeerDown, PeerUp, Started
+from folkmoot.protocol.events import Event, FrameReceived, HeadAdvanced, PeerDown, PeerSilent, PeerUp, Started
 from folkmoot.protocol.journal import Attested
 from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.signing import Signer
@@ -18,8 +18,10 @@ from folkmoot.testnet.simulation.keeping_up import KeepingUp
 from folkmoot.testnet.simulation.links import Links
 from folkmoot.testnet.simulation.node import Node
 
+SILENCE = 2.0
+"""Seconds until the others notice that a node says nothing."""
 HEARTBEAT = 5.0
-"""Seconds until the others notice that a node is gone."""
+"""Seconds until the others take it for gone."""
 
 LONGEST_ABSENCE = 20.0
 
@@ -175,11 +177,13 @@ class Lives:
     def _notice_absence(self, gone: Node, other: Node, delay: float) -> None:
         around, life, member, era = self._around, gone.life, other.id_of(gone), other.era
 
-        def notice() -> None:
+        def notice(event: Event) -> None:
             if gone.life == life and other.era is era:
-                around.handle(other, PeerDown(member))
+                around.handle(other, event)
 
-        around.at(delay, notice)
+        if delay >= HEARTBEAT:
+            around.at(SILENCE, lambda: notice(PeerSilent(member)))
+        around.at(delay, lambda: notice(PeerDown(member)))
 
     # --- frost ----------------------------------------------------------------------------------------------
 
@@ -188,8 +192,10 @@ class Lives:
         around = self._around
         around.note(node, f"FREEZES for {seconds:.1f} s")
         node.frozen = True
-        if seconds > HEARTBEAT:
-            for other in around.listeners(node):
+        for other in around.listeners(node):
+            if seconds > SILENCE:
+                around.tell(other, PeerSilent(other.id_of(node)), SILENCE)
+            if seconds > HEARTBEAT:
                 around.tell(other, PeerDown(other.id_of(node)), HEARTBEAT)
         around.while_alive(node, seconds, lambda: self._thaw(node))
 
@@ -214,7 +220,10 @@ class Lives:
         for node, other, stands in around.links.cut(side):
             around.keeping_up.disturb(node, around.now)
             if not stands:
-                around.tell(node, PeerDown(node.id_of(other)), around.random.choice((0.1, HEARTBEAT)))
+                noticed = around.random.choice((0.1, HEARTBEAT))
+                if noticed >= HEARTBEAT:
+                    around.tell(node, PeerSilent(node.id_of(other)), SILENCE)
+                around.tell(node, PeerDown(node.id_of(other)), noticed)
             elif other.machine is not None:
                 around.tell(node, PeerUp(node.id_of(other)), HEARTBEAT + 0.1)
 
