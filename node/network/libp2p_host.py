@@ -13,12 +13,13 @@ import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import trio
 from google.protobuf.message import DecodeError
 from libp2p import new_host
-from libp2p.abc import IMuxedConn, INetStream, IRawConnection, ISecureConn, ISecureTransport
+from libp2p.abc import IMuxedConn, INetConn, INetStream, IRawConnection, ISecureConn, ISecureTransport
 from libp2p.connection_types import ConnectionType
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
@@ -27,6 +28,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -206,11 +208,15 @@ async def _reset(stream: INetStream) -> None:
 
 
 async def close_connections(swarm: Swarm, peers: Iterable[ID]) -> None:
-    """Close all connections to `peers`, even in a cancelled task; libp2p's own shutdown leaves the sockets open."""
+    """Close all connections to `peers`, even in a cancelled task.
+
+    libp2p's own shutdown leaves the sockets open, and its `close_peer` forgets those connections that come about while
+    it closes the others: they live on, and nobody can use or end them.
+    """
     with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
         async with trio.open_nursery() as nursery:
-            for peer in list(peers):
-                nursery.start_soon(_close_connection, swarm, peer)
+            for connection in [one for peer in list(peers) for one in swarm.get_connections(peer)]:
+                nursery.start_soon(_close_connection, swarm, connection)
 
 
 def lengthen_queues(swarm: Swarm) -> None:
@@ -241,11 +247,21 @@ async def close_listeners(swarm: Swarm) -> None:
                     await one.aclose()  # closes even if there is no time left
 
 
-async def _close_connection(swarm: Swarm, peer: ID) -> None:
+async def _close_connection(swarm: Swarm, connection: INetConn) -> None:
+    muxer = connection.muxed_conn
     try:
-        await swarm.close_peer(peer)
+        await connection.close()
     except Exception as error:  # it is to be gone, however
-        log.debug("closing the connection to %s: %r", peer, error)
+        log.debug("closing the connection to %s: %r", muxer.peer_id, error)
+    finally:
+        if (
+            isinstance(muxer, Yamux) and not muxer.is_closed
+        ):  # its good-bye found no room: nobody reads any more
+            with trio.CancelScope(shield=True), suppress(Exception):
+                await muxer.secured_conn.close()
+            muxer.event_closed.set()
+            assert isinstance(connection, SwarmConn)  # there is no other
+            swarm.remove_conn(connection)
 
 
 class MembersOnly(ISecureTransport):
@@ -323,6 +339,35 @@ class SafePubsub(Pubsub):
     deliver: Callable[[rpc_pb2.Message], None]
     may_announce: Callable[[ID], bool]
     forwarded: defaultdict[ID, Bucket]
+    meeting: defaultdict[ID, trio.Lock]
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        """Open the stream to a peer, one at a time.
+
+        libp2p does so for each connection. Of two that come about together, as when both sides dial, it forgot the
+        first stream, and for ever kept its task, its queue and, once that had died, its connection.
+        """
+        async with self.meeting[peer_id]:
+            await super()._handle_new_peer(peer_id)
+        self.connection_ended(peer_id)  # or it did while the stream was being opened
+
+    def _forget_all_subscriptions(self, peer_id: ID) -> None:
+        """Only of a peer that is gone.
+
+        When a stream of an older connection ended, libp2p forgot what the peer had said on the newer one, which it does
+        not say again: no announcement went to it any more.
+        """
+        if not self._peer_is_connected(peer_id):
+            super()._forget_all_subscriptions(peer_id)
+
+    def connection_ended(self, peer_id: ID) -> None:
+        """Open another stream to a peer if the one that it had went with a connection, and it has others.
+
+        libp2p would find out with the next message, and lose that.
+        """
+        stream = self.peers.get(peer_id)
+        if stream is not None and stream.muxed_conn.is_closed:
+            self._handle_dead_peer(peer_id)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Validate and spread one message; errors are the forwarder's.
@@ -389,6 +434,7 @@ def make_pubsub(
     )
     pubsub = SafePubsub(host, router, max_inbound_rpc_size=MAX_PUBSUB_FRAME, allowed_topics={TOPIC})
     pubsub.refusals = refusals
+    pubsub.meeting = defaultdict(trio.Lock)
     pubsub.forwarded = defaultdict(lambda: _forwarder_bucket(len(refusals.members)))
     # Its own start value, whole seconds, repeats numbers after a restart; peers then drop our messages as seen.
     pubsub.counter = time.time_ns()

@@ -218,7 +218,9 @@ class Libp2pTransport:
     @asynccontextmanager
     async def running(self, incoming: Incoming, listen: Multiaddr) -> AsyncIterator[None]:
         """Listen and gossip while the block runs. Raises NetworkError."""
-        self._swarm.register_notifee(_Connections(lambda peer: self._connected(peer, incoming)))
+        self._swarm.register_notifee(
+            _Connections(lambda peer: self._connected(peer, incoming), self._pubsub.connection_ended)
+        )
         for purpose in PURPOSES:
             for protocol in protocols(purpose, self._versions):
                 self._host.set_stream_handler(protocol, self._handler(purpose, incoming))
@@ -423,16 +425,17 @@ class Libp2pTransport:
 
 
 class _Connections(INotifee):
-    """Tells of new connections."""
+    """Tells of connections that begin, and that have ended."""
 
-    def __init__(self, tell: Callable[[ID], None]) -> None:
-        self._tell = tell
+    def __init__(self, begun: Callable[[ID], None], ended: Callable[[ID], None]) -> None:
+        self._begun = begun
+        self._ended = ended
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
-        self._tell(conn.muxed_conn.peer_id)
+        self._begun(conn.muxed_conn.peer_id)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
-        """The streams tell."""
+        self._ended(conn.muxed_conn.peer_id)
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
         """Of no interest."""
