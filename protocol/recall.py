@@ -5,8 +5,9 @@ member sign two different things. If peers show a signature that the journal lac
 lost one, the node sits out.
 
 How long depends on how far the others are, and what they say of that is not signed. So a claim counts only if it is
-shown, to within `max_ahead` rounds (nobody honest is further ahead of what is final): by an attested statement, by the
-ledger, or by a signature of my own. Who claims more is taken for silent until then.
+shown, to within `max_ahead` rounds (nobody honest is further ahead of what is final): by an attested statement, by a
+signature of my own, or by f+1 members who claim no less, of whom one is honest. Who claims more is taken for silent
+until then. The ledger's word does not count: one RPC that lies would do as much as a liar.
 """
 
 from folkmoot.protocol.certificates import verify_final
@@ -55,8 +56,15 @@ class RecallGate:
 
     @property
     def done(self) -> bool:
-        """Whether Q-1 peers have answered, and have shown that they are as far as they say."""
-        return len(self._credible) >= self._context.charter.quorum - 1
+        """Whether enough peers have answered, and have shown that they are as far as they say."""
+        return len(self._credible) >= self._needed
+
+    @property
+    def _needed(self) -> int:
+        """Q-1; of three members both others where a journal was lost, for one of them may know nothing of me."""
+        charter = self._context.charter
+        others, quorum = len(charter.members) - 1, charter.quorum
+        return min(others, max(quorum - 1, others - quorum + 2)) if self.is_journal_new else quorum - 1
 
     @property
     def highest(self) -> Round:
@@ -65,8 +73,10 @@ class RecallGate:
 
     @property
     def _credible(self) -> list[Round]:
-        bound = self._shown + self._context.charter.schedule.max_ahead
-        return [round_ for round_ in self._claims.values() if round_ <= bound]
+        claims, charter = sorted(self._claims.values(), reverse=True), self._context.charter
+        certain = claims[charter.faults :][:1]  # somebody honest says so, or more
+        bound = max([self._shown, *certain]) + charter.schedule.max_ahead
+        return [round_ for round_ in claims if round_ <= bound]
 
     def show(self, round_: Round) -> None:
         """It is certain that this round was decided."""

@@ -396,7 +396,7 @@ class RoundMachine:
         gate = self._gate
         if gate is None:
             return
-        gate.show(self._rounds.known_final)
+        gate.show(self._rounds.known_decided)
         if not gate.done:
             return
         if gate.unknown is not None or gate.is_journal_new:

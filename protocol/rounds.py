@@ -92,9 +92,9 @@ class Rounds:
         return self.current.round > self._recorded + self._context.charter.schedule.max_ahead
 
     @property
-    def known_final(self) -> Round:
-        """The highest round that is known to be decided, from the ledger or from what I hold."""
-        return max(self._recorded, self.closed.latest_round, self.current.round - 1)
+    def known_decided(self) -> Round:
+        """The highest round that is known to be decided, from what I hold."""
+        return max(self.closed.latest_round, self.current.round - 1)
 
     @property
     def sitting_out(self) -> bool:

@@ -44,6 +44,19 @@ def test_all_of_them_at_once(secure: bool) -> None:
     assert eras >= 8
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["open", "secure"])
+def test_who_joins_and_lies_from_its_first_word_on_stops_nobody(secure: bool) -> None:
+    """About where it is, what it holds and what it signed; and it asks for everything again and again."""
+    lies = (("boasting", "begging", "stale"), ("two_faced",), ("contradicting", "flooding", "forging"))
+    for seed, several in enumerate(lies):
+        told = dict.fromkeys(several, (5,))
+        faults = Faults(until=12.0, latency=USUAL, crashes=1, joins=1, **told)  # type: ignore[arg-type]
+        simulation = Simulation(seed, 5, 7, faults, max_ahead=1, secure=secure)
+        simulation.run(LIMIT)
+        assert simulation.charters.newest.has(simulation.nodes[-1])
+        assert simulation.nodes[-1].machine is not None
+
+
 def test_groups_are_drawn_anew_with_the_members() -> None:
     """Masks, shares and sums are of the groups of their round's charter."""
     for seed, kind in enumerate(("joins", "leaves")):

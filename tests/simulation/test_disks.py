@@ -7,7 +7,8 @@ rounds, or if, where there were two histories, somebody keeps the one that lost 
 import pytest
 
 from folkmoot.protocol.history import History
-from folkmoot.protocol.journal import RolledBack, SatOut
+from folkmoot.protocol.journal import RolledBack, SatOut, decode_entry
+from folkmoot.protocol.recall import SIT_OUT
 from folkmoot.protocol.rounds import Rounds
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.federation import Simulation, Violation
@@ -61,6 +62,17 @@ def test_who_has_lost_what_it_signed_sits_out_and_is_in_the_rounds_again(fault: 
         last = max(simulation.nodes[0].records.items())[1]
         back += 2 in last.certificate.survivors.members
     assert sat_out >= 2 and back >= 3
+
+
+@pytest.mark.parametrize("fault", ["emptied", "outdated"])
+def test_a_liar_makes_nobody_sit_out_for_long(fault: str) -> None:
+    """It says that it is further than all, by 2^40 rounds too. One of seven lies, another one has lost its journal."""
+    for seed in range(3):
+        faults = Faults(until=8.0, boasting=(1,), **{fault: (2,)})  # type: ignore[arg-type]
+        simulation = Simulation(seed, 7, 8, faults, max_ahead=3)
+        simulation.run(600.0)
+        entries = map(decode_entry, (body for _, kind, body in simulation.nodes[2].journal if kind is SatOut))
+        assert all(one.through <= 8 + 3 + SIT_OUT for one in entries if isinstance(one, SatOut))
 
 
 # --- each rule is needed --------------------------------------------------------------------------------------------

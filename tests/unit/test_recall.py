@@ -251,8 +251,8 @@ def test_an_attested_round_supports_a_claim_and_a_forged_one_does_not(
 ) -> None:
     final = town.final(town.statement(ALL))
     claim = 1 + context.charter.schedule.max_ahead
-    for member in (1, 2):
-        gate.on_recalled(member, Recalled(claim, ()))
+    for member, claimed in ((1, claim), (2, 0)):
+        gate.on_recalled(member, Recalled(claimed, ()))
     forged = tuple(Signed(one.member, one.body, bytes(64)) for one in final.attestations)
     with pytest.raises(Exception, match="bad signature"):
         gate.on_final(Final(forged, final.model))
@@ -261,15 +261,43 @@ def test_an_attested_round_supports_a_claim_and_a_forged_one_does_not(
     assert gate.done and gate.highest == claim
 
 
-def test_the_ledger_supports_a_claim_too() -> None:
+def test_the_word_of_one_rpc_supports_no_claim() -> None:
+    """It may be a liar's: a member that lost its journal would sit out for ever."""
     node = Driver(town, ME)
+    node.machine.replace_journal()
     node.handle(Started())
-    for member in (1, 2):
+    node.handle(HeadAdvanced(2**40, mark(9)))
+    for member, claim in ((3, 2**40), (1, 4)):
         node.handle(PeerUp(member))
-        node.hear(Recalled(60, ()), member)
+        node.hear(Recalled(claim, ()), member)
     assert node.machine.phase == "recalling"
-    node.handle(HeadAdvanced(10))
-    assert node.machine.phase != "recalling"
+    node.handle(PeerUp(2))
+    effects = node.hear(Recalled(5, ()), 2)
+    assert [one.entries for one in of_kind(effects, Persist)] == [(SatOut(5 + SIT_OUT),)]
+
+
+def test_what_more_claim_than_may_lie_is_certain(gate: RecallGate, context: Context) -> None:
+    """One of them is honest, and so somebody is as far as the lower one says."""
+    claim = 10 * context.charter.schedule.max_ahead
+    gate.on_recalled(1, Recalled(claim, ()))
+    assert not gate.done
+    gate.on_recalled(2, Recalled(claim + 3, ()))
+    assert gate.done and gate.highest == claim + 3
+
+
+@pytest.mark.parametrize(("members", "answers"), [(2, 1), (3, 2), (4, 2), (5, 3), (7, 4), (10, 6)])
+def test_a_lost_journal_takes_answers_that_know_what_it_signed(members: int, answers: int) -> None:
+    """Of those with whom it decided its last round but one, somebody honest answers: it is itself one of the f."""
+    place = SmallFederation(members)
+    gate = RecallGate(Context(place.federation, ME, FakeSigner(ME), place.verifier))
+    gate.is_journal_new = True
+    for member in range(1, answers + 1):
+        assert not gate.done
+        gate.on_recalled(member, Recalled(0, ()))
+    assert gate.done
+    lying = max(place.charter.faults - 1, 0)
+    decided, honest = place.charter.quorum - 1 - lying, members - 1 - lying
+    assert (answers - lying) + decided > honest
 
 
 def test_a_liar_can_make_a_member_that_lost_its_journal_sit_out_for_max_ahead_rounds_at_most() -> None:

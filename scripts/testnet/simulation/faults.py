@@ -19,6 +19,8 @@ LIES = (
     "flooding",
     "stale",
     "forging",
+    "boasting",
+    "begging",
     "huge_scales",
     "garbage",
     "withholding",
@@ -59,15 +61,17 @@ class Faults:
     stated round on. Those who join have the numbers after the founders'. Where an amendment would leave too few members
     to count on, or comes too late, there is none.
 
-    *Lies*, for all time. `two_faced` members are two nodes each, of which every other member sees one. `contradicting`
-    ones sign a second, different body now and then. `agreeing` ones sign every vote and lock that they hear, for whom
-    they hear it from alone. `silent` ones propose nothing; `biased` ones do not hear the honest
-    member with the smallest id, which they so leave out. `flooding` ones send what is of no use, `stale` ones what they
-    heard earlier, `forging` ones what others never signed. `huge_scales`: the largest exponents that a READY may have.
-    `garbage`: payloads that are none. `withholding`: nobody gets their payloads, shards or sums. In secure mode
-    `wrong_sums` members add one to a value of every sum that they make, `wrong_prints` sign fingerprints that are
-    not those of their shards, `bad_shares` deal shares that do not fit, `odd_seeds` mask with other pair seeds than
-    their peers. With `coordinated` liars show the same faces to the same members, and their faces keep apart.
+    *Lies*, for all time, also of those who join. `two_faced` members are two nodes each, of which every other member
+    sees one. `contradicting` ones sign a second, different body now and then. `agreeing` ones sign every vote and lock
+    that they hear, for whom they hear it from alone. `silent` ones propose nothing; `biased` ones do not hear the
+    honest member with the smallest id, which they so leave out. `flooding` ones send what is of no use, `stale` ones
+    what they heard earlier, `forging` ones what others never signed. `boasting` ones say that they are further than
+    they are, and remember nothing that others signed; `begging` ones ask again and again for all that a late member
+    needs. `huge_scales`: the largest exponents that a READY may have. `garbage`: payloads that are none.
+    `withholding`: nobody gets their payloads, shards or sums. In secure mode `wrong_sums` members add one to a value
+    of every sum that they make, `wrong_prints` sign fingerprints that are not those of their shards, `bad_shares` deal
+    shares that do not fit, `odd_seeds` mask with other pair seeds than their peers. With `coordinated` liars show the
+    same faces to the same members, and their faces keep apart.
     """
 
     until: float = 60.0
@@ -107,6 +111,8 @@ class Faults:
     flooding: Members = ()
     stale: Members = ()
     forging: Members = ()
+    boasting: Members = ()
+    begging: Members = ()
     huge_scales: Members = ()
     garbage: Members = ()
     withholding: Members = ()

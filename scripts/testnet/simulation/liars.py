@@ -4,7 +4,7 @@ A liar runs the honest machine; what leaves it passes through here. Two-faced me
 """
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -18,11 +18,14 @@ from folkmoot.protocol.messages import (
     Enter,
     Fingerprint,
     Frame,
+    Hello,
     Lock,
     Omission,
     Proposal,
     Propose,
     Ready,
+    Recall,
+    Recalled,
     Receipt,
     Roster,
     Share,
@@ -56,6 +59,7 @@ class Surroundings(Protocol):
 
     charters: Charters
     faults: Faults
+    now: float
     random: random.Random
 
     def signer(self, node: Node) -> Signer:
@@ -71,6 +75,7 @@ class Liars:
         self._faults = around.faults
         self._random = around.random
         self._heard: deque[Frame] = deque(maxlen=REMEMBERED)
+        self._begs_at: dict[Node, float] = defaultdict(float)
         people = around.charters.founding.members
         self._victim = next((one for one in range(len(people)) if one not in self._faults.lost), -1)
 
@@ -101,6 +106,9 @@ class Liars:
             some = frozenset(self._random.sample(everybody, self._random.randint(0, len(everybody))))
             yield Send(tuple(one for one in everybody if one not in some), effect.frame)
             yield Send(tuple(sorted(some)), other)
+        elif me in faults.boasting:
+            frame = self._boast(effect.frame)
+            yield Send(effect.members, frame) if isinstance(effect, Send) else Gossip(frame)
         elif not (me in faults.silent and _proposes(effect.frame, node.member)):
             yield effect
         if me in faults.contradicting:
@@ -109,6 +117,7 @@ class Liars:
             (faults.flooding, self._flood),
             (faults.stale, self._repeat),
             (faults.forging, self._forge),
+            (faults.begging, self._beg),
         ):
             if me in liars and self._random.random() < RARELY:
                 yield from (Send(self._everybody(node), frame) for frame in say(node, effect.frame))
@@ -198,6 +207,24 @@ class Liars:
         """The same in somebody else's name."""
         if isinstance(frame, Signed):
             yield replace(frame, member=self._random.choice(self._everybody(me)))
+
+    def _beg(self, me: Node, frame: Frame) -> Iterable[Frame]:
+        """As if it were new here, and had lost its journal. Two who beg each other without end get nowhere."""
+        if self._around.now >= self._begs_at[me]:
+            self._begs_at[me] = self._around.now + 1.0
+            several: tuple[Frame, ...] = (Hello(1, 0, 0), Recall())
+            yield from several * BURST
+
+    def _boast(self, frame: Frame) -> Frame:
+        """Further than it is: by a little, by as much as is believed, or beyond all bounds."""
+        further = self._random.choice((1, self._around.charters.founding.schedule.max_ahead, 2**40))
+        match frame:
+            case Recalled(round=round_):
+                return Recalled(round_ + further, ())
+            case Hello(round=round_, attempt=attempt, final=final):
+                return Hello(round_ + further, attempt, final + further)
+            case _:
+                return frame
 
     def _sign(self, me: Node, body: Body) -> Signed:
         return Signed(me.member, body, self._around.signer(me).sign(body))

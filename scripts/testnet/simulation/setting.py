@@ -14,8 +14,8 @@ SECURE_ONLY = ("wrong_sums", "wrong_prints", "bad_shares", "odd_seeds")
 REAL_KEYS_EVERY = 50
 """One seed of so many signs with real keys."""
 
-LOST_DISKS, UNDONE = 0.08, 0.04
-"""How often a member's disk, or the chain, goes back in time."""
+IMPAIRED, UNDONE = 0.12, 0.04
+"""How often somebody's disk goes back in time or its budget is spent; how often final blocks are undone."""
 
 AMENDED = 0.12
 """How often the charter changes."""
@@ -128,15 +128,24 @@ def _draw_faults(
         **changes,
         **lies,
     )
-    return faults if changes else _draw_disks(rng, members, faults)
+    return (_draw_joiners if changes else _draw_disks)(rng, members, secure, faults)
 
 
-def _draw_disks(rng: random.Random, members: int, faults: Faults) -> Faults:
-    """Rarely somebody's disk, or the chain, goes back in time. Who sits out for that is one of those that may fail."""
+def _draw_joiners(rng: random.Random, members: int, secure: bool, faults: Faults) -> Faults:
+    """Who joins may lie from its first word on, and is one of those that may fail."""
+    if not faults.joins or len(faults.lost) >= max_faults(members) or rng.random() < 0.5:
+        return faults
+    lies, _ = _draw_lies(rng, [members], secure)
+    told: dict[str, Any] = {lie: (*getattr(faults, lie), *liars) for lie, liars in lies.items()}
+    return replace(faults, **told)
+
+
+def _draw_disks(rng: random.Random, members: int, secure: bool, faults: Faults) -> Faults:
+    """Rarely somebody's disk, or the chain, goes back in time. Who is out for that is one of those that may fail."""
     chance, others = rng.random(), sorted(set(range(members)) - faults.lost)
-    if chance < LOST_DISKS and len(faults.lost) < max_faults(members):
-        return replace(faults, **{rng.choice(("emptied", "outdated")): (rng.choice(others),)})  # type: ignore[arg-type]
-    if LOST_DISKS <= chance < LOST_DISKS + UNDONE:
+    if chance < IMPAIRED and len(faults.lost) < max_faults(members):
+        return replace(faults, **{rng.choice(("emptied", "outdated", "spent")): (rng.choice(others),)})  # type: ignore[arg-type]
+    if IMPAIRED <= chance < IMPAIRED + UNDONE:
         faults = replace(faults, undone=1, finality=rng.choice((1, 3)))
         if rng.random() < 0.6:
             nobody: dict[str, Any] = dict.fromkeys(("dead", *LIES), ())
