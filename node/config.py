@@ -91,6 +91,17 @@ class TrainerConfig(_Table, frozen=True):
         return (*[DITTO] * (self.ditto > 0), *[ALONE] * self.alone)
 
 
+class LimitsConfig(_Table, frozen=True):
+    """What this member's machine and line are to bear, in MB (10^6 bytes); 0: no limit.
+
+    `max_memory` bounds the trainer's own memory, enforced by the system (the daemon takes about 150 MB besides);
+    `max_upload` what the node sends in a round: if an update goes beyond it, it is left out.
+    """
+
+    max_memory: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    max_upload: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+
+
 class DataConfig(_Table, frozen=True):
     """This member's own rows; relative paths, also those in a query, start at the node's home.
 
@@ -140,6 +151,7 @@ class NodeConfig(_Table, frozen=True):
     ledger: LedgerConfig
     network: NetworkConfig = NetworkConfig()
     trainer: TrainerConfig = TrainerConfig()
+    limits: LimitsConfig = LimitsConfig()
     data: DataConfig = DataConfig()
     storage: StorageConfig = StorageConfig()
     log: LogConfig = LogConfig()
@@ -310,6 +322,10 @@ def render_config(config: NodeConfig) -> str:
         "[trainer]",
         "# path: folder with a custom model's source; device: cpu, cuda or auto; timeout: seconds for one fit",
         *_assignments(config.trainer),
+        "",
+        "[limits]",
+        "# MB (10^6 bytes), 0: no limit. max_memory: of the trainer; max_upload: of what this node sends in a round",
+        *_assignments(config.limits),
         "",
         "[data]",
         "# query: the SELECT that reads your rows; relative paths start at this file's directory",

@@ -34,6 +34,7 @@ from folkmoot.node.engine import Engine
 from folkmoot.node.governance import Governance, identities
 from folkmoot.node.learning import Learning, data_manifest, promised_chain
 from folkmoot.node.ledger_start import await_known_ledger, read_recorded
+from folkmoot.node.limits import Uploads
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
@@ -226,7 +227,9 @@ class _Daemon:
             charter_at=self._charter_at,
             on_attested=self._on_attested,
         )
+        self._uploads = Uploads(round(node.config.limits.max_upload * 1e6), lambda: self._bytes_sent)
         self._engine: Engine | None = None
+        self._network: Network | None = None
         self.listened = listen
         """Where the network listens, or did."""
 
@@ -299,8 +302,14 @@ class _Daemon:
             finally:
                 node.home.address.unlink(missing_ok=True)
 
+    @property
+    def _bytes_sent(self) -> int:
+        return self._network.stats.bytes_sent if self._network is not None else 0
+
     def _locate(self, root: Digest) -> Path | None:
-        path = self._archive.path(root) or self._models.path(root)
+        path = self._archive.path(root)
+        if path is None and not self._uploads.are_spent:  # models are to be had from others too
+            path = self._models.path(root)
         if path is None and self._engine is not None:
             self._engine.wanted(root)
         return path
@@ -310,6 +319,7 @@ class _Daemon:
             self._engine.served(root, member)
 
     async def _work(self, network: Network, stop: _Stop) -> Round | None:
+        self._network = network
         engine = Engine(self._machine(), self._rooms(network))
         recorded = await trio.to_thread.run_sync(read_recorded, self._journal)
         await engine.put(HeadAdvanced(recorded))
@@ -385,6 +395,7 @@ class _Daemon:
             timeout=node.config.trainer.timeout,
             mask_key=masking.mask_key if node.charter.is_secure else None,
             kept=states.kept,
+            uploads=self._uploads,
             residuals=states.residuals if node.charter.has_feedback else None,
             privacy_log=self._privacy_log(),
         )

@@ -17,6 +17,7 @@ import trio
 from safetensors import SafetensorError, safe_open
 
 from folkmoot.node.disk import raise_if_full
+from folkmoot.node.limits import Uploads
 from folkmoot.node.member_state import MemberState
 from folkmoot.node.privacy_log import PrivacyLog
 from folkmoot.node.store import Journal
@@ -31,6 +32,7 @@ from folkmoot.protocol.metrics import select_metrics
 from folkmoot.protocol.privacy import Spending
 from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
 from folkmoot.protocol.toml import ConfigError
+from folkmoot.protocol.traffic import upload_bytes
 from folkmoot.protocol.types import Digest, Round
 
 DISCLOSURE = "disclosure"
@@ -77,6 +79,8 @@ class Learning:
     """What the trainer reads and writes besides, by name."""
     residuals: MemberState | None = None
     """What was lost of earlier updates and is added to the next, where the charter has error feedback."""
+    uploads: Uploads | None = None
+    """What this node may send in a round."""
     privacy_log: PrivacyLog | None = None
     """What of the privacy budget is spent, where the charter has one."""
 
@@ -87,8 +91,9 @@ class Learning:
     async def fit(self, round_: Round, base: BlobRef, model: Path) -> tuple[Trained, dict[str, Metrics]]:
         """Train on the snapshot in file `model`; raises `TrainerError`, `StoreError`, `DiskFull`.
 
-        Also returns the measures of the member's own models.
+        Also returns the measures of the member's own models. Nothing is trained that could not be sent.
         """
+        self.check_upload(round_)
         try:
             self.updates.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -104,6 +109,11 @@ class Learning:
             trained = await trio.to_thread.run_sync(self._describe, round_, base, result)
             return trained, result.beside
         raise TrainerError("stalled", f"training took more than trainer.timeout = {self.timeout:g} s")
+
+    def check_upload(self, round_: Round) -> None:
+        """Raise `TrainerError` of kind `limit` if this round's update takes more than this node may send."""
+        if self.uploads is not None:
+            self.uploads.check(round_, upload_bytes(self.charter))
 
     async def evaluate(self, round_: Round, model: Path) -> Measured:
         """Measure the snapshot in file `model`, from which `round_` would start; raises `TrainerError`."""

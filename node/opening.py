@@ -106,6 +106,7 @@ def training_task(home: Home, config: NodeConfig, charter: Charter, model_source
         mixed=config.trainer.mixed_precision,
         max_steps=config.trainer.max_steps,
         ditto=config.trainer.ditto,
+        max_memory=round(config.limits.max_memory * 1e6),
         personal=_place(models, charter.model.personal_start),
         frozen=_place(models, charter.model.frozen_values),
         **terms_of(charter),

@@ -39,6 +39,9 @@ class Watcher(Protocol):
     def spent(self, epsilon: float, refused: str = "") -> None:
         """So much of the privacy budget is gone; `refused`: why this member takes no part in the round."""
 
+    def withheld(self, reason: str) -> None:
+        """Why this round is without this member's update, as far as that is known; empty: it is not."""
+
     def accused(self, name: str, kind: str, reason: str) -> None:
         """The member called `name` signed something that is wrong, or two things that contradict each other."""
 

@@ -149,6 +149,8 @@ class NodeStatus(_Report):
     """Of this member's own model near the federation's, if `trainer.ditto` is set."""
     alone_metrics: dict[str, float] = {}
     """Of the model that learns from this member's rows only, if `trainer.alone` is set."""
+    withheld: str = ""
+    """Why the round at work, or the last, is without this node's update; empty: it is not."""
     bytes_sent: int = 0
     bytes_received: int = 0
     rss_mb: float = 0.0

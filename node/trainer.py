@@ -184,7 +184,8 @@ class TrainerProcess:
                 await self._stop()
 
     async def check_start(self) -> None:
-        """Wait until the process is ready; raises `TrainerError` where it can never be, on this data, model or device.
+        """Wait until the process is ready; raises `TrainerError` where it can never be, on this data, model or device,
+        or within the memory that it may take.
 
         Whatever else goes wrong costs a round's update and no more, so it is left to the next request.
         """
@@ -195,6 +196,13 @@ class TrainerProcess:
                 await self._stop()
                 if failure.error.kind in ("data", "model", "device"):
                     raise failure.error from failure
+                if self._task.max_memory:
+                    raise self._out_of_memory(failure.error) from failure
+
+    def _out_of_memory(self, error: TrainerError) -> TrainerError:
+        """Where memory is short, libraries fail in their own ways, and those in C++ end the process."""
+        most = f"limits.max_memory = {self._task.max_memory / 1e6:,.0f} MB"
+        return TrainerError("memory", f"it cannot work within {most}: {error.detail}")
 
     def _next_id(self) -> int:
         self._last_id += 1
@@ -210,7 +218,8 @@ class TrainerProcess:
             return await self._answer(worker, request.id, kind)
         except ProcessFailed as failure:
             await self._stop()
-            raise failure.error from failure
+            no_memory = self._task.max_memory and "bad_alloc" in failure.error.detail
+            raise (self._out_of_memory(failure.error) if no_memory else failure.error) from failure
         except trio.Cancelled:
             if self._ready and self._worker:
                 with suppress(ProcessFailed):

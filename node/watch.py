@@ -148,6 +148,10 @@ class Watch:
         if self._status.privacy is not None:
             self._status.privacy.spent, self._status.privacy.refused = epsilon, refused
 
+    def withheld(self, reason: str) -> None:
+        """Why the round is without this member's update; empty: it is not."""
+        self._status.withheld = reason
+
     def accused(self, name: str, kind: str, reason: str) -> None:
         """A member was caught; once for each kind, or one liar could fill the file."""
         known = self._status.misbehaviour

@@ -33,7 +33,7 @@ from folkmoot.protocol.types import MemberId, Round
 RETRY_SECONDS = 2.0
 """Pause between two tries to get a base model that is gone from the disk."""
 
-BUDGET = "its privacy budget is spent"
+DECLINED = {"budget": "its privacy budget is spent", "limit": "beyond its own limits"}
 """What the others are told of a member that takes no part."""
 
 Put: TypeAlias = Callable[[Event], Awaitable[None]]
@@ -88,12 +88,14 @@ class Workshop:
                 self._rooms.log.error(
                     "training failed", round=effect.round, kind=error.kind, error=error.detail
                 )
-                declines = BUDGET if error.kind == "budget" else ""
+                declines = DECLINED.get(error.kind, "")
                 self._rooms.watcher.spent(
-                    self._rooms.learning.spent(effect.round), error.detail if declines else ""
+                    self._rooms.learning.spent(effect.round), error.detail if error.kind == "budget" else ""
                 )
+                self._rooms.watcher.withheld(error.detail)
                 await self._put(FitFailed(effect.round, effect.base.root, str(error), declines))
                 return
+            self._rooms.watcher.withheld("")
             self._rooms.watcher.measured(effect.base.root, trained.metrics, beside)
             self._rooms.watcher.spent(self._rooms.learning.spent(effect.round))
             await self._put(trained)
@@ -123,6 +125,7 @@ class Workshop:
 
     def _encode_here(self, effect: Encode) -> tuple[Encoded, tuple[MemberId, ...]]:
         """Also returns whose mask keys are unusable."""
+        self._rooms.learning.check_upload(effect.round)
         rooms, update = self._rooms, self._rooms.learning.update_path(effect.round)
         if rooms.charter.is_secure:
             return rooms.masking.encode(effect.round, effect.roster, effect.terms, update)

@@ -125,6 +125,8 @@ def _summary(report: NodeStatus, running: bool, now: float) -> object:
         rows["privacy"] = describe_privacy(report.privacy)
     if running and report.declined:
         rows["takes no part"] = "\n".join(f"{name}: {why}" for name, why in sorted(report.declined.items()))
+    if report.withheld:
+        rows["no update"] = report.withheld
     if report.coming:
         rows["coming"] = "\n".join(report.coming)
     if report.refused:

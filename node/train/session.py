@@ -34,6 +34,7 @@ from folkmoot.node.train.wire import (
     Fitted,
     Metrics,
     Task,
+    TrainerError,
 )
 from folkmoot.protocol.charter import Part, Training
 from folkmoot.protocol.parts import Parts, as_own
@@ -61,6 +62,8 @@ class Session:
         self._budget = self._make_budget() if task.privacy.mechanism != "none" else None
         test = Path(task.test)
         self._test = self._load(test) if test.exists() else None
+        if task.max_memory:
+            self._try_step()
 
     def _load(self, path: Path) -> local.Rows:
         rows = local.load_rows(path, self._task.model.features, self._objective.classes)
@@ -79,6 +82,19 @@ class Session:
             training.batch,
             local.count_steps(self._module, len(self._train), training),
         )
+
+    def _try_step(self) -> None:
+        """One step, which changes nothing: what does not fit into memory is to fail now, not round after round."""
+        start = models.to_vector(self._module)
+        zeros = np.zeros(self._parts.count("shared"), np.float32)
+        turn = Turn(self._task.member, 0, start, Carried(zeros, zeros), self._parts)
+        once = msgspec.structs.replace(self._task.training, steps=1)
+        try:
+            fit(self._module, self._objective, self._train, once, turn, _unwatched, self._mixed)
+        except TrainerError as error:
+            if error.kind != "non_finite":
+                raise
+        models.load_vector(self._module, start)
 
     @property
     def examples(self) -> int:
@@ -196,3 +212,7 @@ class Session:
             return {}
         models.load_vector(self._module, vector)
         return local.evaluate(self._module, self._objective, self._test, on_step)
+
+
+def _unwatched(done: int, total: int) -> None:
+    """Nobody waits for a step that is only tried."""

@@ -23,11 +23,21 @@ MAX_FRAME = 8 << 20
 HEADER = struct.Struct("<I")
 
 FailureKind: TypeAlias = Literal[
-    "crash", "stalled", "memory", "data", "model", "device", "non_finite", "budget", "protocol", "error"
+    "crash",
+    "stalled",
+    "memory",
+    "limit",
+    "data",
+    "model",
+    "device",
+    "non_finite",
+    "budget",
+    "protocol",
+    "error",
 ]
-"""Why training failed: the process died or fell silent, had no memory, could not use the member's data, was
-given a model that is not the charter's or a device that is not there, produced NaN or infinity, would cost more
-privacy than the charter allows, spoke nonsense on its pipe, or raised anything else."""
+"""Why training failed: the process died or fell silent, had no memory, would go beyond the node's limits, could not use
+the member's data, was given a model that is not the charter's or a device that is not there, produced NaN or infinity,
+would cost more privacy than the charter allows, spoke nonsense on its pipe, or raised anything else."""
 
 Metrics: TypeAlias = dict[str, float]
 """Measures of a model on the member's held-out data (`protocol/metrics.py`); empty where it holds none out."""
@@ -60,6 +70,7 @@ class Task(_Message, frozen=True):
     `mixed` asks for bfloat16 where the device has it, `max_steps` (0: no) bounds a round's steps. The budget of
     `privacy` is to last for `planned` rounds. `personal` and `frozen` are the files of what such tensors begin as,
     flat; they may not be there before the first request. `ditto` is that model's lambda (0: without).
+    The process takes no more than `max_memory` bytes (0: no bound).
     """
 
     member: str
@@ -78,6 +89,7 @@ class Task(_Message, frozen=True):
     personal: str = ""
     frozen: str = ""
     ditto: float = 0.0
+    max_memory: int = 0
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ its node.
 """
 
 import os
+import resource
 import sys
 import threading
 import time
@@ -84,6 +85,7 @@ def main() -> int:
     if not isinstance(task, Task):
         send(Failed(0, "protocol", "the first request must be the task"))
         return 1
+    limit_memory(task.max_memory)
     try:
         session = open_session(task)
     except Exception as error:
@@ -103,6 +105,12 @@ def claim_pipes() -> tuple[int, int]:
     os.dup2(2, 1)
     sys.stdout = sys.stderr  # which is not buffered, and so loses nothing when the process ends at once
     return requests, replies
+
+
+def limit_memory(most: int) -> None:
+    """Let this process have no more than so many bytes of its own (0: no bound): what asks for more gets an error."""
+    if most:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def open_session(task: Task) -> "Session":
@@ -150,7 +158,7 @@ def explain(request: int, error: Exception) -> Failed:
     traceback.print_exception(error)
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     # torch has no type of its own for a failed allocation on the CPU.
-    memory = isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    memory = isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
     return Failed(request, "memory" if memory else "error", text)
 
 

@@ -23,6 +23,7 @@ from audited_federation import AuditedFederation
 from folkmoot.node.charter_files import write_charter
 from folkmoot.node.config import LedgerConfig, NodeConfig, render_config
 from folkmoot.node.model_file import name_tensors
+from folkmoot.node.status_file import rss_mb
 from folkmoot.node.train import wire
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.models import build, initial_vector, layout
@@ -101,6 +102,22 @@ async def test_a_process_trains_what_a_central_loop_trains(
     assert (result.num_examples, result.train_loss, result.metrics) == (40, done.train_loss, done.metrics)
     assert after.metrics == done.metrics
     assert done.metrics["examples"] == 20
+
+
+async def test_a_trainer_stays_within_its_memory_and_says_at_once_if_it_cannot(
+    task: Task, tmp_path: Path
+) -> None:
+    """Of the process itself: torch alone takes about 180 MB."""
+    small, ample = (msgspec.structs.replace(task, max_memory=megabytes * 10**6) for megabytes in (100, 600))
+    with trio.fail_after(DEADLINE):
+        async with TrainerProcess(small, tmp_path / "small.log") as trainer:
+            with pytest.raises(TrainerError, match=r"limits\.max_memory = 100 MB") as caught:
+                await trainer.check_start()
+            assert caught.value.kind == "memory"
+        async with TrainerProcess(ample, tmp_path / "ample.log") as trainer:
+            await trainer.check_start()
+            await trainer.fit(1, tmp_path / "base", tmp_path / "update")
+            assert 50 < rss_mb(trainer.pid or 0) < 600
 
 
 async def test_without_held_out_data_nothing_is_measured(

@@ -25,6 +25,7 @@ from folkmoot.node.archive import Archive, Models
 from folkmoot.node.config import StorageConfig
 from folkmoot.node.engine import Engine
 from folkmoot.node.learning import DISCLOSURE, Learning, promised_chain
+from folkmoot.node.limits import Uploads
 from folkmoot.node.logs import Once, logger
 from folkmoot.node.masked_sums import MaskedSums
 from folkmoot.node.masking import Masking
@@ -86,6 +87,7 @@ class Watched:
     def __init__(self) -> None:
         self.rounds: dict[Round, Promote] = {}
         self.models: dict[Digest, Metrics] = {}
+        self.reasons: list[str] = []
         self.accusations: list[tuple[str, str]] = []
         self.rolled: list[Round] = []
         self.is_finished = False
@@ -98,6 +100,9 @@ class Watched:
     def rolled_back(self, round_: Round) -> None:
         self.rolled.append(round_)
         self.rounds = {number: one for number, one in self.rounds.items() if number < round_}
+
+    def withheld(self, reason: str) -> None:
+        self.reasons.append(reason)
 
     def measured(self, model: Digest, metrics: Metrics, beside: Mapping[str, Mapping[str, float]]) -> None:
         self.models[model] = metrics
@@ -134,6 +139,7 @@ class House:
         self.engine: Engine | None = None
         self.up = False
         self.forgets = False
+        self.max_upload = 0
         """Whether its machines do not mind what was signed before: only a liar's do not."""
         self.recorded: Round = 0
         self.crashes = 0
@@ -254,6 +260,7 @@ class House:
             timeout=60.0,
             mask_key=masking.mask_key if made.charter.is_secure else None,
             kept=states.kept,
+            uploads=Uploads(self.max_upload, lambda: network.stats.bytes_sent),
             privacy_log=self._privacy_log(journal) if made.charter.is_private else None,
         )
         sealing = bytes(made.keys[self.me].sealing)
