@@ -10,14 +10,16 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from folkmoot.node.disk import raise_if_full
+from folkmoot.node.network.partial import PARTIAL
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 from folkmoot.protocol.errors import FolkmootError
@@ -27,6 +29,8 @@ from folkmoot.protocol.types import Digest, Round
 TEMPORARY = "tmp"
 MASKED = "masked"
 FORKS = "forks"
+PARTIAL_SECONDS = 86400.0
+"""How long a half-fetched blob is kept for who asks for it again."""
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 """Of a blob. Files with other names are somebody else's, and stay as they are."""
@@ -198,8 +202,17 @@ class BlobStore:
         return False
 
     def clean(self) -> None:
-        """Drop what a killed writer left behind; for the store's one writing process, at its start."""
+        """Drop what a killed writer left behind; for the store's one writing process, at its start.
+
+        Of half-fetched blobs those that are here whole by now, and those on which nothing came for a day: the rounds
+        have gone on, and nobody will ask for them again.
+        """
         shutil.rmtree(self.root / TEMPORARY, ignore_errors=True)
+        for path in self.root.rglob(f"*{PARTIAL}"):
+            with suppress(OSError):
+                is_old = time.time() - path.stat().st_mtime > PARTIAL_SECONDS
+                if is_old or path.with_name(path.name.removesuffix(PARTIAL)).exists():
+                    path.unlink()
 
 
 class MaskedShards(BlobStore):

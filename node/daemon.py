@@ -32,6 +32,7 @@ from folkmoot.node.config import bootstrap_entries
 from folkmoot.node.disk import LEAST_ROOM, DiskFull, await_room, raise_if_full, run_unless_full
 from folkmoot.node.engine import Engine
 from folkmoot.node.governance import Governance, identities
+from folkmoot.node.heap import give_back
 from folkmoot.node.learning import Learning, data_manifest, promised_chain
 from folkmoot.node.ledger_start import await_known_ledger, read_recorded
 from folkmoot.node.limits import Uploads
@@ -60,6 +61,8 @@ from folkmoot.protocol.round import RoundMachine
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.types import Digest, MemberId, Round
 
+GIVE_BACK_SECONDS = 30.0
+"""How often memory that nothing uses goes back to the system."""
 DRAIN_SECONDS = 2.0
 """How long a stopping node goes on submitting what is its turn to submit."""
 
@@ -329,6 +332,7 @@ class _Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._trainer.check_start)
             nursery.start_soon(engine.run)
+            nursery.start_soon(_keep_small)
             nursery.start_soon(self._governance.run, engine, network, self._outbox)
             nursery.start_soon(
                 self._watch.run, engine.machine, network, self._outbox, self._trainer, self._once
@@ -428,6 +432,12 @@ class _Daemon:
                 node.charter, self._journal, self._archive, self._models, node.config.storage
             ),
         )
+
+
+async def _keep_small() -> None:
+    while True:
+        await trio.sleep(GIVE_BACK_SECONDS)
+        await trio.to_thread.run_sync(give_back)
 
 
 def _write_addresses(path: Path, addresses: Sequence[str]) -> None:

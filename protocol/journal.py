@@ -196,5 +196,5 @@ def decode_entry(data: bytes) -> Entry:
     """Read a row back; raises `LocalProtocolError` if it is none of ours."""
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LocalProtocolError(f"the journal holds a row that is not an entry: {error}") from error

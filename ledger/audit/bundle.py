@@ -103,10 +103,14 @@ def _charter_files(charter: SignedCharter | None) -> Iterator[tuple[str, Path]]:
         return
     path = Path(charter.where)
     yield "charter/charter.toml", path
-    for signature in sorted((path.parent / "charter.sig").glob("*.sig")):
-        yield f"charter/charter.sig/{signature.name}", signature
-    for amended in sorted((path.parent / "charters").glob("*.toml")):
-        yield f"charter/charters/{amended.name}", amended
+    for folder, kind in (("charter.sig", "*.sig"), ("charters", "*.toml")):
+        for file in sorted((path.parent / folder).glob(kind)):
+            if not file.resolve().is_relative_to(path.parent.resolve()):
+                raise BundleError(
+                    f"{file} is a link to {file.resolve()}, outside {path.parent}: what lies there would be given "
+                    "away; put a copy in its place if that is meant"
+                )
+            yield f"charter/{folder}/{file.name}", file
 
 
 def _records(sources: Sequence[Source]) -> Iterator[tuple[str, Path]]:

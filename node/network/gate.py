@@ -3,18 +3,28 @@
 An idle connection costs nothing to open, so a plain limit lets anybody lock the members out: whoever fills it first
 keeps it. An honest handshake takes a tenth of a second. So nobody is turned away for being late; the oldest who stands
 there goes, of the address that has the most of them.
+
+A handshake that fails has cost this node as much as one that does not. Whoever makes up identities, or sends garbage,
+may do so at some rate for each address; then the next handshakes from there wait their turn. Members' do not count.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
 
+from folkmoot.node.network.conduct import Bucket
+
 MOST = 64
 """Connections in their handshake at once."""
+FAILURES = (5.0, 50.0)
+"""Handshakes from one address that may fail: each second, and at once after a rest."""
+REMEMBERED = 1024
+"""Addresses of which failures are remembered; those that failed longest ago are forgotten first."""
 
 
 class CrowdedOutError(Exception):
@@ -28,6 +38,7 @@ class Gate:
         self._most = most
         self._waiting: dict[str, OrderedDict[int, trio.CancelScope]] = {}
         self._knocks = 0
+        self._failures: OrderedDict[str, Bucket] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -51,6 +62,21 @@ class Gate:
         if scope.cancelled_caught:
             raise CrowdedOutError
 
+    async def await_turn(self, address: str) -> None:
+        """Wait, within a handshake, as long as too many from that address have failed."""
+        bucket = self._failures.get(_site(address))
+        if bucket is not None:
+            await trio.sleep(bucket.owe(0, trio.current_time()))
+
+    def failed(self, address: str) -> None:
+        """A handshake with somebody there came to nothing."""
+        site = _site(address)
+        bucket = self._failures.pop(site, None) or Bucket(*FAILURES)
+        bucket.owe(1, trio.current_time())
+        self._failures[site] = bucket
+        if len(self._failures) > REMEMBERED:
+            self._failures.popitem(last=False)
+
     def _push_out(self) -> None:
         """The one who has stood there longest, of the address with the most."""
         crowded = max(
@@ -69,3 +95,12 @@ class Gate:
         standing.pop(knock, None)
         if not standing:
             self._waiting.pop(address, None)
+
+
+def _site(address: str) -> str:
+    """The address, or the network of 2^64 ones that an IPv6 address is of: whoever has one of those has all."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address

@@ -151,7 +151,12 @@ def _keep_gate(swarm: Swarm, refusals: Refusals) -> None:
         address = (raw_conn.get_remote_address() or ("unknown", 0))[0]
         try:
             with gate.handshake(address):
-                return await secure(raw_conn, is_initiator)
+                await gate.await_turn(address)
+                try:
+                    return await secure(raw_conn, is_initiator)
+                except Exception:
+                    gate.failed(address)
+                    raise
         except CrowdedOutError as error:
             refusals.count("connection without a handshake", address)
             raise SecurityUpgradeFailure("others needed the place") from error

@@ -20,6 +20,7 @@ from multiaddr import Multiaddr
 
 from folkmoot.node.network.addresses import AddressBook, resolve
 from folkmoot.node.network.announcing import Announcing
+from folkmoot.node.network.conduct import Bucket
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_addresses import ADDRESSES, AddressExchange
 from folkmoot.node.network.libp2p_host import (
@@ -52,6 +53,9 @@ PROTOCOLS = {purpose: protocols(purpose, SPOKEN)[0] for purpose in PURPOSES}
 RESOLVE_SECONDS = 5.0
 DIAL_SECONDS = 5.0
 OPEN_SECONDS = 5.0
+
+MOVES = (1 / 60, 5)
+"""How often a member's new addresses are dialled at once: each second, and after a rest. Else a little later."""
 
 MAX_COMPLAINTS = 64
 """Addresses whose names are logged as unknown, once each: members announce what they like."""
@@ -277,15 +281,17 @@ class Libp2pTransport:
             nursery.cancel_scope.cancel()
 
     async def _dial_the_moved(self, directory: Directory, incoming: Incoming) -> None:
-        """Who has just said where it is need not be waited for."""
+        """Who has just said where it is need not be waited for; unless it moves all the time."""
         before: dict[MemberId, tuple[str, ...]] = {}
+        moves = {member: Bucket(*MOVES) for member in self._members.values()}
         while True:
             changed = directory.changed
             for peer, member in self._members.items():
                 addresses = directory.addresses(str(peer))
                 if before.get(member, ()) != addresses:
                     before[member] = addresses
-                    incoming.connected(member)
+                    if moves[member].take(1, trio.current_time()):
+                        incoming.connected(member)
             await changed.wait()
 
     def _connected(self, peer: ID, incoming: Incoming) -> None:

@@ -14,10 +14,12 @@ from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.types import Digest
 
+PARTIAL = ".partial"
+
 
 def partial_path(destination: Path) -> Path:
     """Where the chunks lie until all of them are there."""
-    return destination.with_name(destination.name + ".partial")
+    return destination.with_name(destination.name + PARTIAL)
 
 
 class PartialBlob:

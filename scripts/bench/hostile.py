@@ -2,8 +2,9 @@
 
 Five members, of which the TRAITOR's (erin's) daemon is killed; the other four are all needed. Outsiders know bob's
 address, and the traitor's keys serve for what only a member can try. Each attack is kept up for SECONDS; between any
-two nobody attacks for as long. Bob does not forget in between. Prints a table: bob's memory before, at most and after
-(RssAnon + RssShmem, MB), and the rounds completed.
+two nobody attacks for as long. Before each row bob is killed and started again, so that he knows nothing of the traitor's
+earlier deeds and the row shows this attack, and not what shutting out leaves of it. Prints a table: bob's memory before,
+at most and after (RssAnon + RssShmem, MB), the rounds completed, and for what and how often the traitor was shut out.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
-from faults import Federation, count
+from faults import Federation, count, wait
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
@@ -256,6 +257,30 @@ def attacked(federation: Federation, target: Target, attack: Attack, seconds: fl
     return trio.run(main)
 
 
+def renewed(federation: Federation, traitor: str) -> Target:
+    """The victim, started again and taking part in rounds with the others."""
+    control.kill(federation.home, VICTIM)
+    control.restart(federation.home, VICTIM)
+    others = set(federation.names) - {traitor}
+    goal = federation.furthest() + 3
+
+    def goes_on() -> bool:
+        last = federation.done(VICTIM)[-1]
+        return last.round >= goal and last.participants >= others
+
+    wait(goes_on, poll=0.5)
+    return Target(federation, traitor)
+
+
+def refusals(federation: Federation) -> str:
+    """What the victim counted, and whom it shuts out now."""
+    status = read_status(federation.home.node(VICTIM).status)
+    assert status is not None
+    counted = ", ".join(f"{count} x {kind}" for kind, count in status.refused.items())
+    shut_out = "".join(f"; shut out: {one}" for one in status.shut_out)
+    return f"{counted or 'nothing'}{shut_out}"
+
+
 def main(seconds: float, traitor: str) -> None:
     """Start, attack, print, stop."""
     with tempfile.TemporaryDirectory() as folder:
@@ -268,13 +293,13 @@ def main(seconds: float, traitor: str) -> None:
             federation.settle()
             control.kill(federation.home, traitor)
             time.sleep(5)
-            target = Target(federation, traitor)
             columns = (
                 f"MB before | at most | 10 s after | rounds in {seconds:.0f} s | undisturbed, just before"
             )
-            print(f"| tried on {VICTIM} | {columns} |")
-            print("|---|---|---|---|---|---|", flush=True)
+            print(f"| tried on {VICTIM} | {columns} | refused |")
+            print("|---|---|---|---|---|---|---|", flush=True)
             for name, attack in ATTACKS.items():
+                target = renewed(federation, traitor)
                 undisturbed = count(federation, seconds)
                 before = rss_mb(target.pid)
                 with peak(target.pid) as samples:
@@ -282,10 +307,7 @@ def main(seconds: float, traitor: str) -> None:
                 time.sleep(10)
                 after = rss_mb(target.pid)
                 memory = f"{before:.0f} | {max(samples):.0f} | {after:.0f}"
-                print(f"| {name} | {memory} | {rounds} | {undisturbed} |", flush=True)
-            status = read_status(federation.home.node(VICTIM).status)
-            assert status is not None
-            print(f"\n{VICTIM} refused: {status.refused}\nshut out: {status.shut_out}")
+                print(f"| {name} | {memory} | {rounds} | {undisturbed} | {refusals(federation)} |", flush=True)
         finally:
             subprocess.run([*testnet, "down", "--home", str(home)], check=True, stdout=subprocess.DEVNULL)
 

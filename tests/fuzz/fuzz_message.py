@@ -43,7 +43,7 @@ def read(data: bytes) -> None:
     """As it is, and with the signatures that the members who sign there would have made: they may lie."""
     frame = decode_frame(data)
     assert encode(frame) == data
-    for said in (frame, _signed_again(frame)):
+    for said in (frame, signed_again(frame)):
         for journal in journals():
             _take_in(said, journal)
 
@@ -60,12 +60,12 @@ def _take_in(frame: Frame, journal: list[Entry]) -> None:
                 decode_frame(encode(effect.frame))
 
 
-def _signed_again(value: Any) -> Any:
+def signed_again(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(map(_signed_again, value))
+        return tuple(map(signed_again, value))
     if not isinstance(value, msgspec.Struct):
         return value
-    fields = {name: _signed_again(getattr(value, name)) for name in value.__struct_fields__}
+    fields = {name: signed_again(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, Signed):
         fields["signature"] = FakeSigner(value.member).sign(fields["body"])
     return type(value)(**fields)

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-TARGETS = ("addresses", "control", "message", "update", "charter", "ledger", "bundle")
+TARGETS = (
+    "addresses",
+    "control",
+    "message",
+    "fork",
+    "update",
+    "charter",
+    "permit",
+    "journal",
+    "ledger",
+    "bundle",
+)
 
 SECONDS = 1.0
 """CPU time that one input may take."""

@@ -1,7 +1,9 @@
 """The archive: whole blobs under their roots, or nothing."""
 
+import os
 import random
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folkmoot.node.archive import Archive, ArchiveError, Models
+from folkmoot.node.archive import PARTIAL_SECONDS, Archive, ArchiveError, Models
 from folkmoot.node.disk import DiskFull
+from folkmoot.node.network.partial import partial_path
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
 
 DATA = random.Random(1).randbytes(2 * CHUNK + 12_345)
@@ -144,6 +147,18 @@ def test_clean_drops_what_a_killed_writer_left(archive: Archive) -> None:
     assert not left.exists()
     assert archive.read(ref) == b"whole"
     archive.add_bytes(b"next")
+
+
+def test_clean_drops_half_fetched_blobs_that_nobody_will_ask_for_again(archive: Archive) -> None:
+    whole, waited, forgotten = archive.add_bytes(b"whole"), bytes([1]) * 32, bytes([2]) * 32
+    paths = [partial_path(archive.prepare(root)) for root in (whole.root, waited, forgotten)]
+    for path in paths:
+        path.write_bytes(b"half")
+    day_ago = time.time() - PARTIAL_SECONDS - 1
+    os.utime(paths[2], (day_ago, day_ago))
+    archive.clean()
+    assert [path.exists() for path in paths] == [False, True, False]
+    assert archive.read(whole) == b"whole"
 
 
 def test_models_are_named_by_digest_and_can_be_dropped(tmp_path: Path) -> None:

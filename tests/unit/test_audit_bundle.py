@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from masked_federation import MaskedFederation
 
+from folkmoot.ledger.audit.packing import BundleError
 from folkmoot.node.archive import Archive
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.fork import Fork, RecordedRound, encode_fork
@@ -75,6 +76,20 @@ def test_links_in_an_archive_bring_nothing_from_elsewhere(
         link.symlink_to(key)
     make_bundle(federation, home, tmp_path / "audit.zip")
     assert not any(key.read_bytes().strip() in data for data in read(tmp_path / "audit.zip").values())
+
+
+@pytest.mark.parametrize("place", ["charter.sig/eve.sig", "charters/00.toml"])
+def test_a_link_beside_the_charter_that_leads_elsewhere_is_refused(
+    federation: AuditedFederation, tmp_path: Path, place: str
+) -> None:
+    home, secret = federation.write_home(tmp_path / "alice").path, tmp_path / "id_ed25519"
+    secret.write_text("mine")
+    link = home / place
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(secret)
+    with pytest.raises(BundleError, match=r"is a link to .*id_ed25519, outside"):
+        make_bundle(federation, home, tmp_path / "audit.zip")
+    assert not (tmp_path / "audit.zip").exists()
 
 
 def test_the_same_audit_gives_the_same_bytes(bundle: Path, federation: AuditedFederation) -> None:

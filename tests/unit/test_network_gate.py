@@ -1,8 +1,9 @@
 """The door: whoever wants in gets in while others stand in it, and the crowd pays with its own places."""
 
+import pytest
 import trio
 
-from folkmoot.node.network.gate import CrowdedOutError, Gate
+from folkmoot.node.network.gate import FAILURES, REMEMBERED, CrowdedOutError, Gate
 
 
 async def stand(gate: Gate, address: str, gone: list[str]) -> None:
@@ -58,3 +59,35 @@ async def test_an_error_of_the_handshake_passes_through() -> None:
         assert len(gate) == 0
     else:
         raise AssertionError("the error is gone")
+
+
+async def test_an_address_whose_handshakes_fail_waits_and_no_other_does(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    gate = Gate()
+    rate, burst = FAILURES
+    for _ in range(int(burst + 10 * rate)):
+        gate.failed("192.0.2.1")
+    for address, seconds in (("192.0.2.1", 10), ("192.0.2.2", 0)):
+        began = trio.current_time()
+        await gate.await_turn(address)
+        assert trio.current_time() - began == pytest.approx(seconds)
+    await gate.await_turn("192.0.2.1")
+    assert trio.current_time() == pytest.approx(began), "the debt is paid once"
+
+
+async def test_the_addresses_of_one_ipv6_network_count_as_one(autojump_clock: trio.testing.MockClock) -> None:
+    gate, began = Gate(), trio.current_time()
+    for number in range(200):
+        gate.failed(f"2001:db8::{number:x}")
+    await gate.await_turn("2001:db8:0:1::1")
+    assert trio.current_time() == began
+    await gate.await_turn("2001:db8::ffff%eth0")
+    assert trio.current_time() - began > 20
+
+
+async def test_made_up_addresses_fill_no_memory() -> None:
+    gate = Gate()
+    for number in range(3 * REMEMBERED):
+        gate.failed(f"10.0.{number // 256}.{number % 256}")
+    assert len(gate._failures) == REMEMBERED
