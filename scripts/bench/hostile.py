@@ -2,9 +2,9 @@
 
 Five members, of which the TRAITOR's (erin's) daemon is killed; the other four are all needed. Outsiders know bob's
 address, and the traitor's keys serve for what only a member can try. Each attack is kept up for SECONDS; between any
-two nobody attacks for as long. Before each row bob is killed and started again, so that he knows nothing of the traitor's
-earlier deeds and the row shows this attack, and not what shutting out leaves of it. Prints a table: bob's memory before,
-at most and after (RssAnon + RssShmem, MB), the rounds completed, and for what and how often the traitor was shut out.
+two nobody attacks for as long. Before each row bob is killed and started again: he knows nothing of what the traitor
+did earlier, and the row shows this attack, and not what shutting out leaves of it. Prints a table: bob's memory before,
+at most and after (RssAnon + RssShmem, MB), the rounds completed, and what he refused.
 """
 
 import contextlib
@@ -307,7 +307,9 @@ def main(seconds: float, traitor: str) -> None:
                 time.sleep(10)
                 after = rss_mb(target.pid)
                 memory = f"{before:.0f} | {max(samples):.0f} | {after:.0f}"
-                print(f"| {name} | {memory} | {rounds} | {undisturbed} | {refusals(federation)} |", flush=True)
+                print(
+                    f"| {name} | {memory} | {rounds} | {undisturbed} | {refusals(federation)} |", flush=True
+                )
         finally:
             subprocess.run([*testnet, "down", "--home", str(home)], check=True, stdout=subprocess.DEVNULL)
 
