@@ -43,6 +43,9 @@ def test_a_federation_runs_agrees_and_passes_its_audit(tmp_path: Path) -> None:
     assert {check["status"] for check in report["audit"]["checks"]} <= {"PASS", "SKIPPED"}
     assert report["cpu_seconds"] > 0
     assert f"round {ROUNDS}/{ROUNDS}" in ran.stdout
+    page = (home / "report" / "report.html").read_text()
+    for plot in ("comparison", "learning", "calibration", "costs", "participation"):
+        assert f'src="{plot}.svg"' in page and (home / "report" / f"{plot}.svg").is_file()
     assert read_testnet(TestnetHome(home)).running == []
 
 
