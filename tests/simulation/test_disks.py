@@ -9,7 +9,6 @@ import pytest
 from folkmoot.protocol.history import History
 from folkmoot.protocol.journal import RolledBack, SatOut, decode_entry
 from folkmoot.protocol.recall import SIT_OUT
-from folkmoot.protocol.rounds import Rounds
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.federation import Simulation, Violation
 from folkmoot.testnet.simulation.node import Node
@@ -75,11 +74,7 @@ def test_a_liar_makes_nobody_sit_out_for_long(fault: str) -> None:
         assert all(one.through <= 8 + 3 + SIT_OUT for one in entries if isinstance(one, SatOut))
 
 
-# --- each rule is needed --------------------------------------------------------------------------------------------
-
-
-def signs_again_what_was_given_up(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Rounds, "sitting_out", property(lambda self: False))
+# --- each rule is needed (sitting out, too: `test_traces.py`) ---------------------------------------------------------
 
 
 def takes_what_continues_something_else(patch: pytest.MonkeyPatch) -> None:
@@ -92,7 +87,7 @@ def skips_rounds_without_asking(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "mutate",
-    [signs_again_what_was_given_up, takes_what_continues_something_else, skips_rounds_without_asking],
+    [takes_what_continues_something_else, skips_rounds_without_asking],
 )
 def test_two_histories_find_the_machine_that(mutate: object, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(monkeypatch)  # type: ignore[operator]

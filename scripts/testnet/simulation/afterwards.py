@@ -22,6 +22,7 @@ from folkmoot.testnet.simulation.histories import Histories
 from folkmoot.testnet.simulation.invariants import Broken
 from folkmoot.testnet.simulation.lives import Lives
 from folkmoot.testnet.simulation.node import Node
+from folkmoot.testnet.simulation.trace import describe_frame
 from folkmoot.testnet.simulation.workshop import Workshop
 
 
@@ -107,7 +108,7 @@ class Afterwards:
         said = {encode(one) for one in again.said}
         for signed in node.machine.said:
             if signed.body.round >= here.round - 1 and encode(signed) not in said:
-                raise Broken(f"{node.name} would not remember that it signed {signed.body}")
+                raise Broken(f"{node.name} would not remember that it signed {describe_frame(signed)}")
 
     # --- archives -------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from folkmoot.protocol.charter_rules import check_charter
 from folkmoot.testnet.simulation.batch import LIMIT, Outcome, run_seeds
 from folkmoot.testnet.simulation.faults import format_faults, parse_faults
 from folkmoot.testnet.simulation.federation import Simulation, Violation
+from folkmoot.testnet.simulation.folding import LEGEND, Folding
 from folkmoot.testnet.simulation.node import simulated_charter
 from folkmoot.testnet.simulation.setting import Setting, draw
 
@@ -95,12 +96,17 @@ def simulate(
 
 def _run_one(setting: Setting, trace: bool) -> None:
     click.echo(_describe(setting))
-    simulation = Simulation.of(setting, click.echo if trace else None)
+    folding = Folding(click.echo)
+    if trace:
+        click.echo(LEGEND)
+    simulation = Simulation.of(setting, folding.take if trace else None)
     began = time.perf_counter()
     try:
         simulation.run(LIMIT)
     except Violation as violation:
+        folding.end()
         raise click.ClickException(str(violation)) from violation
+    folding.end()
     click.echo(
         f"every rule held: {setting.rounds} rounds in {simulation.now:.1f} s, {simulation.delivered} messages "
         f"({simulation.bytes_sent / 1e6:.1f} MB; simulated in {time.perf_counter() - began:.1f} s)"

@@ -60,7 +60,9 @@ class Invariants:
             case Send(frame=frame) | Gossip(frame=frame):
                 self._check_frame(node, frame)
             case RecordEvidence(member=member) if not self._lies(node, member):
-                raise Broken(f"{node.name} holds evidence against honest member {member}: {effect.evidence}")
+                raise Broken(
+                    f"{node.name} holds evidence against honest member {member}: {describe_frame(effect.evidence)}"
+                )
             case Accuse(member=member, kind=kind, reason=reason) if not self._lies(node, member):
                 raise Broken(f"{node.name} accuses honest member {member} of a {kind}: {reason}")
             case Blame(member=member, kind=kind, reason=reason) if not self._lies(node, member):
@@ -100,9 +102,11 @@ class Invariants:
             if slot is None or signed.member != self._charters.at(signed.body.round).ids.get(me.person):
                 continue
             if encode(signed) not in self._journalled[me.person]:
-                raise Broken(f"{me.name} sends what its journal lacks: {signed}")
-            if self._said.setdefault((me.person, slot), signed) != signed:
-                raise Broken(f"{me.name} says two things: {signed} and {self._said[me.person, slot]}")
+                raise Broken(f"{me.name} sends what its journal lacks: {describe_frame(signed)}")
+            first = self._said.setdefault((me.person, slot), signed)
+            if first != signed:
+                both = " and ".join(map(describe_frame, (first, signed)))
+                raise Broken(f"{me.name} says two things in one place: {both}{_difference(first, signed)}")
 
     def _check_entry(self, me: Node, entry: Entry) -> None:
         signed = own_signed(entry)
@@ -169,6 +173,13 @@ class Invariants:
             return
         if self._opened.setdefault(lock.round, (lock.survivors, lock.sums)) != (lock.survivors, lock.sums):
             raise Broken(f"round {lock.round} was opened twice")
+
+
+def _difference(first: Signed, second: Signed) -> str:
+    """In which fields two bodies of one place differ."""
+    names = first.body.__struct_fields__
+    differ = [name for name in names if getattr(first.body, name) != getattr(second.body, name)]
+    return f" (they differ in {', '.join(differ) or 'the signature'})"
 
 
 def _signed_in(frame: Frame) -> tuple[Signed, ...]:

@@ -1,5 +1,6 @@
 """A run for people: one line for everything that reaches a node, and everything that it does."""
 
+from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.effects import (
     Accuse,
     Blame,
@@ -13,7 +14,7 @@ from folkmoot.protocol.effects import (
     StartTimer,
 )
 from folkmoot.protocol.events import Event, FrameReceived, TimerFired
-from folkmoot.protocol.journal import entry_kind
+from folkmoot.protocol.journal import Entry, entry_kind, own_signed
 from folkmoot.protocol.messages import (
     Certificate,
     Evidence,
@@ -24,8 +25,9 @@ from folkmoot.protocol.messages import (
     Seeds,
     Shares,
     Signed,
+    SurvivorSet,
 )
-from folkmoot.protocol.types import Digest
+from folkmoot.protocol.types import DIGEST_SIZE, Digest
 
 SHOWN = 4
 """Bytes of a digest that are shown."""
@@ -49,7 +51,7 @@ def describe_effect(effect: Effect) -> str | None:
         case Gossip(frame=frame):
             return f"-> gossip: {describe_frame(frame)}"
         case Persist(entries=entries):
-            return f"journal {', '.join(entry_kind(entry) for entry in entries)}"
+            return f"journal {', '.join(map(_entry, entries))}"
         case StartTimer(timer=timer, delay=delay):
             return f"timer {timer.kind} {timer.round}.{timer.attempt} in {delay:.2f} s"
         case Promote(round=round_, model=model, participants=members):
@@ -99,8 +101,30 @@ def _short(digest: Digest) -> str:
     return digest[:SHOWN].hex()
 
 
+def _entry(entry: Entry) -> str:
+    """Its kind, and what it says was signed."""
+    signed = own_signed(entry)
+    return entry_kind(entry) + (f" ({describe_frame(signed)})" if signed is not None else "")
+
+
 def _words(thing: object) -> str:
-    """The name, and the numbers in it."""
+    """The name, and what of it can be said in a word."""
     names: tuple[str, ...] = getattr(thing, "__struct_fields__", getattr(thing, "__slots__", ()))
-    numbers = (f"{name}={value}" for name in names if isinstance(value := getattr(thing, name), int))
-    return " ".join((type(thing).__name__, *numbers))
+    words = ((name, _word(getattr(thing, name))) for name in names)
+    return " ".join((type(thing).__name__, *(f"{name}={word}" for name, word in words if word)))
+
+
+def _word(value: object) -> str:
+    match value:
+        case int():
+            return str(value)
+        case bytes() if len(value) == DIGEST_SIZE:
+            return _short(value)
+        case BlobRef(root=root):
+            return _short(root)
+        case SurvivorSet():
+            return _short(value.digest)
+        case Signed():
+            return f"[{describe_frame(value)}]"
+        case _:
+            return ""
