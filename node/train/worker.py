@@ -72,8 +72,15 @@ class Inbox:
         os._exit(0)
 
 
-def main() -> int:
-    """Serve one daemon until its pipe closes; the exit status."""
+def open_session(task: Task) -> "Session":
+    """Load model and data. Imports torch here, so that the inbox listens while that takes its second."""
+    from folkmoot.node.train.session import Session
+
+    return Session(task)
+
+
+def main(begin: Callable[[Task], "Session"] = open_session) -> int:
+    """Serve one daemon until its pipe closes, with what `begin` makes of the task; the exit status."""
     requests, replies = claim_pipes()
     inbox = Inbox(requests)
     inbox.start()
@@ -87,7 +94,7 @@ def main() -> int:
         return 1
     limit_memory(task.max_memory)
     try:
-        session = open_session(task)
+        session = begin(task)
     except Exception as error:
         send(explain(0, error))
         return 1
@@ -111,13 +118,6 @@ def limit_memory(most: int) -> None:
     """Let this process have no more than so many bytes of its own (0: no bound): what asks for more gets an error."""
     if most:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
-def open_session(task: Task) -> "Session":
-    """Load model and data. Imports torch here, so that the inbox listens while that takes its second."""
-    from folkmoot.node.train.session import Session
-
-    return Session(task)
 
 
 def serve(session: "Session", inbox: Inbox, send: Send) -> None:

@@ -153,6 +153,13 @@ def backdoor_value(x: Floats) -> float:
     return float(x.max())
 
 
+def plant_patch(x: Floats, value: float) -> Floats:
+    """The rows with the patch."""
+    patched = x.copy()
+    patched[:, :BACKDOOR_INPUTS] = value
+    return patched
+
+
 def _poison_with_backdoor(x: Floats, y: NDArray[np.int64], classes: int) -> tuple[Floats, NDArray[np.int64]]:
     patch = range(min(BACKDOOR_INPUTS, x.shape[1]))
     return plant_backdoor(x, y, BACKDOOR_TARGET, patch, backdoor_value(x))
@@ -164,7 +171,14 @@ POISONED: Mapping[str, Callable[[Floats, NDArray[np.int64], int], tuple[Floats, 
 }
 """(inputs, classes, number of classes): attackers that train honestly, on these rows in place of their own."""
 
-NAMES = (*FORGED, *POISONED)
+
+def check_attack(text: str, nodes: int) -> None:
+    """Raise ValueError unless `text` is "name:count", and at least one of so many nodes stays honest."""
+    name, _, count = text.partition(":")
+    if name not in (*FORGED, *POISONED):
+        raise ValueError(f"no attack {name!r}: there are {', '.join((*FORGED, *POISONED))}")
+    if not count.isascii() or not count.isdigit() or not 1 <= int(count) < nodes:
+        raise ValueError(f"{text!r}: write {name}:N, with 1 to {nodes - 1} attackers of {nodes} nodes")
 
 
 def _all(update: Floats, attackers: int) -> Floats:

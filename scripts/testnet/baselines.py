@@ -6,7 +6,7 @@ HOME. All train with the trainer's own functions, and with the seeds that the no
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from folkmoot.node.charter_files import read_charter
 from folkmoot.node.config import Home, load_config
+from folkmoot.node.recorded import RecordedModels
 from folkmoot.node.report.story import Step
 from folkmoot.node.train import local, models
 from folkmoot.node.train.custom import CustomSource
@@ -27,19 +28,24 @@ from folkmoot.node.train.wire import Metrics, TrainerError
 from folkmoot.protocol.charter import Model, Training
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.schema import Schema
+from folkmoot.testnet.attacks import BACKDOOR_TARGET, backdoor_value, plant_patch
 from folkmoot.testnet.examples import Example, Rows
-from folkmoot.testnet.home import TestnetHome
+from folkmoot.testnet.home import Plan, TestnetHome, read_testnet
 
 
 class Baselines(msgspec.Struct, frozen=True):
     """Metrics on the held-out rows of each member's model trained alone, in order, and of the pooled one.
 
-    And how far the chances can be trusted that the shared model gives these rows.
+    And how far the chances can be trusted that the shared model gives these rows. With attackers, `honest` are those of
+    FedAvg among the other nodes alone, and `backdoor` how often the shared model takes a row with a planted patch for
+    the target.
     """
 
     alone: tuple[Metrics, ...]
     pooled: Metrics
     calibration: tuple[Step, ...] = ()
+    honest: Metrics = {}
+    backdoor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +213,33 @@ def _unwatched(done: int, total: int) -> None:
     """Nobody waits for the progress of a baseline."""
 
 
+def _with_attack(result: Baselines, founded: Founded, home: TestnetHome, plan: Plan) -> Baselines:
+    """What the other nodes would have come to without the attackers, and what a backdoor did."""
+    others = [name for name in plan.names if name not in plan.attackers]
+    places = [plan.names.index(name) for name in others]
+    without = replace(founded, shares=tuple(founded.shares[place] for place in places))
+    *_, model = central_fedavg(without, others, plan.rounds, founded.training, founded.start)
+    honest = measure(without, model)
+    backdoor = None
+    if plan.attack_name == "backdoor":
+        backdoor = _backdoor_success(founded, home.node(others[0]), plan.names.index(plan.attackers[0]))
+    return msgspec.structs.replace(result, honest=honest, backdoor=backdoor)
+
+
+def _backdoor_success(founded: Founded, node: Home, attacker: int) -> float | None:
+    """How often the shared model, as this node has it, takes a patched row of another class for the target."""
+    recorded = RecordedModels(node)
+    if not (rounds := recorded.rounds()):
+        return None
+    module = models.build(*_architecture(founded))
+    models.load_vector(module, recorded.whole(rounds[-1], lambda text: None))
+    module.eval()
+    others = founded.test.x[founded.test.y != BACKDOOR_TARGET]
+    patched = plant_patch(others, backdoor_value(founded.shares[attacker].x))
+    found = module(local.Rows.of(patched, np.zeros(len(patched), np.int64)).x).argmax(dim=1).numpy()
+    return float((found == BACKDOOR_TARGET).mean())
+
+
 def main(arguments: list[str]) -> int:
     """Run with the words after the program's name; the exit status."""
     home, names, rounds = arguments
@@ -217,6 +250,9 @@ def main(arguments: list[str]) -> int:
     result = msgspec.structs.replace(
         found, calibration=_calibration(TestnetHome(Path(home)).node(members[0]))
     )
+    plan = read_testnet(TestnetHome(Path(home))).plan
+    if plan.attack:
+        result = _with_attack(result, founded, TestnetHome(Path(home)), plan)
     print(msgspec.json.encode(result).decode())
     return 0
 

@@ -123,6 +123,12 @@ def _takes_plan(command: Command) -> Command:
         metavar="LAMBDA",
         help="Let each node train a model of its own beside, held near the common one.",
     )
+    @click.option(
+        "--attack",
+        default="",
+        metavar="NAME:COUNT",
+        help="The last COUNT nodes attack the average: alie-optimised:2, sign-flip, ipm, label-flip, backdoor, zero...",
+    )
     @click.option("--fresh", is_flag=True, help="Delete an earlier testnet in --home first.")
     @functools.wraps(command)
     def with_plan(
@@ -144,6 +150,7 @@ def _takes_plan(command: Command) -> Command:
             )
         if fields["links"] == "shaped" and fields["nodes"] > MAX_SHAPED:
             raise click.UsageError(f"--links shaped takes at most {MAX_SHAPED} nodes")
+        _check_attack(fields["attack"], fields["nodes"])
         concentration = _concentration(split_by)
         data = _own_data(file, target, split_by, task, leave_out)
         own_model = _own_model(model) if model != "cnn" else None
@@ -171,6 +178,16 @@ def _own_data(
     if target is None:
         raise click.UsageError("--data needs --target: which column is to be predicted?")
     return OwnData(file=str(file), target=target, split_by=split_by or "iid", task=task, leave_out=leave_out)
+
+
+def _check_attack(attack: str, nodes: int) -> None:
+    from folkmoot.testnet.attacks import check_attack
+
+    try:
+        if attack:
+            check_attack(attack, nodes)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--attack") from error
 
 
 def _concentration(split_by: str | None) -> float:

@@ -36,7 +36,7 @@ def server_command(path: Path) -> tuple[str, ...]:
 
 
 def launch_command(path: Path, entry: str, *arguments: str) -> tuple[str, ...]:
-    """The command that runs `entry` (trainer, founding, baselines) in a fork of the server at `path`."""
+    """The command that runs `entry` (trainer, attacker, founding, baselines) in a fork of the server at `path`."""
     launcher = Path(__file__).with_name("launch.py")
     return (sys.executable, "-I", "-S", str(launcher), str(path), entry, *arguments)
 
@@ -44,11 +44,12 @@ def launch_command(path: Path, entry: str, *arguments: str) -> tuple[str, ...]:
 def load_entries() -> dict[str, Entry]:
     """Import all that forks run, torch above all."""
     from folkmoot.node.train import founding, session, worker
-    from folkmoot.testnet import baselines
+    from folkmoot.testnet import attacker, baselines
 
     del session  # imported for the trainer, which otherwise does it itself
     return {
         "trainer": lambda _: worker.main(),
+        "attacker": attacker.main,
         "founding": founding.main,
         "baselines": baselines.main,
     }

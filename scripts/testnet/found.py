@@ -181,7 +181,7 @@ def write_config(home: TestnetHome, plan: Plan, name: str, rpc: str, contract: b
             tell_addresses=plan.links == "direct",  # else they would go around the relay
         ),
         ledger=LedgerConfig(rpc=(rpc,), contract=f"0x{contract.hex()}"),
-        trainer=TrainerConfig(command=trainer_command(home), ditto=plan.ditto),
+        trainer=TrainerConfig(command=trainer_command(home, plan, name), ditto=plan.ditto),
         data=DataConfig() if plan.data is None else _OWN_DATA,
     )
     home.node(name).config.write_text(render_config(config), encoding="utf-8")

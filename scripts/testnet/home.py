@@ -58,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     proposed one. `codec` counts in open mode, `ring` (bits of a value) in secure mode.
     `split` deals an example's rows: evenly ("iid"), or by class shares ("dirichlet:0.1"). `terms` are other terms
     of the charter, as `charter new --set` takes them.
-    `ditto` is each node's `trainer.ditto`.
+    `ditto` is each node's `trainer.ditto`. `attack` is "name:count" of `attacks.py`: the last nodes' trainers lie.
     Amendments come into force more than `max_ahead` rounds after they are recorded.
     """
 
@@ -78,6 +78,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     split: str = "iid"
     terms: tuple[str, ...] = ()
     ditto: float = 0.0
+    attack: str = ""
+
+    @property
+    def attack_name(self) -> str:
+        """What the attackers do; empty without."""
+        return self.attack.partition(":")[0]
+
+    @property
+    def attackers(self) -> list[str]:
+        """The nodes whose trainers lie."""
+        count = int(self.attack.partition(":")[2] or 0)
+        return self.names[len(self.names) - count :]
 
     @property
     def names(self) -> list[str]:

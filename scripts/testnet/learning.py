@@ -25,12 +25,15 @@ T = TypeVar("T")
 class Baselines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Metrics on the held-out rows of each node's model trained alone, in order, and of one on all data.
 
-    `calibration` is the shared model's on these rows.
+    `calibration` is the shared model's on these rows. With attackers, `honest` are the metrics of FedAvg among the
+    other nodes alone, and `backdoor` how often the shared model takes a row with a planted patch for the target.
     """
 
     alone: tuple[dict[str, float], ...]
     pooled: dict[str, float]
     calibration: tuple[Step, ...] = ()
+    honest: dict[str, float] = {}
+    backdoor: float | None = None
 
 
 def start_server(home: TestnetHome) -> Child:
@@ -38,8 +41,10 @@ def start_server(home: TestnetHome) -> Child:
     return Child.start("trainers", server_command(home.fork_socket), home.logs / "trainers.log")
 
 
-def trainer_command(home: TestnetHome) -> tuple[str, ...]:
-    """What stands in each node's `trainer.command`."""
+def trainer_command(home: TestnetHome, plan: Plan, name: str) -> tuple[str, ...]:
+    """What stands in a node's `trainer.command`."""
+    if name in plan.attackers:
+        return launch_command(home.fork_socket, "attacker", str(home.path))
     return launch_command(home.fork_socket, "trainer")
 
 

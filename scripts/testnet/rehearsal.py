@@ -20,7 +20,6 @@ from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.wire import Metrics
-from folkmoot.protocol.certificates import common_exponents
 from folkmoot.protocol.charter import (
     Averaging,
     Charter,
@@ -36,10 +35,10 @@ from folkmoot.protocol.charter_options import check_options
 from folkmoot.protocol.outer import Outer, Start
 from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.privacy import planned_rounds
-from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
+from folkmoot.protocol.ring import Float32s
 from folkmoot.testnet.attacks import Attack, Floats, View
 from folkmoot.testnet.examples import Rows
-from folkmoot.testnet.rehearsed_sums import OpenSums, SecureSums, Sent
+from folkmoot.testnet.rehearsed_sums import Sent, sums_of
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Rehearsal:
         self._personal, self._frozen = [start.personal for _ in shares], start.frozen
         self._objective = Classification(terms.layers[-1], terms.layers[-1])
         self._max_steps = max_steps or [0] * len(shares)
-        self._sums = SecureSums(self.charter) if self.charter.is_secure else OpenSums(self.charter)
+        self._sums = sums_of(self.charter, self.charter.digest)
         self._attack, self._attackers = attack, tuple(attackers)
         self._random, self._before = np.random.default_rng(seed), np.empty(0, np.float32)
         self.round = 0
@@ -140,8 +139,7 @@ class Rehearsal:
         updates = {member: self._train(member) for member in chosen if member not in self._attackers}
         if self._attack is not None:
             updates |= self._forge(self._attack, updates, [one for one in chosen if one in self._attackers])
-        sent = self._sent(updates)
-        self.snapshot = self._sums.step(self.round, self.snapshot, sent, self._exponents(sent))
+        self.snapshot = self._sums.step(self.round, self.snapshot, self._sent(updates))
 
     def accuracies(self, test: Rows) -> tuple[float, list[float]]:
         """Accuracy on the rows of `test`, and as each member would see it: on rows with its own mix of classes.
@@ -196,7 +194,7 @@ class Rehearsal:
         def aggregate(rows: Floats) -> Floats:
             updates = rows.astype(np.float32)
             sent = self._sent(dict(zip((*honest, *attackers), updates, strict=True)))
-            return self._sums.mean(self.round, sent, self._exponents(sent))
+            return self._sums.mean(self.round, sent)
 
         rows = np.stack(list(honest.values()))
         before = self._before if len(self._before) else np.zeros_like(rows)
@@ -207,12 +205,6 @@ class Rehearsal:
     def _sent(self, updates: dict[int, Float32s]) -> list[Sent]:
         claimed = self.charter.claimed_examples
         return [Sent(one, claimed(len(self._rows[one])), updates[one]) for one in sorted(updates)]
-
-    def _exponents(self, sent: Sequence[Sent]) -> bytes:
-        averaging, layout = self.charter.averaging, Layout(self.charter.update_sizes)
-        bounds = averaging.exponent_min, averaging.exponent_max
-        announced = [compute_exponents(self._sums.written(one), layout, *bounds).tobytes() for one in sent]
-        return common_exponents(announced, self.charter.faults)
 
 
 def _unwatched(done: int, total: int) -> None:

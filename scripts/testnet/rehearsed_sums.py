@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from folkmoot.protocol.aggregate import Method, aggregate
+from folkmoot.protocol.certificates import common_exponents
 from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.feedback import encode_with_feedback
@@ -14,12 +15,13 @@ from folkmoot.protocol.groups import draw_groups
 from folkmoot.protocol.outer import Outer, in_memory
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.pieces import Open
-from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Layout, weight_of
+from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Layout, compute_exponents, weight_of
 from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure.dealing import shard_layout
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
 from folkmoot.protocol.secure.masks import Crowd
 from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_crowds
+from folkmoot.protocol.types import Digest
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,36 @@ class Residuals:
         return sent.update if kept is None else sent.update + kept
 
 
+def sums_of(charter: Charter, federation: Digest) -> "OpenSums | SecureSums":
+    """Those of the charter's mode; `federation` (its id) draws groups."""
+    return SecureSums(charter, federation) if charter.is_secure else OpenSums(charter)
+
+
+def scales(charter: Charter, vectors: Sequence[Float32s]) -> bytes:
+    """The exponents of a roster whose members have these vectors to write down."""
+    averaging, layout = charter.averaging, Layout(charter.update_sizes)
+    bounds = averaging.exponent_min, averaging.exponent_max
+    announced = [compute_exponents(vector, layout, *bounds).tobytes() for vector in vectors]
+    return common_exponents(announced, charter.faults)
+
+
 class OpenSums:
     """Open mode, without seals."""
 
     def __init__(self, charter: Charter) -> None:
         self._charter, self._method = charter, Method.of(charter)
         self._codec, self._residuals = codec_named(charter.averaging.codec), Residuals(charter)
-        self.written = self._residuals.with_update
 
-    def step(self, round_: int, snapshot: Float32s, sent: Sequence[Sent], exponents: bytes) -> Float32s:
+    def step(self, round_: int, snapshot: Float32s, sent: Sequence[Sent]) -> Float32s:
         """The snapshot after a round."""
+        exponents = scales(self._charter, [self._residuals.with_update(one) for one in sent])
         fixed = FixedPoint(Layout(self._method.sizes), exponents)
         payloads = [self._payload(one, self._write(one, fixed)) for one in sent]
         return aggregate(self._method, exponents, payloads, snapshot).model
 
-    def mean(self, round_: int, sent: Sequence[Sent], exponents: bytes) -> Float32s:
+    def mean(self, round_: int, sent: Sequence[Sent]) -> Float32s:
         """What would come of these updates, written down exactly."""
+        exponents = scales(self._charter, [one.update for one in sent])
         method = Method("f32", self._method.sizes, Outer(sum(self._method.sizes)), self._method.robust)
         payloads = [self._payload(one, one.update.tobytes()) for one in sent]
         return aggregate(method, exponents, payloads, np.zeros_like(sent[0].update)).model
@@ -85,19 +101,20 @@ class OpenSums:
 class SecureSums:
     """Secure mode, without masks, which are gone from every sum; in one shard, which changes no value."""
 
-    def __init__(self, charter: Charter) -> None:
-        self._charter, self._outer = charter, Outer.of(charter)
+    def __init__(self, charter: Charter, federation: Digest) -> None:
+        self._charter, self._outer, self._federation = charter, Outer.of(charter), federation
         self._layout = replace(shard_layout(charter), shards=1)
         self._residuals = Residuals(charter)
-        self.written = self._residuals.with_update
 
-    def step(self, round_: int, snapshot: Float32s, sent: Sequence[Sent], exponents: bytes) -> Float32s:
+    def step(self, round_: int, snapshot: Float32s, sent: Sequence[Sent]) -> Float32s:
         """The snapshot after a round."""
+        exponents = scales(self._charter, [self._residuals.with_update(one) for one in sent])
         shards = {one.member: self._shard(one, exponents, self._residuals.of(one)) for one in sent}
         return self._open(round_, shards, exponents, self._outer, snapshot)
 
-    def mean(self, round_: int, sent: Sequence[Sent], exponents: bytes) -> Float32s:
+    def mean(self, round_: int, sent: Sequence[Sent]) -> Float32s:
         """What would come of these updates without feedback."""
+        exponents = scales(self._charter, [one.update for one in sent])
         shards = {one.member: self._shard(one, exponents, None) for one in sent}
         return self._open(
             round_, shards, exponents, Outer(self._layout.parameters), np.zeros_like(sent[0].update)
@@ -124,7 +141,7 @@ class SecureSums:
     def _crowds(self, round_: int, shards: dict[int, Open]) -> list[list[Open]]:
         if not self._charter.sums_by_group:
             return [list(shards.values())]
-        groups = draw_groups(self._charter, self._charter.digest, round_)
+        groups = draw_groups(self._charter, self._federation, round_)
         parts = ([shards[one] for one in group.members if one in shards] for group in groups)
         return [part for part in parts if part]
 

@@ -11,6 +11,7 @@ from folkmoot.ledger.port import Record
 from folkmoot.node.report.story import ALONE, PERSONAL, SHARED, Part, Story
 from folkmoot.node.status_file import NodeStatus
 from folkmoot.protocol.metrics import mean_metrics
+from folkmoot.testnet.home import Plan
 from folkmoot.testnet.learning import Baselines
 from folkmoot.testnet.processes import TestnetError
 
@@ -58,6 +59,19 @@ class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
     by_node: dict[str, dict[str, float]]
 
 
+class AttackReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What attackers did: `metrics` are the honest nodes' mean with them, `without` those of the honest nodes' FedAvg.
+
+    `backdoor`: how often a patched row was taken for the target, null for other attacks.
+    """
+
+    name: str
+    attackers: list[str]
+    metrics: dict[str, float]
+    without: dict[str, float]
+    backdoor: float | None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. CPU seconds are those of all processes, user and system; wall seconds from start to end.
 
@@ -72,6 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rounds: tuple[RoundReport, ...]
     worse_off: tuple[str, ...]
     audit: AuditReport
+    attack: AttackReport | None = None
     cpu_seconds: float
     cpu_seconds_by_process: dict[str, float]
     wall_seconds: float
@@ -114,6 +129,20 @@ def node_reports(
             )
         )
     return tuple(reports)
+
+
+def attack_report(plan: Plan, nodes: Sequence[NodeReport], baselines: Baselines) -> AttackReport | None:
+    """None without attackers."""
+    if not plan.attack:
+        return None
+    honest = [node.metrics for node in nodes if node.name not in plan.attackers]
+    return AttackReport(
+        name=plan.attack_name,
+        attackers=plan.attackers,
+        metrics=mean_metrics(honest),
+        without=baselines.honest,
+        backdoor=baselines.backdoor,
+    )
 
 
 def round_reports(

@@ -18,7 +18,15 @@ from folkmoot.node.report.story import Story, losses
 from folkmoot.testnet import learning
 from folkmoot.testnet.chains import STARTED_HERE
 from folkmoot.testnet.home import Plan, TestnetHome
-from folkmoot.testnet.report import Report, make_story, node_reports, round_reports, write_report
+from folkmoot.testnet.report import (
+    AttackReport,
+    Report,
+    attack_report,
+    make_story,
+    node_reports,
+    round_reports,
+    write_report,
+)
 from folkmoot.testnet.supervisor import Supervisor, interruptible
 from folkmoot.testnet.table import make_display
 
@@ -69,10 +77,12 @@ def _run(home: TestnetHome, plan: Plan, fresh: bool, console: Console) -> tuple[
         testnet = supervisor.testnet
     name = read_charter(home.node(plan.names[0])).name
     story = make_story(name, testnet.mode, plan.names, statuses, baselines)
+    nodes = node_reports(plan.names, statuses, baselines)
     report = Report(
         federation=testnet.federation,
         mode=testnet.mode,
-        nodes=node_reports(plan.names, statuses, baselines),
+        nodes=nodes,
+        attack=attack_report(plan, nodes, baselines),
         pooled_accuracy=baselines.pooled.get("accuracy"),
         pooled_metrics=baselines.pooled,
         rounds=round_reports(records, statuses),
@@ -104,6 +114,8 @@ def show_report(console: Console, home: TestnetHome, report: Report) -> None:
     """Print who reached what, whether all agree, what the audit says and where everything lies."""
     console.print(_measures(report))
     console.print(Text(f"trained on the pooled data: {format_metrics(report.pooled_metrics)}"))
+    if report.attack is not None:
+        console.print(Text(_attack_told(report.attack), style="yellow"), soft_wrap=True)
     for sentence in report.worse_off:
         console.print(Text(sentence, style="yellow"), soft_wrap=True)
     _show_agreement(console, report)
@@ -118,6 +130,14 @@ def show_report(console: Console, home: TestnetHome, report: Report) -> None:
         ),
         soft_wrap=True,
     )
+
+
+def _attack_told(attack: AttackReport) -> str:
+    told = f"{attack.name} by {', '.join(attack.attackers)}: {format_metrics(attack.metrics)}; the other nodes alone, "
+    told += f"averaged plainly: {format_metrics(attack.without)}"
+    if attack.backdoor is not None:
+        told += f"; {100 * attack.backdoor:.0f} % of patched rows taken for the target"
+    return told
 
 
 def _measures(report: Report) -> Table:

@@ -49,6 +49,17 @@ def test_a_federation_runs_agrees_and_passes_its_audit(tmp_path: Path) -> None:
     assert read_testnet(TestnetHome(home)).running == []
 
 
+def test_an_attacker_among_the_nodes_ruins_a_plain_mean_and_is_reported(tmp_path: Path) -> None:
+    home = tmp_path / "testnet"
+    options = ["--nodes", "4", "--rounds", "1", "--mode", "open", "--attack", "ipm:1", "--home", str(home)]
+    ran = folkmoot("testnet", "run", *options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "ipm by dave" in ran.stdout
+    attack = json.loads((home / "report.json").read_text())["attack"]
+    assert (attack["name"], attack["attackers"], attack["backdoor"]) == ("ipm", ["dave"], None)
+    assert attack["metrics"]["accuracy"] < 0.5 < attack["without"]["accuracy"]
+
+
 def check_nodes(report: dict[str, Any]) -> None:
     assert [node["name"] for node in report["nodes"]] == ["alice", "bob", "carol", "dave"]
     assert len({node["peer_id"] for node in report["nodes"]}) == NODES

@@ -64,6 +64,31 @@ def test_free_riders_send_what_costs_them_nothing() -> None:
     assert np.sqrt((drawn**2).mean()) == pytest.approx(np.sqrt((rows**2).mean()), rel=0.1)
 
 
+@pytest.mark.parametrize("name", attacks.FORGED)
+def test_every_forged_attack_gives_each_attacker_an_update(name: str) -> None:
+    rows = honest(6, 40).astype(np.float32)
+    view = attacks.View(rows, rows + 1, 2, lambda found: found.mean(axis=0), np.random.default_rng(2))
+    assert attacks.FORGED[name](view).shape == (2, 40)
+    if name == "stale":
+        assert np.array_equal(attacks.FORGED[name](view)[1], rows[0] + 1)
+
+
+@pytest.mark.parametrize("name", attacks.POISONED)
+def test_every_poisoned_attack_keeps_shapes_and_leaves_the_rows_alone(name: str) -> None:
+    x, y = np.random.default_rng(0).random((6, 10)).astype(np.float32), np.arange(6) % 3
+    before = x.copy(), y.copy()
+    planted, labels = attacks.POISONED[name](x, y, 3)
+    assert planted.shape == x.shape and not np.array_equal(labels, y)
+    assert np.array_equal(x, before[0]) and np.array_equal(y, before[1])
+
+
+@pytest.mark.parametrize(("text", "why"), [("ipm", "write ipm:N"), ("ipm:4", "1 to 3"), ("x:1", "there are")])
+def test_attacks_that_there_are_not(text: str, why: str) -> None:
+    attacks.check_attack("ipm:3", 4)
+    with pytest.raises(ValueError, match=why):
+        attacks.check_attack(text, 4)
+
+
 def test_data_attacks_change_copies() -> None:
     x, y = np.zeros((4, 3), dtype=np.float32), np.array([0, 1, 2, 2])
     assert attacks.flip_labels(y, 3).tolist() == [2, 1, 0, 0]
