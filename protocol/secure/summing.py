@@ -274,18 +274,19 @@ class Summing:
             return
         values = self._values(gathering, sums)
         self._measure_the_silent(gathering, sums, set(values))
+        if set(values) != set(gathering.members):
+            return
         wrong = [
             shard
             for shard, totals in enumerate(gathering.totals[sums])
-            if set(values) == set(gathering.members)
-            and not all(
+            if not all(
                 verify((values[member][shard] for member in crowd), total)
                 for crowd, total in zip(gathering.crowds, totals, strict=True)
             )
         ]
         for shard in wrong:
             self._look_into(gathering, sums, shard)
-        if not wrong and set(values) == set(gathering.members):
+        if not wrong:
             gathering.verified = sums
 
     def _values(self, gathering: Gathering, sums: Digest) -> dict[MemberId, tuple[Value, ...]]:
