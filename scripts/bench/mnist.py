@@ -46,12 +46,12 @@ RULES: dict[str, Changes] = {
 }
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """What all of them take."""
+def arguments(description: str | None, *, is_needed: bool = True) -> argparse.ArgumentParser:
+    """What all of them take; `is_needed`: without MNIST they have nothing to do."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--data", type=Path, required=is_needed, metavar="FOLDER")
     parser.add_argument("--rows", type=int, default=0, help="train on the first N images only")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--lr", default="0.1")
@@ -88,7 +88,7 @@ def terms(lr: str, *changes: Changes, rounds: int = 1) -> Terms:
         averaging = msgspec.structs.replace(averaging, **change.get("averaging", {}))
         secrecy = msgspec.structs.replace(secrecy, **change.get("secrecy", {}))
         privacy = msgspec.structs.replace(privacy, **change.get("privacy", {}))
-    return Terms("mlp", (784, 64, 10), training, averaging, secrecy, privacy, rounds)
+    return Terms("mlp", (784, 64, 10), training, averaging, secrecy, privacy=privacy, rounds=rounds)
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
