@@ -10,6 +10,11 @@ How far the two may be apart, in one round from one base, for each parameter:
 - Both round the mean to float32 and then its sum with the base. Where two values on the way to a rounding differ at
   all, the results may differ by one step of float32 there: one at the mean, one at the model.
 
+What else equals a central loop: in secure mode the same, but for the ring's unit in place of 2^-32; with another outer
+rule the step with the same mean (`tests/unit/test_rehearsal.py` holds both of a rehearsed federation, and
+`tests/unit/test_outer.py` every rule to its formula); FedProx, FedNova and clipping change what a member trains, which
+the loop would do alike. FedDyn and SCAFFOLD keep a vector with each member and have no central loop without one.
+
 Weights are integers and sums exact, so nothing else is lost. From round to round training amplifies such differences,
 as it does any; so each round is compared from the federation's own model before it.
 """
