@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import trio
@@ -18,19 +18,18 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
-from folkmoot.node.network.addresses import AddressBook, resolve
+from folkmoot.node.network.addresses import AddressBook
 from folkmoot.node.network.announcing import Announcing
-from folkmoot.node.network.conduct import Bucket
 from folkmoot.node.network.directory import Directory
 from folkmoot.node.network.libp2p_addresses import ADDRESSES, AddressExchange
+from folkmoot.node.network.libp2p_dialling import Dialler, dial_the_moved
+from folkmoot.node.network.libp2p_gossip import TOPIC, make_pubsub
 from folkmoot.node.network.libp2p_host import (
-    TOPIC,
     check_port_is_free,
     close_connections,
     close_listeners,
     lengthen_queues,
     make_host,
-    make_pubsub,
 )
 from folkmoot.node.network.libp2p_muxer import widen
 from folkmoot.node.network.libp2p_relay import Circuits
@@ -42,7 +41,7 @@ from folkmoot.node.network.peer_network import PeerNetwork
 from folkmoot.node.network.port import Locate, NetworkError, OnServed, Stats, Trouble, View
 from folkmoot.node.network.refusals import Refusals
 from folkmoot.node.network.streams import ByteStream, Incoming, Purpose, StreamBroken
-from folkmoot.protocol.addresses import is_loopback, relay_of
+from folkmoot.protocol.addresses import is_loopback
 from folkmoot.protocol.types import MemberId
 
 log = logging.getLogger(__name__)
@@ -50,15 +49,10 @@ log = logging.getLogger(__name__)
 PURPOSES: tuple[Purpose, ...] = ("control", "bulk")
 PROTOCOLS = {purpose: protocols(purpose, SPOKEN)[0] for purpose in PURPOSES}
 """The newest version of each."""
-RESOLVE_SECONDS = 5.0
-DIAL_SECONDS = 5.0
 OPEN_SECONDS = 5.0
 
-MOVES = (1 / 60, 5)
-"""How often a member's new addresses are dialled at once: each second, and after a rest. Else a little later."""
-
 MAX_COMPLAINTS = 64
-"""Addresses whose names are logged as unknown, once each: members announce what they like."""
+"""Members that speak otherwise are logged so often at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +130,6 @@ async def open_to_fetch(settings: Libp2pSettings, rng: random.Random) -> AsyncIt
         yield network
 
 
-@dataclass(slots=True)
-class _Dial:
-    """A member is being dialled; over when nothing is left to try, or a connection stands."""
-
-    addresses: int = 0
-    over: trio.Event = field(default_factory=trio.Event)
-
-
 class Libp2pTransport:
     """See `streams.Transport`."""
 
@@ -181,9 +167,7 @@ class Libp2pTransport:
         self._versions = settings.versions
         self._version_exchange = VersionExchange(self._host, self._versions, self._speaks_otherwise)
         self._foreign: set[tuple[MemberId, str]] = set()
-        self.troubles: dict[MemberId, Trouble] = {}
-        self._nameless: set[str] = set()
-        self._dials: dict[MemberId, _Dial] = {}
+        self._dialler = Dialler(self._swarm, self._ids, self._book, self._circuits, self._is_connected)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -240,20 +224,21 @@ class Libp2pTransport:
             self._host.run(listen_addrs=[listen]),
             background_trio_service(self._pubsub),
             background_trio_service(self._router),
-            trio.open_nursery() as self._dialling,
+            trio.open_nursery() as dialling,
         ):
             if not self._swarm.listeners:
                 raise NetworkError(
                     f"cannot listen on {listen}: choose an address of this host and a free port"
                 )
             lengthen_queues(self._swarm)
+            await dialling.start(self._dialler.run)
             await self._pubsub.wait_until_ready()
             await self._pubsub.subscribe(TOPIC)
             try:
                 async with self._found_nearby(), self._telling(incoming):
                     yield
             finally:
-                self._dialling.cancel_scope.cancel()
+                dialling.cancel_scope.cancel()
                 await close_listeners(self._swarm)
                 await close_connections(self._swarm, self._swarm.connections)
 
@@ -274,49 +259,28 @@ class Libp2pTransport:
         announcing.begin()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._exchange.run)
-            nursery.start_soon(self._dial_the_moved, self._directory, incoming)
+            nursery.start_soon(dial_the_moved, self._members, self._directory, incoming.connected)
             nursery.start_soon(announcing.run)
             nursery.start_soon(self._views.run, self._is_peer_connected)
             yield
             nursery.cancel_scope.cancel()
 
-    async def _dial_the_moved(self, directory: Directory, incoming: Incoming) -> None:
-        """Who has just said where it is need not be waited for; unless it moves all the time."""
-        before: dict[MemberId, tuple[str, ...]] = {}
-        moves = {member: Bucket(*MOVES) for member in self._members.values()}
-        while True:
-            changed = directory.changed
-            for peer, member in self._members.items():
-                addresses = directory.addresses(str(peer))
-                if before.get(member, ()) != addresses:
-                    before[member] = addresses
-                    if moves[member].take(1, trio.current_time()):
-                        incoming.connected(member)
-            await changed.wait()
-
     def _connected(self, peer: ID, incoming: Incoming) -> None:
         member = self._members.get(peer)
         if member is not None:
-            self.troubles.pop(member, None)
-            if member in self._dials:
-                self._dials[member].over.set()
+            self._dialler.reached(member)
             incoming.connected(member)
         else:
             self._pubsub.add_to_blacklist(peer)
         if self._exchange is not None:
             self._exchange.connected(peer)
 
+    @property
+    def troubles(self) -> Mapping[MemberId, Trouble]:
+        return self._dialler.troubles
+
     async def connect(self, member: MemberId) -> None:
-        if self._is_connected(member):
-            return
-        if member not in self._dials:
-            self._dials[member] = _Dial()
-            self._dialling.start_soon(self._dial_all, member)
-        # A machine that is still starting lets a dial hang for seconds; once it is up it dials us, and we go on.
-        dial = self._dials[member]
-        await dial.over.wait()
-        if not self._is_connected(member):
-            raise StreamBroken(f"member {member} answers at none of its {dial.addresses} known addresses")
+        await self._dialler.connect(member)
 
     async def open(self, member: MemberId, purpose: Purpose) -> ByteStream:
         await self.connect(member)
@@ -338,7 +302,7 @@ class Libp2pTransport:
         member = self._members.get(peer)
         if member is None:
             return
-        self.troubles[member] = Trouble(time.time(), reason)
+        self._dialler.troubles[member] = Trouble(time.time(), reason)
         if (member, reason) not in self._foreign and len(self._foreign) < MAX_COMPLAINTS:
             self._foreign.add((member, reason))
             log.warning("no protocol in common with member %d (peer %s): %s", member, peer, reason)
@@ -373,48 +337,6 @@ class Libp2pTransport:
 
     def _is_peer_connected(self, peer: ID) -> bool:
         return any(not connection.is_closed for connection in self._swarm.get_connections(peer))
-
-    async def _dial_all(self, member: MemberId) -> None:
-        """Dial one address after the other until there is a connection."""
-        addresses = await trio.to_thread.run_sync(self._book.addresses, member)
-        self._dials[member].addresses = len(addresses)
-        if not addresses:
-            self.troubles[member] = Trouble(time.time(), "no address known")
-        for address in addresses:
-            for place in await self._resolve(address):
-                if not self._is_connected(member):
-                    await self._dial(member, place)
-        self._dials.pop(member).over.set()
-
-    async def _resolve(self, address: str) -> list[str]:
-        try:
-            with trio.fail_after(RESOLVE_SECONDS):
-                found = await resolve(address)
-                return [place for place in found if self._book.believes(address, place)]
-        except (OSError, UnicodeError, trio.TooSlowError) as error:
-            if address not in self._nameless and len(self._nameless) < MAX_COMPLAINTS:
-                self._nameless.add(address)
-                log.warning("the name in %s cannot be resolved: %s", address, error or "no answer")
-            return []
-
-    async def _dial(self, member: MemberId, address: str) -> None:
-        # Not host.connect: it waits 0.25 s for nothing, tries old addresses first and shuns a peer for a minute
-        # after one failure.
-        try:
-            with trio.fail_after(DIAL_SECONDS):
-                await self._dial_way(self._ids[member], address)
-        except Exception as error:  # libp2p documents no closed list
-            log.debug("dialling %s: %r", address, error)
-            self.troubles[member] = Trouble(
-                time.time(), f"{address.rpartition('/p2p/')[0]}: {_reason(error)}"
-            )
-
-    async def _dial_way(self, peer: ID, address: str) -> None:
-        relay = relay_of(address.removesuffix(f"/p2p/{peer}"))
-        if relay is None:
-            await self._swarm.dial_addr(Multiaddr(address), peer)
-        else:
-            await self._circuits.dial(peer, ID.from_string(relay))
 
     def _handler(self, purpose: Purpose, incoming: Incoming) -> Callable[[INetStream], Awaitable[None]]:
         async def handle(stream: INetStream) -> None:
@@ -454,19 +376,6 @@ class _Connections(INotifee):
 
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
         """Of no interest."""
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost words of a failed dial: libp2p wraps them in ones of its own."""
-    if isinstance(error, trio.TooSlowError):
-        return f"no answer in {DIAL_SECONDS:g} s"
-    while (
-        inner := error.__cause__
-        or error.__context__
-        or (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None)
-    ):
-        error = inner
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def _listen_address(text: str) -> Multiaddr:

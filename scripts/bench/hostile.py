@@ -21,7 +21,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
-from faults import Federation, count, wait
+from churn import count
+from faults import Federation, wait
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
@@ -34,7 +35,8 @@ from multiaddr import Multiaddr
 
 from folkmoot.node.keys import load_keys
 from folkmoot.node.network.control import encode_frame
-from folkmoot.node.network.libp2p_host import MESH, TOPIC, close_connections, make_host
+from folkmoot.node.network.libp2p_gossip import MESH, TOPIC
+from folkmoot.node.network.libp2p_host import close_connections, make_host
 from folkmoot.node.network.libp2p_transport import PROTOCOLS
 from folkmoot.node.network.port import MAX_MESSAGE, Stats
 from folkmoot.node.network.refusals import Refusals

@@ -15,6 +15,7 @@ from folkmoot.protocol.secure.permit import (
     Answer,
     Permit,
     check_crowd,
+    check_permit,
     check_round,
     open_answer,
     parse_permit,
@@ -62,6 +63,7 @@ def read(data: bytes) -> None:
         verify_answer(open_answer(sealed, bytes(AUDITOR)), permit(), masked_round())
     elif kind == b"p":
         asked = parse_permit(rest.decode("utf-8", "replace"))
+        check_permit(asked, masked_round().federation)
         check_round(asked, masked_round())
         check_crowd(masked_round(), [asked, permit()])
         verify_permit(asked, {"alice": b"", "bob": bytes(64), "": rest}, masked_round().federation)

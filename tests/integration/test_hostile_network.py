@@ -33,7 +33,7 @@ from folkmoot.node.archive import Archive
 from folkmoot.node.network import bulk, gate, libp2p_muxer
 from folkmoot.node.network.conduct import FAULTS, Allowance
 from folkmoot.node.network.control import QUEUE_BYTES, encode_frame
-from folkmoot.node.network.libp2p_host import MESH
+from folkmoot.node.network.libp2p_gossip import MESH
 from folkmoot.node.network.libp2p_transport import PROTOCOLS
 from folkmoot.node.network.peer_network import EVENTS
 from folkmoot.node.network.port import MAX_MESSAGE

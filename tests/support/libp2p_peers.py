@@ -15,7 +15,8 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
 
-from folkmoot.node.network.libp2p_host import TOPIC, close_connections, make_host
+from folkmoot.node.network.libp2p_gossip import TOPIC
+from folkmoot.node.network.libp2p_host import close_connections, make_host
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.network.libp2p_versions import SPOKEN
 from folkmoot.node.network.peer_network import PeerNetwork

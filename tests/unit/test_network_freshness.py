@@ -3,7 +3,7 @@
 from libp2p.pubsub.pb import rpc_pb2
 
 from folkmoot.node.network.conduct import Allowance
-from folkmoot.node.network.libp2p_host import OUT_OF_ORDER, Freshness
+from folkmoot.node.network.libp2p_gossip import OUT_OF_ORDER, Freshness
 
 
 def message(number: int, origin: bytes = b"honest") -> rpc_pb2.Message:

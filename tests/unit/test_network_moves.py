@@ -1,14 +1,12 @@
 """Members that say all the time that they have moved make nobody dial all the time."""
 
-from types import SimpleNamespace
 from typing import cast
 
 import trio
 from libp2p.peer.id import ID
 
 from folkmoot.node.network.directory import Directory
-from folkmoot.node.network.libp2p_transport import MOVES, Libp2pTransport
-from folkmoot.node.network.streams import Incoming
+from folkmoot.node.network.libp2p_dialling import MOVES, dial_the_moved
 
 LIAR, HONEST = ID(b"liar"), ID(b"honest")
 
@@ -34,11 +32,10 @@ async def test_new_addresses_are_dialled_at_once_but_not_again_and_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     directory, dialled = Moving(), list[int]()
-    transport = cast(Libp2pTransport, SimpleNamespace(_members={LIAR: 0, HONEST: 1}))
-    incoming = cast(Incoming, SimpleNamespace(connected=dialled.append))
     rate, burst = MOVES
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Libp2pTransport._dial_the_moved, transport, cast(Directory, directory), incoming)
+        members = {LIAR: 0, HONEST: 1}
+        nursery.start_soon(dial_the_moved, members, cast(Directory, directory), dialled.append)
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(100):
             await directory.move(LIAR)
