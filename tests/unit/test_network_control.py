@@ -174,6 +174,20 @@ async def test_a_consumer_that_is_slow_does_not_make_the_peer_look_silent(autoju
         nursery.cancel_scope.cancel()
 
 
+async def test_what_waits_from_one_peer_is_bounded_in_memory_however_short_its_messages_are(
+    autojump_clock: MockClock,
+) -> None:
+    talk = Talk()
+    talk.can_deliver = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        with trio.move_on_after(60):
+            while True:
+                await talk.wire.to_session.send(encode_frame(b"x") * 10_000)
+        assert len(talk.session._inbox) <= QUEUE_BYTES // 128
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_oversized_frame_is_the_peer_s_fault(autojump_clock: MockClock) -> None:
     talk = Talk()
     async with trio.open_nursery() as nursery:
