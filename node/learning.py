@@ -31,6 +31,7 @@ from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.metrics import select_metrics
 from folkmoot.protocol.privacy import Spending
 from folkmoot.protocol.ring import Float32s, Layout, compute_exponents
+from folkmoot.protocol.secure.masked_noise import exponent_bounds
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.protocol.traffic import upload_bytes
 from folkmoot.protocol.types import Digest, Round
@@ -123,7 +124,6 @@ class Learning:
         )
 
     def _describe(self, round_: Round, base: BlobRef, result: FitResult) -> Trained:
-        averaging = self.charter.averaging
         vector = read_vector(result.update, self.charter.update_values)
         _sync(result.update)
         for name, state in self.kept.items():
@@ -135,7 +135,7 @@ class Learning:
         mask_key = self.mask_key(round_) if self.mask_key is not None else b""
         layout = Layout(self.charter.update_sizes)
         sent = self._with_residual(round_, vector)
-        exponents = compute_exponents(sent, layout, averaging.exponent_min, averaging.exponent_max)
+        exponents = compute_exponents(sent, layout, *exponent_bounds(self.charter))
         salts = (secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(32))
         chain, commitment = self._charge(round_, base, result, salts[1])
         told = self._told(result)

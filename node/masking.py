@@ -31,6 +31,7 @@ from folkmoot.protocol.secure.circles import Circles
 from folkmoot.protocol.secure.dealing import NO_KEY, shard_layout, shards_root
 from folkmoot.protocol.secure.encoding import RingEncoder, member_weight
 from folkmoot.protocol.secure.keystream import SEED_SIZE
+from folkmoot.protocol.secure.masked_noise import noise_seed, plan_noise
 from folkmoot.protocol.secure.masks import (
     KEY_SIZE,
     Mask,
@@ -43,6 +44,7 @@ from folkmoot.protocol.secure.masks import (
     self_polynomial,
     self_seed,
 )
+from folkmoot.protocol.secure.noise import SkellamNoise
 from folkmoot.protocol.secure.sharing import commit, share
 from folkmoot.protocol.secure.stream import masked_shards
 from folkmoot.protocol.types import Digest, MemberId, Round
@@ -181,7 +183,10 @@ class Masking:
         try:
             weight = member_weight(disclosure.num_examples, self._charter.averaging.weight_cap)
             encoder = RingEncoder(layout, self._charter.update_sizes, terms.exponents, weight)
-            pieces = masked_shards(layout, encoder, self._checked(update, disclosure), masks, residuals)
+            noise = self._noise(round_, disclosure, terms)
+            pieces = masked_shards(
+                layout, encoder, self._checked(update, disclosure), masks, residuals, noise
+            )
             refs = {
                 shard: _write(store, (data for _, data in group))
                 for shard, group in groupby(pieces, key=itemgetter(0))
@@ -192,6 +197,18 @@ class Masking:
             raise_if_full(error, Path(error.filename or update))
             raise TrainerError("model", f"{error.filename}: {error.strerror}") from error
         return tuple(refs.get(shard, EMPTY) for shard in range(layout.shards))
+
+    def _noise(self, round_: Round, disclosure: Disclosure, terms: Roster) -> SkellamNoise | None:
+        """My share of the noise, where the charter has it under the masks: always the same for the same update."""
+        plan = plan_noise(self._charter)
+        if plan is None:
+            return None
+        if set(terms.exponents) != {plan.exponent % 256}:
+            raise TrainerError("model", "the roster has other scales than the charter's noise is meant for")
+        secret = self._journal.epoch_secret(self._charter.epoch_of(round_))
+        assert secret is not None  # it was there a moment ago, see `_promised`
+        seed = noise_seed(secret, self._federation.id, round_, disclosure.update)
+        return SkellamNoise(seed, plan.deviation**2)
 
     def _checked(self, update: Path, disclosure: Disclosure) -> Iterator[Float32s]:
         """The update in pieces; raises `TrainerError` at the end if it is not the one that was disclosed.

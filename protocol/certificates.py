@@ -29,6 +29,7 @@ from folkmoot.protocol.messages import (
     roster_digest,
 )
 from folkmoot.protocol.metrics import check_metrics
+from folkmoot.protocol.secure.masked_noise import exponent_bounds
 from folkmoot.protocol.signing import Verifier
 from folkmoot.protocol.types import Attempt, Digest, MemberId, Round
 
@@ -95,7 +96,7 @@ def verify_ready(signed: Signed, federation: Federation, verifier: Verifier) -> 
         raise Reject(
             f"READY with {len(ready.exponents)} exponents, an update has {len(charter.update_sizes)}"
         )
-    low, high = charter.averaging.exponent_min, charter.averaging.exponent_max
+    low, high = exponent_bounds(charter)
     if any(
         not low <= exponent <= high for exponent in struct.unpack(f"{len(ready.exponents)}b", ready.exponents)
     ):

@@ -239,12 +239,13 @@ class Privacy(_Terms, frozen=True, kw_only=True):
     """How little of any single row updates may give away: differential privacy. Numbers are decimal text.
 
     With `mechanism` "records" every member trains by DP-SGD: of each row's gradient what is longer than `clip` is cut,
-    and Gaussian noise of deviation `noise` times `clip` is added to their sum. What is seen of a row costs at most
-    `epsilon` at `delta` in every `window` rounds, counted from round 1 (0: in all rounds). With `noise` 0 each member
-    takes as much as lets the planned rounds just fit.
+    and Gaussian noise of deviation `noise` times `clip` is added to their sum. With "secure" a round is one such step,
+    and its noise is in the masked sum, a share of it from every member (`secure/masked_noise.py`). What is seen of a
+    row costs at most `epsilon` at `delta` in every `window` rounds, counted from round 1 (0: in all rounds). With
+    `noise` 0 each member takes as much as lets the planned rounds just fit.
     """
 
-    mechanism: Literal["none", "records"] = "none"
+    mechanism: Literal["none", "records", "secure"] = "none"
     epsilon: Rate = "3"
     delta: Rate = "0.00001"
     clip: Rate = "1"

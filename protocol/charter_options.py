@@ -9,6 +9,7 @@ from folkmoot.protocol.charter import STATES, Charter
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.privacy import wrong_numbers
 from folkmoot.protocol.robust import Robust
+from folkmoot.protocol.secure.masked_noise import wrong_noise
 
 LEAST_COMPARED = 3
 """Of two a majority cannot be told from a minority."""
@@ -24,8 +25,15 @@ _OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
     "averaging.robust": lambda charter: charter.averaging.robust != "none",
     "secrecy.ring = 8": lambda charter: charter.is_secure and charter.secrecy.ring == 8,
     "privacy": lambda charter: charter.is_private,
+    "privacy.mechanism = 'secure'": lambda charter: charter.privacy.mechanism == "secure",
+    "averaging.mode = 'open'": lambda charter: not charter.is_secure,
+    "training.weight_decay": lambda charter: float(charter.training.weight_decay) > 0,
+    "training.steps other than 1": lambda charter: charter.training.steps != 1,
+    "personal tensors": lambda charter: any(one.part == "personal" for one in charter.model.tensors),
 }
 """What a charter may choose, and whether one does."""
+
+_REMEMBERS = "what a member remembers of its rows has no noise, and would be in every update to come"
 
 _CLASHES = (
     (
@@ -69,6 +77,35 @@ _CLASHES = (
         "training.clip",
         "privacy.clip cuts every row's gradient already, and after the noise there is nothing left to cut by",
     ),
+    *(
+        ("privacy.mechanism = 'secure'", other, reason)
+        for other, reason in (
+            (
+                "averaging.mode = 'open'",
+                "without masks every update would be seen without noise: take 'records'",
+            ),
+            (
+                "secrecy.ring = 8",
+                "3 bits a value have no room for noise, and what rounding loses of a row (error feedback) would be "
+                "released again and again: take 16 or 32",
+            ),
+            (
+                "training.steps other than 1",
+                "after the first step a row is in all that follows, and its part could not be bounded: set it to 1",
+            ),
+            (
+                "training.optimizer = 'adamw'",
+                "its first step has the same length whatever the gradient's, so one row could turn it round: take "
+                "'sgd', and an adaptive averaging.rule instead",
+            ),
+            ("training.correction = 'feddyn'", _REMEMBERS),
+            ("training.correction = 'scaffold'", _REMEMBERS),
+            ("personal tensors", "they are trained without noise, and would show in the shared ones"),
+            ("training.prox", "of a single step it changes nothing"),
+            ("training.normalize_to", "everybody takes one step"),
+            ("training.weight_decay", "it is no part of the rows' gradients, for which the scale is fixed"),
+        )
+    ),
 )
 """(option, option, why they do not go together)."""
 
@@ -103,6 +140,7 @@ def _wrong_numbers(charter: Charter) -> Iterator[str]:
         if not 1e-30 < float(value) < 1e30:
             yield f"{table}.{name} = {value}: it must be above 0, and within float32's range"
     yield from wrong_numbers(charter.privacy)
+    yield from wrong_noise(charter)
 
 
 # --- in words -------------------------------------------------------------------------------------------------------

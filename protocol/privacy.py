@@ -34,16 +34,19 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Base of the log's lines: immutable, nothing unknown."""
 
 
-class Cost(_Line, frozen=True, kw_only=True):
-    """What one update costs: `steps` Gaussian mechanisms on Poisson samples.
+class Cost(_Line, frozen=True, kw_only=True, omit_defaults=True):
+    """What one update costs: `steps` mechanisms on Poisson samples.
 
     Every row is in a step's sample with the chance `sample_rate`; the noise has `noise` times the deviation that one
-    row may move the sum by.
+    row may move the sum by. It is Gaussian, or Skellam noise on so many whole `values`, which one row moves by `bound`
+    at most (L2 norm).
     """
 
     sample_rate: _Share
     noise: _Positive
     steps: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    bound: Annotated[float, Meta(ge=0, le=2**31)] = 0.0
+    values: Annotated[int, Meta(ge=0, le=2**48)] = 0
 
 
 class Owner(_Line, frozen=True, kw_only=True):
@@ -161,11 +164,11 @@ def planned_rounds(charter: Charter) -> int:
 
 def grouped(costs: Iterable[Cost]) -> list[Cost]:
     """The same costs, equal ones as one with all their steps: a sum does not depend on its order."""
-    steps: dict[tuple[float, float], int] = {}
+    steps: dict[Cost, int] = {}
     for cost in costs:
-        key = (cost.sample_rate, cost.noise)
+        key = msgspec.structs.replace(cost, steps=1)
         steps[key] = steps.get(key, 0) + cost.steps
-    return [Cost(sample_rate=rate, noise=noise, steps=count) for (rate, noise), count in steps.items()]
+    return [msgspec.structs.replace(cost, steps=count) for cost, count in steps.items()]
 
 
 # --- the charter's table --------------------------------------------------------------------------------------------
@@ -197,10 +200,16 @@ def describe_privacy(charter: Charter) -> Iterator[str]:
         else f"as much as lets {planned_rounds(charter)} rounds just fit the budget"
     )
     rounds = f"every {privacy.window} rounds" if privacy.window else "all rounds"
-    yield (
-        f"single rows are hidden (DP-SGD): of a row's gradient a length of {privacy.clip} counts, and every member "
-        f"adds noise, {noise}"
-    )
+    if privacy.mechanism == "secure":
+        yield (
+            f"single rows are hidden: of a row's gradient a length of {privacy.clip} counts, a round is one step, and "
+            f"every member adds a share of noise under its mask, {privacy.noise} times that in all"
+        )
+    else:
+        yield (
+            f"single rows are hidden (DP-SGD): of a row's gradient a length of {privacy.clip} counts, and every member "
+            f"adds noise, {noise}"
+        )
     yield (
         f"what is seen of a row in {rounds} costs at most epsilon {privacy.epsilon} at delta {privacy.delta}; a member "
         "whose budget is spent takes no part"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from folkmoot.protocol.privacy import Cost, grouped
+from folkmoot.protocol.renyi import ORDERS, divergences, sampling_error
 
 TOLERANCE = 0.01
 """Part of the budget by which two accountants may differ: both round upwards, each in its own way."""
@@ -19,8 +20,23 @@ class NoAccountant(Exception):
 
 def epsilon_of(costs: Iterable[Cost], delta: float) -> float:
     """Epsilon at `delta` of all `costs` together, rounded upwards; raises `NoAccountant`."""
-    found = sorted(grouped(costs), key=lambda cost: (cost.sample_rate, cost.noise))
+    found = sorted(grouped(costs), key=lambda cost: (cost.sample_rate, cost.noise, cost.bound))
+    if any(cost.bound for cost in found):
+        return _skellam(tuple(found), delta)
     return _epsilon(tuple((cost.sample_rate, cost.noise, cost.steps) for cost in found), delta)
+
+
+@lru_cache(maxsize=256)
+def _skellam(costs: tuple[Cost, ...], delta: float) -> float:
+    """Skellam noise: no library knows its losses. The Renyi divergences are ours, what follows from them is not."""
+    try:
+        from dp_accounting.rdp import rdp_privacy_accountant
+    except ImportError as error:
+        raise NoAccountant from error
+    epsilon, _ = rdp_privacy_accountant.compute_epsilon(
+        ORDERS, divergences(costs), max(0.0, delta - sampling_error(costs))
+    )
+    return float(epsilon)
 
 
 @lru_cache(maxsize=256)

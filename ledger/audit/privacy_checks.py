@@ -14,6 +14,7 @@ from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import Ready
 from folkmoot.protocol.privacy import Log, Logged, read_log, window_of
+from folkmoot.protocol.secure.masked_noise import plan_noise
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.types import Digest, Round
 
@@ -82,6 +83,9 @@ class PrivacyAudit:
             return f"it cut gradients to {spending.clip}, the charter says {privacy.clip}"
         if spending.cost.noise < float(privacy.noise):
             return f"it added noise of {spending.cost.noise:g}, the charter asks for {privacy.noise}"
+        plan = plan_noise(charter)
+        if spending.cost.bound != (plan.bound if plan else 0.0):
+            return "the noise that it counts with is not that of the charter's ring"
         return ""
 
     # --- the budget -------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     """The terms and what they mean, as (heading, sentence)."""
     from folkmoot.ledger.development import DEVELOPMENT_CHAINS
     from folkmoot.protocol.privacy import describe_privacy
+    from folkmoot.protocol.secure.masked_noise import describe_noise
 
     members, faults = len(terms.members), terms.faults
     model, schedule = terms.model, terms.schedule
@@ -45,7 +46,7 @@ def describe(terms: "Charter") -> Iterator[tuple[str, str]]:
     training = ", ".join(f"{key} {value}" for key, value in msgspec.structs.asdict(terms.training).items())
     yield "training", training
     yield from _describe_averaging(terms)
-    for at, line in enumerate(describe_privacy(terms)):
+    for at, line in enumerate((*describe_privacy(terms), *describe_noise(terms))):
         yield "" if at else "privacy", line
     yield (
         "schedule",

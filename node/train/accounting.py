@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
+from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.wire import TrainerError
+from folkmoot.protocol import renyi
 from folkmoot.protocol.charter import Privacy
 from folkmoot.protocol.privacy import Cost, grouped
+from folkmoot.protocol.secure.masked_noise import NoisePlan
 
 if TYPE_CHECKING:
     from opacus.accountants import IAccountant
@@ -35,8 +40,21 @@ _History: TypeAlias = tuple[tuple[float, float, int], ...]
 class Budget:
     """The charter's, for one member: what its next update would cost, and whether there is enough left for it."""
 
-    def __init__(self, privacy: Privacy, planned: int, rows: int, batch: int, steps: int) -> None:
-        """`planned`: rounds that it has to last for; `rows` of the member, of which a step takes about `batch`."""
+    def __init__(
+        self,
+        privacy: Privacy,
+        planned: int,
+        rows: int,
+        batch: int,
+        steps: int,
+        plan: NoisePlan | None = None,
+        values: int = 0,
+    ) -> None:
+        """`planned`: rounds that it has to last for; `rows` of the member, of which a step takes about `batch`.
+
+        `plan`: how noise on so many `values` lies under the masks, where it does.
+        """
+        self._plan, self._values = plan, values
         self._budget, self._delta = float(privacy.epsilon), float(privacy.delta)
         self._privacy = privacy
         self._planned = planned
@@ -50,7 +68,15 @@ class Budget:
         if not noise:
             steps = self._steps * self._planned
             noise = smallest_noise(self._sample_rate, steps, self._budget, self._delta)
-        return Cost(sample_rate=self._sample_rate, noise=noise, steps=self._steps)
+        cost = Cost(sample_rate=self._sample_rate, noise=noise, steps=self._steps)
+        if self._plan is None:
+            return cost
+        return msgspec.structs.replace(cost, bound=self._plan.bound, values=self._values)
+
+    @property
+    def noise(self) -> Noise:
+        """For one update."""
+        return Noise(float(self._privacy.clip), self.cost.noise, self._sample_rate, self._plan)
 
     def with_next(self, spent: Iterable[Cost]) -> float:
         """Epsilon with one more update; raises `TrainerError` of kind `budget` where that is too much."""
@@ -69,7 +95,10 @@ def epsilon_of(costs: Iterable[Cost], budget: float, delta: float) -> float:
 
     Near `budget` it is off by at most `RELATIVE_ERROR` of it; far beyond, where nobody asks how far, it is a rough one.
     """
-    history = [(cost.noise, cost.sample_rate, cost.steps) for cost in grouped(costs)]
+    found = grouped(costs)
+    if any(cost.bound for cost in found):  # Skellam noise: of that no library knows
+        return renyi.epsilon_of(found, delta)
+    history = [(cost.noise, cost.sample_rate, cost.steps) for cost in found]
     return _bound(tuple(history), budget, delta) if history else 0.0
 
 

@@ -57,6 +57,8 @@ def fit(
     """
     parts = turn.parts
     models.load_vector(module, turn.start)
+    if noise is not None and noise.plan is not None:
+        return _masked_step(module, objective, rows, turn, noise)
     steered = shift_of(training, turn.carried)
     shift = None if steered is None else parts.spread("shared", steered)
     mixed = mixed and noise is None  # per-row gradients are computed in float32
@@ -74,6 +76,15 @@ def fit(
     is_statistic = parts.take(statistics, "shared")
     sent, own = make_update(training, moved, done.steps, is_statistic, turn.carried)
     return Made(sent, own, parts.take(trained, "personal"), done.loss)
+
+
+def _masked_step(module: nn.Module, objective: Objective, rows: local.Rows, turn: Turn, noise: Noise) -> Made:
+    """The round's one step, for noise that is added under the mask; nothing personal goes with it."""
+    from folkmoot.node.train.private import masked_step
+
+    vector, loss = masked_step(module, objective, rows, noise)
+    parts = turn.parts
+    return Made(parts.take(vector, "shared"), turn.carried.own, parts.take(turn.start, "personal"), loss)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.protocol.secure.keystream import SEED_SIZE, Keystream
+from folkmoot.protocol.secure.masked_noise import NoisePlan
 
 Floats64: TypeAlias = npt.NDArray[np.float64]
 
@@ -31,6 +32,8 @@ class Noise:
     clip: float
     multiplier: float
     sample_rate: float
+    plan: NoisePlan | None = None
+    """Where the noise is added under the mask, how what is sent must be written; else None."""
 
 
 class SecretRandom:

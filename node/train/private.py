@@ -9,8 +9,9 @@ generator whose seed others know. So a private training cannot be repeated, not 
 """
 
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from opacus import GradSampleModule
@@ -18,12 +19,18 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from folkmoot.node.train.local import Rows, Step
+from folkmoot.node.train.models import to_vector
 from folkmoot.node.train.noise import Noise, SecretRandom
 from folkmoot.node.train.objectives import Objective
+from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import TrainerError
+from folkmoot.protocol.secure.masked_noise import NoisePlan
 
 HELD_VALUES = 1 << 26
 """Values of rows' gradients that are held at once: 256 MB. A larger sample is gone through in pieces."""
+
+ROUNDINGS = 100
+"""Times that a row is rounded anew until it is short enough; most are the first time."""
 
 _TINY = 1e-12
 
@@ -45,7 +52,8 @@ def private_steps(
         while True:
             index = torch.from_numpy(random.sample(len(rows), noise.sample_rate))
             total = [torch.zeros_like(parameter) for parameter in parameters]
-            loss = _add_clipped(watched, objective, rows, index, parameters, noise.clip, total)
+            cut = partial(_cut, clip=noise.clip)
+            loss = _add_rows(watched, objective, rows, index, parameters, cut, total)
             _add_noise(total, random, noise.multiplier * noise.clip)
             gradients = [value / expected for value in total]
             yield Step(gradients, loss / max(1, len(index)), len(index))
@@ -64,16 +72,40 @@ def _rows_gradients(module: nn.Module) -> Iterator[nn.Module]:
             module.zero_grad()
 
 
-def _add_clipped(
+def masked_step(
+    module: nn.Module, objective: Objective, rows: Rows, noise: Noise, random: SecretRandom | None = None
+) -> tuple[Vector, float]:
+    """One step whose noise is added later, under the mask: the update in whole numbers of `plan.unit`, and the loss.
+
+    It is minus the sum of the sampled rows' gradients, each cut, scaled to `plan.reach` and rounded.
+    """
+    plan, random = noise.plan, random or SecretRandom()
+    assert plan is not None
+    module.train()
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    index = torch.from_numpy(random.sample(len(rows), noise.sample_rate))
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    cut = partial(_round, clip=noise.clip, plan=plan)
+    with _rows_gradients(module) as watched:
+        loss = _add_rows(watched, objective, rows, index, parameters, cut, total)
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.zero_()
+        for parameter, value in zip(parameters, total, strict=True):
+            parameter.copy_(value.clamp(-plan.limit, plan.limit) * -plan.unit)
+    return to_vector(module), loss / max(1, len(index))
+
+
+def _add_rows(
     watched: nn.Module,
     objective: Objective,
     rows: Rows,
     index: Tensor,
     parameters: Sequence[Tensor],
-    clip: float,
+    cut: Callable[[Sequence[Tensor]], Iterable[Tensor]],
     total: Sequence[Tensor],
 ) -> float:
-    """Add the clipped gradients of the rows in `index` to `total`; the sum of their losses."""
+    """Add what `cut` makes of the gradients of the rows in `index` to `total`; the sum of their losses."""
     piece, loss = max(1, HELD_VALUES // sum(map(torch.numel, parameters))), 0.0
     for at in range(0, len(index), piece):
         part = index[at : at + piece]
@@ -81,10 +113,33 @@ def _add_clipped(
         mean.backward()  # type: ignore[no-untyped-call]
         loss += mean.item() * len(part)
         gradients = [_take_rows(parameter, len(part)) for parameter in parameters]
-        factors = _factors(gradients, clip)
-        for value, gradient in zip(total, gradients, strict=True):
-            value += torch.tensordot(factors, gradient, dims=1)
+        for value, part_of_it in zip(total, cut(gradients), strict=True):
+            value += part_of_it
     return loss
+
+
+def _cut(gradients: Sequence[Tensor], clip: float) -> Iterator[Tensor]:
+    """The sum of the rows' gradients, none longer than `clip`."""
+    factors = _factors(gradients, clip)
+    for gradient in gradients:
+        yield torch.tensordot(factors, gradient, dims=1)
+
+
+def _round(gradients: Sequence[Tensor], clip: float, plan: NoisePlan) -> list[Tensor]:
+    """The same in whole numbers: `clip` becomes `plan.reach`, and rounded no row is longer than `plan.bound`."""
+    factors = _factors(gradients, clip) * (plan.reach / clip)
+    flat = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1) * factors[:, None]
+    rounded, rows = torch.zeros_like(flat), torch.arange(len(flat))
+    for _ in range(ROUNDINGS):
+        tried = (flat[rows] + torch.rand_like(flat[rows])).floor()
+        rounded[rows] = tried
+        rows = rows[torch.linalg.vector_norm(tried.double(), dim=1) > plan.bound]
+        if not len(rows):
+            break
+    rounded[rows] = 0  # as good as never: one time in two is the worst that can be
+    sizes = [gradient[0].numel() for gradient in gradients]
+    pieces = torch.split(rounded.sum(0), sizes)
+    return [piece.reshape(gradient.shape[1:]) for piece, gradient in zip(pieces, gradients, strict=True)]
 
 
 def _take_rows(parameter: Tensor, rows: int) -> Tensor:

@@ -14,7 +14,6 @@ from folkmoot.node.train.accounting import Budget
 from folkmoot.node.train.beside import train_beside
 from folkmoot.node.train.devices import choose_device
 from folkmoot.node.train.fitting import Turn, fit
-from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import make_objective
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.vectors import (
@@ -81,6 +80,8 @@ class Session:
             len(self._train),
             training.batch,
             local.count_steps(self._module, len(self._train), training),
+            task.plan,
+            task.model.shared_values,
         )
 
     def _try_step(self) -> None:
@@ -120,7 +121,7 @@ class Session:
             turn,
             on_step,
             self._mixed,
-            self._noise(),
+            self._budget.noise if self._budget else None,
         )
         next_ = {OWN: made.own, PERSONAL: made.personal}
         for vector in (made.sent, *next_.values()):
@@ -176,12 +177,6 @@ class Session:
     @cached_property
     def _frozen(self) -> Vector:
         return read_vector(Path(self._task.frozen), self._parts.count("frozen"))
-
-    def _noise(self) -> Noise | None:
-        if self._budget is None:
-            return None
-        cost = self._budget.cost
-        return Noise(float(self._task.privacy.clip), cost.noise, cost.sample_rate)
 
     def _training(self) -> Training:
         """The charter's, with no more steps than this member takes."""

@@ -16,6 +16,7 @@ from folkmoot.protocol.charter import Charter, Model, Privacy, Training
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.privacy import Cost, planned_rounds
 from folkmoot.protocol.schema import Schema
+from folkmoot.protocol.secure.masked_noise import NoisePlan, plan_noise
 
 MAX_FRAME = 8 << 20
 """Bytes of the longest body; a layout of 50,000 tensors still fits."""
@@ -68,7 +69,8 @@ class Task(_Message, frozen=True):
     Both files hold `x` float32 (rows, features) and `y` (rows,): int64 classes, or float32 for a regression. Where
     `test` does not exist nothing is measured. `data` is the charter's schema, `source` the file of a custom model;
     `mixed` asks for bfloat16 where the device has it, `max_steps` (0: no) bounds a round's steps. The budget of
-    `privacy` is to last for `planned` rounds. `personal` and `frozen` are the files of what such tensors begin as,
+    `privacy` is to last for `planned` rounds; `plan` is how its noise lies
+    under the masks, if it does. `personal` and `frozen` are the files of what such tensors begin as,
     flat; they may not be there before the first request. `ditto` is that model's lambda (0: without).
     The process takes no more than `max_memory` bytes (0: no bound).
     """
@@ -86,6 +88,7 @@ class Task(_Message, frozen=True):
     max_steps: int = 0
     privacy: Privacy = Privacy()
     planned: int = 1
+    plan: NoisePlan | None = None
     personal: str = ""
     frozen: str = ""
     ditto: float = 0.0
@@ -189,6 +192,7 @@ def terms_of(charter: Charter) -> dict[str, Any]:
         "training": charter.training,
         "privacy": charter.privacy,
         "planned": planned_rounds(charter),
+        "plan": plan_noise(charter),
     }
 
 

@@ -22,6 +22,7 @@ from folkmoot.protocol.secure import packing
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder
 from folkmoot.protocol.secure.layout import BLOCK, MAX_WEIGHT, RingValues, ShardLayout
 from folkmoot.protocol.secure.masks import Crowd, Expander, Mask
+from folkmoot.protocol.secure.noise import SkellamNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ def masked_shards(
     update: Iterable[Float32s],
     masks: Sequence[Mask],
     residuals: Iterable[Float32s] | None = None,
+    noise: SkellamNoise | None = None,
 ) -> Iterator[tuple[int, memoryview]]:
     """Encode an update, given in pieces of any size, and mask it: (shard, bytes) in order, in chunks.
 
     What is yielded is to be used before the next is asked for. A shard without values (more shards than blocks) does
     not occur. With `residuals` (what earlier rounds lost, in pieces as long as the update's), those are changed in
-    place into the new ones: a piece is done when the one after it is asked for. Raises LocalProtocolError on an update
+    place into the new ones: a piece is done when the one after it is asked for. `noise` is added to every parameter.
+    Raises LocalProtocolError on an update
     of another length, which may show only at the end, or with a value that is not finite.
     """
     source, expander = _Update(encoder, update, residuals), Expander(layout, masks)
@@ -63,10 +66,20 @@ def masked_shards(
             if start == 0:
                 encoder.encode_weight(chunk[:BLOCK])
             first, end = layout.parameters_in(start, stop)
-            source.encode(first, _parameters(chunk, start, first, end))
+            values_of_it = _parameters(chunk, start, first, end)
+            source.encode(first, values_of_it)
+            if noise is not None:
+                _add_noise(noise, first, values_of_it)
             expander.add(chunk, start)
             yield shard, chunk.data.cast("B")
     source.finish()
+
+
+def _add_noise(noise: SkellamNoise, first: int, values: RingValues) -> None:
+    """Put a member's share of the noise on its values, the parameters from `first` on, modulo 2^b."""
+    drawn = np.zeros(len(values), dtype=np.int64)
+    noise.add(drawn, first)
+    np.add(values, drawn.astype(values.dtype), out=values)
 
 
 class _Update:

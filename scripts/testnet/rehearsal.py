@@ -36,6 +36,7 @@ from folkmoot.protocol.outer import Outer, Start
 from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.privacy import planned_rounds
 from folkmoot.protocol.ring import Float32s
+from folkmoot.protocol.secure.masked_noise import plan_noise
 from folkmoot.testnet.attacks import Attack, Floats, View
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsed_sums import Sent, sums_of
@@ -181,10 +182,10 @@ class Rehearsal:
 
     def _noise(self, rows: local.Rows, training: Training) -> Noise:
         """As a member's budget has it, with what the rounds before cost left out: they are planned to fit."""
-        steps = local.count_steps(self._module, len(rows), training)
-        privacy = self.charter.privacy
-        cost = Budget(privacy, planned_rounds(self.charter), len(rows), training.batch, steps).cost
-        return Noise(float(privacy.clip), cost.noise, cost.sample_rate)
+        charter, steps = self.charter, local.count_steps(self._module, len(rows), training)
+        plan, values = plan_noise(charter), charter.model.shared_values
+        planned = planned_rounds(charter)
+        return Budget(charter.privacy, planned, len(rows), training.batch, steps, plan, values).noise
 
     def _forge(
         self, attack: Attack, honest: dict[int, Float32s], attackers: Sequence[int]

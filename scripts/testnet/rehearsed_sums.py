@@ -1,5 +1,6 @@
 """How a rehearsed round goes from updates to a step, in the two modes: the same codecs, integers and feedback."""
 
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,10 @@ from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Layout, c
 from folkmoot.protocol.robust import Robust
 from folkmoot.protocol.secure.dealing import shard_layout
 from folkmoot.protocol.secure.encoding import RingDecoder, RingEncoder, member_weight
+from folkmoot.protocol.secure.keystream import SEED_SIZE
+from folkmoot.protocol.secure.masked_noise import exponent_bounds, plan_noise
 from folkmoot.protocol.secure.masks import Crowd
+from folkmoot.protocol.secure.noise import SkellamNoise
 from folkmoot.protocol.secure.stream import Opening, masked_shards, open_sum, sum_crowds
 from folkmoot.protocol.types import Digest
 
@@ -59,8 +63,7 @@ def sums_of(charter: Charter, federation: Digest) -> "OpenSums | SecureSums":
 
 def scales(charter: Charter, vectors: Sequence[Float32s]) -> bytes:
     """The exponents of a roster whose members have these vectors to write down."""
-    averaging, layout = charter.averaging, Layout(charter.update_sizes)
-    bounds = averaging.exponent_min, averaging.exponent_max
+    layout, bounds = Layout(charter.update_sizes), exponent_bounds(charter)
     announced = [compute_exponents(vector, layout, *bounds).tobytes() for vector in vectors]
     return common_exponents(announced, charter.faults)
 
@@ -105,6 +108,7 @@ class SecureSums:
         self._charter, self._outer, self._federation = charter, Outer.of(charter), federation
         self._layout = replace(shard_layout(charter), shards=1)
         self._residuals = Residuals(charter)
+        self._plan = plan_noise(charter)
 
     def step(self, round_: int, snapshot: Float32s, sent: Sequence[Sent]) -> Float32s:
         """The snapshot after a round."""
@@ -124,8 +128,15 @@ class SecureSums:
         weight = member_weight(sent.examples, self._charter.averaging.weight_cap)
         encoder = RingEncoder(self._layout, self._charter.update_sizes, exponents, weight)
         rest = None if residual is None else _chunks(residual)
-        pieces = masked_shards(self._layout, encoder, _chunks(sent.update), [], rest)
+        noise = self._noise()
+        pieces = masked_shards(self._layout, encoder, _chunks(sent.update), [], rest, noise)
         return partial(list, [b"".join(bytes(piece) for _, piece in pieces)])
+
+    def _noise(self) -> SkellamNoise | None:
+        """A member's share, where the charter has noise inside the masks."""
+        if self._plan is None:
+            return None
+        return SkellamNoise(secrets.token_bytes(SEED_SIZE), self._plan.deviation**2)
 
     def _open(
         self, round_: int, shards: dict[int, Open], exponents: bytes, outer: Outer, base: Float32s
