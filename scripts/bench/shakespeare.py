@@ -156,9 +156,7 @@ def main() -> None:
     show(runs, options.rounds)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "shakespeare.json").write_bytes(
-            msgspec.json.format(msgspec.json.encode(runs), indent=1) + b"\n"
-        )
+        (options.out / "shakespeare.json").write_bytes(msgspec.json.encode(runs) + b"\n")
         (options.out / "shakespeare.svg").write_text(picture(runs))
 
 
