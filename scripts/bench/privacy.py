@@ -2,9 +2,9 @@
 
 MNIST (`mnist.py`) dealt evenly to 10 members, 500 steps in all for each, MLP 784-32-10, clip 1, delta 1e-5. "silo":
 every member trains by DP-SGD, 100 rounds of 5 steps of 98 rows, and adds noise of its own. "alone": one member does so
-for itself. "secure": 500 rounds of one step of 40 rows, the noise inside the masks on the 16-bit ring, for the fewest
-honest survivors (4 of 10); "secure, all 10" with k_min = 10 (7 of 10). Each runs through the node's own functions
-(`folkmoot.testnet.rehearsal`). Prints a Markdown table.
+for itself. "secure": 500 rounds of one step of 40 rows, the noise inside the masks on the 16-bit ring (32 bits for
+epsilon 1), for the fewest honest survivors (4 of 10); "secure, all 10" with k_min = 10 (7 of 10). Each runs through
+the node's own functions (`folkmoot.testnet.rehearsal`). Prints a Markdown table.
 """
 
 import argparse
@@ -40,7 +40,10 @@ def learn(how: str, epsilon: str, options: argparse.Namespace, train: Rows, test
     noise = private(how, epsilon, len(train) // MEMBERS) if epsilon != "none" else {}
     order = np.array_split(np.random.default_rng(seed).permutation(len(train)), MEMBERS)
     shares = [Rows(train.x[part], train.y[part]) for part in order[:members]]
-    terms = replace(mnist.terms(options.lr, changes, noise, rounds=rounds), layers=(784, 32, 10))
+    ring: Changes = (
+        {"secrecy": {"ring": 32}} if epsilon == "1" else {}
+    )  # 16 bits have no room for so much noise
+    terms = replace(mnist.terms(options.lr, changes, noise, ring, rounds=rounds), layers=(784, 32, 10))
     federation = Rehearsal(terms, shares, seed)
     for _ in range(rounds):
         federation.play()
