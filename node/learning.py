@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from folkmoot.node.disk import raise_if_full
 from folkmoot.node.limits import Uploads
-from folkmoot.node.member_state import MemberState
+from folkmoot.node.member_state import MemberState, Residuals
 from folkmoot.node.privacy_log import PrivacyLog
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import check_finite, read_vector
@@ -78,7 +78,7 @@ class Learning:
     mask_key: Callable[[Round], bytes] | None = None
     kept: Mapping[str, MemberState] = field(default_factory=dict)
     """What the trainer reads and writes besides, by name."""
-    residuals: MemberState | None = None
+    residuals: Residuals | None = None
     """What was lost of earlier updates and is added to the next, where the charter has error feedback."""
     uploads: Uploads | None = None
     """What this node may send in a round."""
@@ -106,7 +106,9 @@ class Learning:
                 name: KeptVector(state.before(round_), state.staged(round_, base.root))
                 for name, state in self.kept.items()
             }
-            result = await self.trainer.fit(round_, model, self.update_path(round_), kept, spent)
+            span = self.charter.fragment(round_)
+            fragment = None if span is None else (*span, self.charter.update_values)
+            result = await self.trainer.fit(round_, model, self.update_path(round_), kept, spent, fragment)
             trained = await trio.to_thread.run_sync(self._describe, round_, base, result)
             return trained, result.beside
         raise TrainerError("stalled", f"training took more than trainer.timeout = {self.timeout:g} s")

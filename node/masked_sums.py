@@ -113,7 +113,9 @@ class MaskedSums:
         sums = [partial(_pieces, self._archive, ref) for ref in effect.sums]
         opening = Opening(self._layout, decoder, sums, effect.crowds)
         snapshots = self._models.snapshots(effect.base)
-        opened = open_sum(opening, Outer.of(self._charter), snapshots, Robust.of(self._charter))
+        opened = open_sum(
+            opening, Outer.of(self._charter, effect.survivors.round), snapshots, Robust.of(self._charter)
+        )
         survivors = effect.survivors
         return Aggregated(survivors.round, survivors.digest, effect.sums_digest, opened.model)
 

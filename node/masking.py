@@ -17,7 +17,7 @@ import msgspec
 from folkmoot.node.archive import Archive, BlobStore
 from folkmoot.node.disk import raise_if_full
 from folkmoot.node.learning import DISCLOSURE, Disclosure
-from folkmoot.node.member_state import MemberState
+from folkmoot.node.member_state import Residuals
 from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import read_pieces
 from folkmoot.node.train.wire import TrainerError
@@ -63,7 +63,7 @@ class Masking:
     """One member's masks and masked updates."""
 
     def __init__(
-        self, federation: Federation, me: MemberId, journal: Journal, archive: Archive, residuals: MemberState
+        self, federation: Federation, me: MemberId, journal: Journal, archive: Archive, residuals: Residuals
     ) -> None:
         self._federation = federation
         self._charter = federation.charter

@@ -105,6 +105,37 @@ class MemberState:
             path.unlink(missing_ok=True)
 
 
+class Residuals:
+    """What writing updates down has lost of them: a vector for each fragment of the model, each with its own rounds."""
+
+    def __init__(self, charter: Charter, folder: Path) -> None:
+        count = charter.averaging.fragments
+        names = ["residual"] if count == 1 else [f"residual{number}" for number in range(count)]
+        values = charter.update_values
+        self._states = [MemberState(folder, name, values, outlives_loss=False) for name in names]
+
+    def at(self, round_: Round) -> MemberState:
+        """That of what travels in a round."""
+        return self._states[(round_ - 1) % len(self._states)]
+
+    def before(self, round_: Round) -> Path | None:
+        """See `MemberState.before`."""
+        return self.at(round_).before(round_)
+
+    def stage(self, round_: Round, key: Digest) -> Iterator[Float32s]:
+        """See `MemberState.stage`."""
+        return self.at(round_).stage(round_, key)
+
+    def close(self, round_: Round, key: Digest | None, *, included: bool) -> None:
+        """See `MemberState.close`."""
+        self.at(round_).close(round_, key, included=included)
+
+    def give_up(self, round_: Round) -> None:
+        """See `MemberState.give_up`."""
+        for state in self._states:
+            state.give_up(round_)
+
+
 @dataclass(frozen=True, slots=True)
 class MemberStates:
     """All vectors of a member. `residuals`: what writing updates down has lost of them.
@@ -112,7 +143,7 @@ class MemberStates:
     `kept`: those that its trainer reads and writes, by the names that they have there (`train/wire.py`).
     """
 
-    residuals: MemberState
+    residuals: Residuals
     kept: Mapping[str, MemberState]
 
     @classmethod
@@ -120,12 +151,12 @@ class MemberStates:
         """Those in `folder`, HOME/updates; `beside` names the models that this member trains for itself."""
         parts = Parts(charter.model.tensors)
         sizes = dict.fromkeys(beside, parts.size - parts.count("frozen"))
-        if charter.training.correction != "none":
+        if charter.training.correction != "none" or charter.averaging.fragments > 1:
             sizes[OWN] = charter.model.shared_values
         if parts.count("personal"):
             sizes[PERSONAL] = parts.count("personal")
         return cls(
-            MemberState(folder, "residual", charter.update_values, outlives_loss=False),
+            Residuals(charter, folder),
             {name: MemberState(folder, name, values) for name, values in sizes.items()},
         )
 
@@ -143,7 +174,8 @@ class MemberStates:
 
     def roll_back(self, round_: Round) -> None:
         """The rounds from that one on are undone."""
-        for state in (self.residuals, *self.kept.values()):
+        self.residuals.give_up(round_)
+        for state in self.kept.values():
             state.give_up(round_)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from folkmoot.node.archive import Archive, Models
-from folkmoot.node.member_state import MemberState
+from folkmoot.node.member_state import Residuals
 from folkmoot.node.store import Journal, Secret
 from folkmoot.node.train.vectors import read_pieces
 from folkmoot.protocol.aggregate import Method, aggregate_stream
@@ -54,7 +54,7 @@ class Payloads:
         journal: Journal,
         archive: Archive,
         models: Models,
-        residuals: MemberState,
+        residuals: Residuals,
     ) -> None:
         self._residuals = residuals
         self._federation = federation
@@ -136,7 +136,7 @@ class Payloads:
             for one in commitments
             if isinstance(one.body, Commitment)
         ]
-        method, snapshots = Method.of(self._charter), self._models.snapshots(base)
+        method, snapshots = Method.of(self._charter, survivors.round), self._models.snapshots(base)
         result = aggregate_stream(method, roster.exponents, payloads, snapshots)
         done = Aggregated(survivors.round, survivors.digest, result.sums_digest, result.model)
         return done, result.ill_formed

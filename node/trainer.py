@@ -20,7 +20,7 @@ from folkmoot.node.config import LogConfig
 from folkmoot.node.logs import rotate
 from folkmoot.node.train import wire
 from folkmoot.node.train.command import DEFAULT_COMMAND, trainer_environment
-from folkmoot.node.train.vectors import Vector, read_section, read_vector, write_vector
+from folkmoot.node.train.vectors import Fragment, Vector, read_section, read_vector, write_vector
 from folkmoot.node.train.wire import FailureKind, Metrics, Task, TrainerError
 from folkmoot.node.trainer_pipe import EXIT_SECONDS, ProcessFailed, Worker
 from folkmoot.protocol.charter import Charter
@@ -82,11 +82,17 @@ class Trainer(Protocol):
     """Local training, one request at a time. Both methods raise `TrainerError` and may be cancelled."""
 
     async def fit(
-        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost]
+        self,
+        round: int,
+        base: Path,
+        update: Path,
+        kept: KeptVectors,
+        spent: Sequence[Cost],
+        fragment: tuple[int, int, int] | None = None,
     ) -> FitResult:
         """Train from the snapshot in file `base` and write what is to be sent to file `update`, and what is kept.
 
-        `spent` is what of the privacy budget is gone.
+        `spent` is what of the privacy budget is gone, `fragment` as in `wire.Fit`.
         """
         ...
 
@@ -152,11 +158,14 @@ class TrainerProcess:
         update: Path,
         kept: KeptVectors = MappingProxyType({}),
         spent: Sequence[Cost] = (),
+        fragment: tuple[int, int, int] | None = None,
     ) -> FitResult:
         """See `Trainer.fit`."""
         files = {name: wire.Kept(str(one.before or ""), str(one.after)) for name, one in kept.items()}
         async with self._lock:
-            request = wire.Fit(self._next_id(), round, str(base), str(update), files, tuple(grouped(spent)))
+            request = wire.Fit(
+                self._next_id(), round, str(base), str(update), files, fragment, tuple(grouped(spent))
+            )
             reply = await self._ask(request, wire.Fitted)
         return FitResult(
             reply.metrics,
@@ -302,6 +311,7 @@ class FakeTrainer:
         update: Path,
         kept: KeptVectors = MappingProxyType({}),
         spent: Sequence[Cost] = (),
+        fragment: tuple[int, int, int] | None = None,
     ) -> FitResult:
         """See `Trainer.fit`."""
         await trio.sleep(self._delay)
@@ -309,8 +319,11 @@ class FakeTrainer:
             raise self._faults[round]
         model = read_section(base, 0, self._parameters)
         drawn = self._draw(f"{self._member}\n{round}")
-        difference = np.float32(0.5) * (self._target - model) + np.float32(0.01) * drawn
-        write_vector(update, difference)
+        moved = np.float32(0.5) * (self._target - model) + np.float32(0.01) * drawn
+        sent, held = (moved, moved) if fragment is None else Fragment(*fragment).cut(moved)
+        write_vector(update, sent)
+        for one in kept.values():
+            write_vector(one.after, held)
         metrics = self._measure(model)
         return FitResult(
             metrics, update=update, num_examples=self._num_examples, train_loss=metrics["log_loss"]

@@ -28,7 +28,7 @@ from folkmoot.protocol.payload_sums import (
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Float32s, Float64s, Layout
 from folkmoot.protocol.robust import Robust
-from folkmoot.protocol.types import Digest, MemberId
+from folkmoot.protocol.types import Digest, MemberId, Round
 
 Exponents: TypeAlias = bytes | Sequence[int] | ring.Int8s
 """A roster's scales, one int8 for each piece of an update."""
@@ -47,9 +47,9 @@ class Method:
     robust: Robust | None = None
 
     @classmethod
-    def of(cls, charter: Charter) -> Self:
-        """The charter's."""
-        outer, robust = Outer.of(charter), Robust.of(charter)
+    def of(cls, charter: Charter, round_: Round) -> Self:
+        """The charter's, in a round."""
+        outer, robust = Outer.of(charter, round_), Robust.of(charter)
         return cls(charter.averaging.codec, charter.update_sizes, outer, robust)
 
     @classmethod

@@ -28,6 +28,11 @@ _FIXED_TERMS = (
     ("ledger", "code_hash", "the record is kept by the contract that it began with"),
     ("ledger", "cadence", "members on both sides of a change would wait for each other's checkpoints"),
     ("averaging", "mode", "no quorum may decide that others' updates are seen"),
+    (
+        "averaging",
+        "fragments",
+        "what members hold back, and what writing down lost of each fragment, would be of other values",
+    ),
     ("averaging", "rule", "what one rule remembers of the rounds so far means nothing to another"),
     (
         "training",

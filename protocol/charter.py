@@ -45,6 +45,15 @@ STATES: Mapping[str, int] = {"fedavg": 0, "fedavgm": 1, "nesterov": 1, "fedadam"
 COARSE_CODECS = frozenset({"int2", "top3", "top1"})
 """They lose so much that nothing is learnt without error feedback."""
 
+BLOCK = 64
+"""Values that begin and end together in shards and fragments."""
+
+FRAGMENT_PIECE = 4096
+"""Values of a fragment that share a scale exponent, or more of them in a large one."""
+
+MAX_PIECES = 512
+"""Pieces of a fragment with scale exponents of their own: each costs a byte in every READY."""
+
 READY_SIZE = 680
 """Bytes that a signed READY takes at most, besides one per tensor."""
 
@@ -202,11 +211,15 @@ class Averaging(_Terms, frozen=True, kw_only=True):
     `rule` is what is done with the mean of the updates (`outer.py`): `rate` scales its step, `momentum` is the part of
     the rounds before, `second_momentum` and `epsilon` are the adaptive rules'. `robust` takes the place of the weighted
     mean (`robust.py`) and holds against `faults` bad updates (0: f).
+
+    With `fragments` above 1 a round's update is one such part of the model, in turn; of the rest each member holds back
+    what it has learnt until its turn comes.
     """
 
     mode: Literal["open", "secure"] = "open"
     codec: CodecName = "int4"
     error_feedback: bool = False
+    fragments: Annotated[int, Meta(ge=1, le=1024)] = 1
     rule: Literal["fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi"] = "fedavg"
     rate: Rate = "1"
     momentum: Rate = "0.9"
@@ -349,8 +362,28 @@ class Charter(_Terms, frozen=True, kw_only=True):
 
     @property
     def update_sizes(self) -> tuple[int, ...]:
-        """Length of each piece of what a member sends that has a scale exponent of its own."""
-        return self.model.sizes * (2 if self.has_controls else 1)
+        """Length of each piece of what a member sends that has a scale exponent of its own: a tensor or, where the
+        model travels in fragments, an even part of one. The same in every round.
+        """
+        if self.averaging.fragments == 1:
+            return self.model.sizes * (2 if self.has_controls else 1)
+        values = self.fragment_values
+        piece = max(FRAGMENT_PIECE, -(-values // MAX_PIECES // BLOCK) * BLOCK)
+        return tuple(min(piece, values - at) for at in range(0, values, piece))
+
+    @property
+    def fragment_values(self) -> int:
+        """Length of a fragment of the shared values; zeros fill the last one up to it. A multiple of 64."""
+        blocks = -(-self.model.shared_values // BLOCK)
+        return BLOCK * -(-blocks // self.averaging.fragments)
+
+    def fragment(self, round_: Round) -> tuple[int, int] | None:
+        """(start, stop) of the shared values that travel in a round, in turn; None if all do."""
+        count = self.averaging.fragments
+        if count == 1:
+            return None
+        start = (round_ - 1) % count * self.fragment_values
+        return start, min(start + self.fragment_values, self.model.shared_values)
 
     @property
     def update_values(self) -> int:

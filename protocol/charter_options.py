@@ -24,6 +24,7 @@ _OPTIONS: Mapping[str, Callable[[Charter], bool]] = {
     "an averaging.rule with a state": lambda charter: STATES[charter.averaging.rule] > 0,
     "averaging.robust": lambda charter: charter.averaging.robust != "none",
     "secrecy.ring = 8": lambda charter: charter.is_secure and charter.secrecy.ring == 8,
+    "averaging.fragments": lambda charter: charter.averaging.fragments > 1,
     "privacy": lambda charter: charter.is_private,
     "privacy.mechanism = 'secure'": lambda charter: charter.privacy.mechanism == "secure",
     "averaging.mode = 'open'": lambda charter: not charter.is_secure,
@@ -100,11 +101,35 @@ _CLASHES = (
             ),
             ("training.correction = 'feddyn'", _REMEMBERS),
             ("training.correction = 'scaffold'", _REMEMBERS),
+            (
+                "averaging.fragments",
+                "what is held back is of several rounds, and no row's part in it is bounded",
+            ),
             ("personal tensors", "they are trained without noise, and would show in the shared ones"),
             ("training.prox", "of a single step it changes nothing"),
             ("training.normalize_to", "everybody takes one step"),
             ("training.weight_decay", "it is no part of the rows' gradients, for which the scale is fixed"),
         )
+    ),
+    (
+        "averaging.fragments",
+        "training.correction = 'feddyn'",
+        "FedDyn's vector has to move with all that a member learnt, and a fragment is a part of it",
+    ),
+    (
+        "averaging.fragments",
+        "training.correction = 'scaffold'",
+        "control variates of the parts that wait would be of other models than the one that they correct",
+    ),
+    (
+        "averaging.fragments",
+        "training.normalize_to",
+        "what a member holds back is of several rounds, with steps of each",
+    ),
+    (
+        "averaging.fragments",
+        "averaging.robust",
+        "rules would judge an update by the fragment alone, and what members hold back makes honest ones unlike",
     ),
 )
 """(option, option, why they do not go together)."""
@@ -134,6 +159,12 @@ def _wrong_numbers(charter: Charter) -> Iterator[str]:
             f"averaging.robust = {averaging.robust!r} in secure mode compares the means of groups, of which there are "
             f"{len(charter.group_sizes)}: with fewer than {LEAST_COMPARED} no bad one can be told apart; take a "
             "smaller secrecy.group_size (3 or more; everybody then sees each group's sum), or averaging.mode = 'open'"
+        )
+    fragments = averaging.fragments
+    if fragments > 1 and (fragments - 1) * charter.fragment_values >= charter.model.shared_values:
+        yield (
+            f"averaging.fragments = {fragments}: too many for {charter.model.shared_values:,} values that travel and "
+            "are cut at multiples of 64"
         )
     for table, name in (("averaging", "rate"), ("averaging", "epsilon"), ("training", "alpha")):
         value = getattr(getattr(charter, table), name)
@@ -184,6 +215,11 @@ def describe_learning(charter: Charter) -> Iterator[str]:
     yield f"{averaging.rule}: {_RULES[averaging.rule]} ({numbers})"
     if not charter.is_secure and charter.has_feedback:
         yield f"what {averaging.codec} loses of an update is added to the member's next one (error feedback)"
+    if averaging.fragments > 1:
+        yield (
+            f"each round one of {averaging.fragments} fragments travels, {charter.update_values:,} values, and takes a "
+            "step; of the rest every member holds back what it learnt"
+        )
     robust = Robust.of(charter)
     if robust is not None:
         compared = len(charter.group_sizes) if charter.sums_by_group else len(charter.members)

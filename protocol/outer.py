@@ -34,6 +34,7 @@ from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.pieces import Buffer
 from folkmoot.protocol.reader import Reader
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
+from folkmoot.protocol.types import Round
 
 OpenAt: TypeAlias = Callable[[int], Iterable[Buffer]]
 """Begins a pass over some bytes from a place on, in pieces of any size; every pass must give the same bytes."""
@@ -56,10 +57,13 @@ class Outer:
     statistics: tuple[tuple[int, int], ...] = ()
     has_controls: bool = False
     members: int = 1
+    span: tuple[int, int] | None = None
+    """The only values that an update is of (`Charter.fragment`); it is `padded` to a length that all rounds have."""
+    padded: int = 0
 
     @classmethod
-    def of(cls, charter: Charter) -> Self:
-        """The charter's."""
+    def of(cls, charter: Charter, round_: Round | None = None) -> Self:
+        """The charter's; of a model in fragments, a round's step is to be told the round."""
         ends = list(accumulate(charter.model.sizes))
         ranges = zip(charter.model.shared, ends, strict=True)
         return cls(
@@ -68,6 +72,8 @@ class Outer:
             statistics=tuple((end - tensor.size, end) for tensor, end in ranges if tensor.statistic),
             has_controls=charter.has_controls,
             members=len(charter.members),
+            span=charter.fragment(round_) if round_ is not None else None,
+            padded=charter.update_values,
         )
 
     @property
@@ -83,7 +89,7 @@ class Outer:
     @property
     def update_values(self) -> int:
         """Length of a member's update: its change of the parameters and, with SCAFFOLD, of its control variates."""
-        return self.parameters * (1 + self.has_controls)
+        return self.padded if self.span is not None else self.parameters * (1 + self.has_controls)
 
     def start(self, weights: Float32s) -> Float32s:
         """The snapshot before the first round: the starting weights, and nothing remembered."""
@@ -170,9 +176,10 @@ def take_step(
     step = OuterStep(outer, snapshots.base, summed)
 
     def pieces() -> Iterator[Piece]:
+        yield from step.begin()
         for piece in mean:
             yield from step.take(piece)
-        step.finish()
+        yield from step.end()
 
     try:
         return snapshots.store(pieces()), True
@@ -195,13 +202,21 @@ class OuterStep:
             Reader(base(4 * outer.parameters * section), "base model") for section in range(outer.sections)
         ]
         self._share = np.divide(np.float32(summed), np.float32(outer.members))
+        self._span = outer.span or (0, outer.update_values)
         self._at = 0
+        self._taken = 0
         length = min(CHUNK_VALUES, outer.parameters)
         self._states = [np.empty(length, dtype="<f4") for _ in range(outer.states)]
         self._scratch = np.empty(length, dtype="<f4")
 
+    def begin(self) -> Iterator[Piece]:
+        """What lies before the values that the mean is of, as it was; before the first `take`."""
+        yield from self._pass_on(self._span[0])
+
     def take(self, mean: Float32s) -> Iterator[Piece]:
         """The next values of the new snapshot, for the next at most CHUNK_VALUES of the mean, which is overwritten."""
+        self._taken += len(mean)
+        mean = mean[: self._span[1] - self._at]  # without what a fragment is filled up with
         while len(mean) and self.is_finite:
             piece = mean[: self._outer.parameters - self._at % self._outer.parameters]
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -214,18 +229,28 @@ class OuterStep:
             if self.is_finite:
                 yield from pieces
 
-    def finish(self) -> None:
-        """After the whole mean; raises NoMeanError if a result was not finite.
+    def end(self) -> Iterator[Piece]:
+        """After the whole mean, the rest of the snapshot as it was; raises NoMeanError if a result was not finite.
 
         And LocalProtocolError if the mean was too short, or the base is of another length.
         """
         if not self.is_finite:
             raise NoMeanError
-        if self._at != self._outer.update_values:
+        if self._taken != self._outer.update_values:
             raise LocalProtocolError(
-                f"a mean of {self._at} values, an update has {self._outer.update_values}"
+                f"a mean of {self._taken} values, an update has {self._outer.update_values}"
             )
+        if self._outer.span is not None:
+            yield from self._pass_on(self._outer.parameters)
         self._readers[-1].finish()
+
+    def _pass_on(self, until: int) -> Iterator[Piece]:
+        """The snapshot's sections up to a parameter, unchanged."""
+        while self._at < until:
+            count = min(CHUNK_VALUES, until - self._at)
+            for section in range(self._outer.sections):
+                yield section, self._read(section, count)
+            self._at += count
 
     def _parameters(self, mean: Float32s) -> list[Piece]:
         base = self._read(0, len(mean))

@@ -115,7 +115,7 @@ class OpenedPayloads:
         """The sums, the model, and whose payload did not count. Raises `Lacking`."""
         charter = self._frame.federation.charter
         payloads = [self._payload(case, commitment) for commitment in commitments_of(case)]
-        return aggregate(Method.of(charter), case.roster.exponents, payloads, base)
+        return aggregate(Method.of(charter, case.round), case.roster.exponents, payloads, base)
 
     def _payload(self, case: Case, commitment: Commitment) -> Payload:
         charter, roster = self._frame.federation.charter, case.roster

@@ -99,7 +99,7 @@ class UnmaskedSums:
             [_open_sum(frame, ref) for ref in sums_of(case, frame)],
             verify.crowds_of(round_, releases_of(case, frame)),
         )
-        outer = Outer.of(charter)
+        outer = Outer.of(charter, case.round)
         opened = open_sum(opening, outer, in_memory(outer, base), Robust.of(charter))
         return Aggregate(round_.lock.sums, opened.model, opened.changed, opened.total_weight, ())
 

@@ -10,7 +10,7 @@ from folkmoot.node.train import local, models
 from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.steering import Carried, make_update, shift_of
-from folkmoot.node.train.vectors import Vector
+from folkmoot.node.train.vectors import Fragment, Vector
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol.charter import Training
 from folkmoot.protocol.parts import Parts
@@ -27,6 +27,7 @@ class Turn:
     start: Vector
     carried: Carried
     parts: Parts
+    fragment: Fragment | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ def fit(
     Raises `TrainerError` where a loss is not finite.
     """
     parts = turn.parts
-    models.load_vector(module, turn.start)
+    begin = turn.start
+    if turn.fragment is not None:
+        begin = begin + parts.spread("shared", turn.carried.own)
+    models.load_vector(module, begin)
     if noise is not None and noise.plan is not None:
         return _masked_step(module, objective, rows, turn, noise)
     steered = shift_of(training, turn.carried)
@@ -74,7 +78,10 @@ def fit(
             "model", "privacy: a layer keeps statistics of the rows, which no noise would hide"
         )
     is_statistic = parts.take(statistics, "shared")
-    sent, own = make_update(training, moved, done.steps, is_statistic, turn.carried)
+    if turn.fragment is not None:
+        sent, own = turn.fragment.cut(moved)
+    else:
+        sent, own = make_update(training, moved, done.steps, is_statistic, turn.carried)
     return Made(sent, own, parts.take(trained, "personal"), done.loss)
 
 

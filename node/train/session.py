@@ -18,6 +18,7 @@ from folkmoot.node.train.objectives import make_objective
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.vectors import (
     BYTES,
+    Fragment,
     Vector,
     check_finite,
     read_section,
@@ -112,7 +113,8 @@ class Session:
         task, kept = self._task, {name: one.before for name, one in request.kept.items() if one.before}
         start = self._whole(Path(request.base), kept)
         measured = self._measure(start, kept, on_step)
-        turn = Turn(task.member, request.round, start, self._carried(Path(request.base), kept), self._parts)
+        carried, fragment = self._carried(Path(request.base), kept), self._fragment(request.fragment)
+        turn = Turn(task.member, request.round, start, carried, self._parts, fragment)
         made = fit(
             self._module,
             self._objective,
@@ -177,6 +179,9 @@ class Session:
     @cached_property
     def _frozen(self) -> Vector:
         return read_vector(Path(self._task.frozen), self._parts.count("frozen"))
+
+    def _fragment(self, span: tuple[int, int, int] | None) -> Fragment | None:
+        return None if span is None else Fragment(*span)
 
     def _training(self) -> Training:
         """The charter's, with no more steps than this member takes."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +16,26 @@ Vector: TypeAlias = npt.NDArray[np.float32]
 
 BYTES = 4
 _PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """What of the shared values is sent in a round, (start, stop), filled up with zeros to `padded` values.
+
+    Of the others the member holds back what it has learnt: it goes on from the round's model plus its own vector, as
+    the workers of Streaming DiLoCo do (Douillard et al. 2025).
+    """
+
+    start: int
+    stop: int
+    padded: int
+
+    def cut(self, moved: Vector) -> tuple[Vector, Vector]:
+        """From how far the member is from the round's model: what it sends, and what it holds back."""
+        sent, held = np.zeros(self.padded, np.float32), moved.copy()
+        sent[: self.stop - self.start] = moved[self.start : self.stop]
+        held[self.start : self.stop] = 0
+        return sent, held
 
 
 def read_vector(path: Path, parameters: int) -> Vector:

@@ -107,8 +107,9 @@ class Fit(_Message, frozen=True):
     `update`.
 
     That is trained minus base, unless the charter says more (`steering.py`). `kept` names the files of what the member
-    keeps, each of which is to be written anew. `spent` is what the updates before cost, which share a privacy budget
-    with this one.
+    keeps, each of which is to be written anew. `fragment`: only the values [start, stop) are sent, filled up with zeros
+    to the third number; what was learnt of the others is kept (`fitting.py`). `spent` is what the updates before cost,
+    which share a privacy budget with this one.
     """
 
     id: int
@@ -116,6 +117,7 @@ class Fit(_Message, frozen=True):
     base: str
     update: str
     kept: dict[str, Kept] = {}
+    fragment: tuple[int, int, int] | None = None
     spent: tuple[Cost, ...] = ()
 
 

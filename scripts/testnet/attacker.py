@@ -72,7 +72,8 @@ class Liar(Session):
         kept = {what: one.before for what, one in request.kept.items() if one.before}
         zeros = np.zeros(self._parts.count("shared"), dtype=np.float32)
         start = self._whole(Path(request.base), kept)
-        turn = Turn(name, request.round, start, Carried(zeros, zeros), self._parts)
+        fragment = self._fragment(request.fragment)
+        turn = Turn(name, request.round, start, Carried(zeros, zeros), self._parts, fragment)
         return fit(self._module, self._objective, rows, self._task.training, turn, on_step).sent
 
     def _rows_of(self, name: str) -> local.Rows:

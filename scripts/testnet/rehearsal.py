@@ -19,6 +19,7 @@ from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried
+from folkmoot.node.train.vectors import Fragment
 from folkmoot.node.train.wire import Metrics
 from folkmoot.protocol.charter import (
     Averaging,
@@ -173,7 +174,9 @@ class Rehearsal:
             training = msgspec.structs.replace(training, steps=min(most, training.steps or most))
         common = self.snapshot[-self._outer.parameters :]
         carried, start = Carried(self._own[member], common), self.model_of(member)
-        turn = Turn(f"node-{member}", self.round, start, carried, self._parts)
+        span = self.charter.fragment(self.round)
+        fragment = None if span is None else Fragment(*span, self.charter.update_values)
+        turn = Turn(f"node-{member}", self.round, start, carried, self._parts, fragment)
         rows = self._rows[member]
         noise = self._noise(rows, training) if self.charter.is_private else None
         made = fit(self._module, self._objective, rows, training, turn, _unwatched, noise=noise)
@@ -205,7 +208,8 @@ class Rehearsal:
 
     def _sent(self, updates: dict[int, Float32s]) -> list[Sent]:
         claimed = self.charter.claimed_examples
-        return [Sent(one, claimed(len(self._rows[one])), updates[one]) for one in sorted(updates)]
+        fragment = (self.round - 1) % self.charter.averaging.fragments
+        return [Sent(one, claimed(len(self._rows[one])), updates[one], fragment) for one in sorted(updates)]
 
 
 def _unwatched(done: int, total: int) -> None:

@@ -35,6 +35,7 @@ class Sent:
     member: int
     examples: int
     update: Float32s
+    fragment: int = 0
 
 
 class Residuals:
@@ -42,17 +43,17 @@ class Residuals:
 
     def __init__(self, charter: Charter) -> None:
         self._has_feedback = charter.has_feedback
-        self._kept: dict[int, Float32s] = {}
+        self._kept: dict[tuple[int, int], Float32s] = {}
 
     def of(self, sent: Sent) -> Float32s | None:
         """To be changed in place."""
         if not self._has_feedback:
             return None
-        return self._kept.setdefault(sent.member, np.zeros_like(sent.update))
+        return self._kept.setdefault((sent.member, sent.fragment), np.zeros_like(sent.update))
 
     def with_update(self, sent: Sent) -> Float32s:
         """What is written down."""
-        kept = self._kept.get(sent.member)
+        kept = self._kept.get((sent.member, sent.fragment))
         return sent.update if kept is None else sent.update + kept
 
 
@@ -72,20 +73,22 @@ class OpenSums:
     """Open mode, without seals."""
 
     def __init__(self, charter: Charter) -> None:
-        self._charter, self._method = charter, Method.of(charter)
+        self._charter = charter
         self._codec, self._residuals = codec_named(charter.averaging.codec), Residuals(charter)
 
     def step(self, round_: int, snapshot: Float32s, sent: Sequence[Sent]) -> Float32s:
         """The snapshot after a round."""
         exponents = scales(self._charter, [self._residuals.with_update(one) for one in sent])
-        fixed = FixedPoint(Layout(self._method.sizes), exponents)
+        method = Method.of(self._charter, round_)
+        fixed = FixedPoint(Layout(method.sizes), exponents)
         payloads = [self._payload(one, self._write(one, fixed)) for one in sent]
-        return aggregate(self._method, exponents, payloads, snapshot).model
+        return aggregate(method, exponents, payloads, snapshot).model
 
     def mean(self, round_: int, sent: Sequence[Sent]) -> Float32s:
         """What would come of these updates, written down exactly."""
         exponents = scales(self._charter, [one.update for one in sent])
-        method = Method("f32", self._method.sizes, Outer(sum(self._method.sizes)), self._method.robust)
+        sizes = self._charter.update_sizes
+        method = Method("f32", sizes, Outer(sum(sizes)), Robust.of(self._charter))
         payloads = [self._payload(one, one.update.tobytes()) for one in sent]
         return aggregate(method, exponents, payloads, np.zeros_like(sent[0].update)).model
 
@@ -105,7 +108,7 @@ class SecureSums:
     """Secure mode, without masks, which are gone from every sum; in one shard, which changes no value."""
 
     def __init__(self, charter: Charter, federation: Digest) -> None:
-        self._charter, self._outer, self._federation = charter, Outer.of(charter), federation
+        self._charter, self._federation = charter, federation
         self._layout = replace(shard_layout(charter), shards=1)
         self._residuals = Residuals(charter)
         self._plan = plan_noise(charter)
@@ -114,7 +117,7 @@ class SecureSums:
         """The snapshot after a round."""
         exponents = scales(self._charter, [self._residuals.with_update(one) for one in sent])
         shards = {one.member: self._shard(one, exponents, self._residuals.of(one)) for one in sent}
-        return self._open(round_, shards, exponents, self._outer, snapshot)
+        return self._open(round_, shards, exponents, Outer.of(self._charter, round_), snapshot)
 
     def mean(self, round_: int, sent: Sequence[Sent]) -> Float32s:
         """What would come of these updates without feedback."""

@@ -57,7 +57,13 @@ class Trained:
         self._session = Session(task)
 
     async def fit(
-        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost]
+        self,
+        round: int,
+        base: Path,
+        update: Path,
+        kept: KeptVectors,
+        spent: Sequence[Cost],
+        fragment: tuple[int, int, int] | None = None,
     ) -> FitResult:
         done = self._session.fit(Fit(1, round, str(base), str(update)), _unwatched)
         return FitResult(

@@ -231,7 +231,7 @@ class AuditedFederation:
             survivors=tuple(Survivor(one.member, body_digest(one.body)) for one in commitments),
         )
         payloads = [self._payload(number, name, roster.body, member, sealed[member]) for member in survivors]
-        result = aggregate(Method.of(self.charter), roster.body.exponents, payloads, base)
+        result = aggregate(Method.of(self.charter, number), roster.body.exponents, payloads, base)
         sums = result.sums_digest if sums is None else sums
         model = result.model if model is None else model
         record, statement = self._agree(chosen, sums, model, archive, roster, commitments)

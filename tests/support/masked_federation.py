@@ -318,7 +318,7 @@ class MaskedFederation(AuditedFederation):
             [partial(list, [data]) for data in totals],
             open_crowds(circles, chosen, shares, unmasking.seeds),
         )
-        outer = Outer.of(self.charter)
+        outer = Outer.of(self.charter, chosen.round)
         opened = open_sum(opening, outer, in_memory(outer, self.base), Robust.of(self.charter))
         return np.asarray(opened.model)
 

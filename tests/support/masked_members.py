@@ -59,7 +59,13 @@ class GivenTrainer:
         self.update: Vector = np.zeros(PARAMETERS, np.float32)
 
     async def fit(
-        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost]
+        self,
+        round: int,
+        base: Path,
+        update: Path,
+        kept: KeptVectors,
+        spent: Sequence[Cost],
+        fragment: tuple[int, int, int] | None = None,
     ) -> FitResult:
         await trio.lowlevel.checkpoint()
         write_vector(update, self.update)

@@ -181,7 +181,13 @@ class Silent(FakeTrainer):
     """Sends nothing but zeros, so that the sum is the noise alone."""
 
     async def fit(
-        self, round: int, base: Path, update: Path, own: KeptVectors | None = None, spent: Sequence[Cost] = ()
+        self,
+        round: int,
+        base: Path,
+        update: Path,
+        own: KeptVectors | None = None,
+        spent: Sequence[Cost] = (),
+        fragment: tuple[int, int, int] | None = None,
     ) -> FitResult:
         result = await super().fit(round, base, update)
         write_vector(update, np.zeros(2000, np.float32))

@@ -14,7 +14,7 @@ from folkmoot.protocol.aggregate import Aggregate, Method, aggregate
 from folkmoot.protocol.blob import CHUNK, ref_of, rest_of, root_with
 from folkmoot.protocol.charter import STATES, Averaging
 from folkmoot.protocol.errors import LocalProtocolError
-from folkmoot.protocol.outer import Outer, OuterStep, collect
+from folkmoot.protocol.outer import Outer, Snapshots, collect, take_step
 from folkmoot.protocol.payload_sums import Payload
 from folkmoot.protocol.ring import CHUNK_VALUES, Float32s
 
@@ -24,11 +24,8 @@ RULES = sorted(STATES)
 def take(outer: Outer, snapshot: Float32s, means: Sequence[Float32s], summed: int = 1) -> Float32s:
     """One step with the mean in these pieces."""
     data = snapshot.astype("<f4").tobytes()
-    step = OuterStep(outer, lambda start: [data[start:]], summed)
-    pieces = ((section, values.copy()) for mean in means for section, values in step.take(mean.copy()))
-    found = collect(outer, pieces)
-    step.finish()
-    return found if step.is_finite else snapshot
+    snapshots = Snapshots(lambda start: [data[start:]], partial(collect, outer), snapshot)
+    return take_step(outer, (mean.copy() for mean in means), summed, snapshots)[0]
 
 
 def run(averaging: Averaging, means: Sequence[Float32s]) -> list[Float32s]:

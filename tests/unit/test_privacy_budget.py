@@ -35,7 +35,13 @@ class PrivateTrainer(FakeTrainer):
         self._budget = Budget(PRIVACY, ROUNDS, rows, batch=10, steps=20)
 
     async def fit(
-        self, round: int, base: Path, update: Path, kept: KeptVectors, spent: Sequence[Cost] = ()
+        self,
+        round: int,
+        base: Path,
+        update: Path,
+        kept: KeptVectors,
+        spent: Sequence[Cost] = (),
+        fragment: tuple[int, int, int] | None = None,
     ) -> FitResult:
         epsilon = self._budget.with_next(spent)
         result = await super().fit(round, base, update)

@@ -100,14 +100,18 @@ class Simulation(Timeline):
         secure: bool = False,
         group_size: int = 0,
         robust: RobustRule = "none",
+        fragments: int = 1,
     ) -> None:
+        """`fragments`: in how many parts the model travels; no setting draws that."""
         super().__init__()
         terms = secure, group_size, robust
         self.setting = Setting(seed, members, rounds, *terms, max_ahead, faults or Faults())
         self.faults = self.setting.faults
         self._lies = self.faults.liars
         self._keys = RealKeys() if self.setting.real_keys else FakeKeys()
-        self.charter = simulated_charter(members, rounds, max_ahead, secure, self._keys, group_size, robust)
+        self.charter = simulated_charter(
+            members, rounds, max_ahead, secure, self._keys, group_size, robust, fragments
+        )
         """The founding one."""
         self.charters = Charters(self.charter, self._keys, self.faults.doubted)
         self.federation = self.charters.at(1).federation

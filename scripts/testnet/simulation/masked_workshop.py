@@ -286,7 +286,7 @@ class MaskedWorkshop(Workshop):
         sums: Sequence[BlobRef],
         crowds: Sequence[Crowd],
     ) -> bytes:
-        layout, outer = shard_layout(charter), Outer.of(charter)
+        layout, outer = shard_layout(charter), Outer.of(charter, survivors.round)
         base = np.frombuffer(self._bytes[survivors.base], dtype="<f4")
         opening = Opening(
             layout,
@@ -308,7 +308,8 @@ class MaskedWorkshop(Workshop):
             parts = [[roots[one] for one in group.members if one in roots] for group in groups]
             means = [self._plain_mean(charter, effect.roster, part) for part in parts if part]
             mean = _robust_mean(charter, effect.roster, means)
-        outer, base = Outer.of(charter), np.frombuffer(self._bytes[effect.base.root], dtype="<f4")
+        outer = Outer.of(charter, survivors.round)
+        base = np.frombuffer(self._bytes[effect.base.root], dtype="<f4")
         found, _ = take_step(outer, [mean], len(roots), in_memory(outer, base))
         if found.tobytes() != model:
             raise Broken(f"{node.name} opened another sum than that of the survivors' updates")

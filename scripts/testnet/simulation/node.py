@@ -164,6 +164,7 @@ def simulated_charter(
     keys: Keys | None = None,
     group_size: int = 0,
     robust: RobustRule = "none",
+    fragments: int = 1,
 ) -> Charter:
     """A charter of `members` nameless organisations."""
     keys = keys or FakeKeys()
@@ -177,7 +178,9 @@ def simulated_charter(
             tensors=(Tensor(name="w", shape=(parameters,)),),
         ),
         schedule=Schedule(rounds=rounds, max_ahead=max_ahead),
-        averaging=Averaging(mode="secure" if secure else "open", weight_cap=20, robust=robust),
+        averaging=Averaging(
+            mode="secure" if secure else "open", weight_cap=20, robust=robust, fragments=fragments
+        ),
         secrecy=Secrecy(group_size=group_size),
         ledger=LedgerTerms(chain_id=1, code_hash="00" * 32),
         members=tuple(entry(one, attester=one < MAX_ATTESTERS, keys=keys) for one in range(members)),

@@ -199,7 +199,7 @@ class Workshop:
             sums = name_of(b"sums", *(body.root for body in bodies))
             return sums, self._keep_model(charter, name_of(b"model", base, sums))
         before = np.frombuffer(self._bytes[base], dtype="<f4")
-        result = aggregate(Method.of(charter), roster.exponents, payloads, before)
+        result = aggregate(Method.of(charter, roster.round), roster.exponents, payloads, before)
         if not result.changed:
             return result.sums_digest, BlobRef(base, 4 * charter.snapshot_values)
         return result.sums_digest, self._keep_model(charter, result.model.astype("<f4").tobytes())
