@@ -10,7 +10,7 @@ from folkmoot.ledger.build import contract_build
 from folkmoot.ledger.calls import REPORTED, Amend, Attest, Call, Checkpoint, Finalize, Report
 from folkmoot.ledger.codec import WORD, decode_statement, decode_uint, words
 from folkmoot.ledger.identity import Founding
-from folkmoot.protocol.charter import MAX_CHECKPOINT
+from folkmoot.protocol.charter_tables import MAX_CHECKPOINT
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.governance import MAX_CHANGES, Amendment
 from folkmoot.protocol.messages import Signed, Statement

@@ -22,7 +22,7 @@ from folkmoot.ledger.port import PreparedTransaction
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.refusals import explain_refusal, is_known
 from folkmoot.ledger.rpc import RpcClient, RpcError
-from folkmoot.protocol.charter import FINALITY_DEPTH
+from folkmoot.protocol.charter_tables import FINALITY_DEPTH
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.types import Digest
 

@@ -16,7 +16,8 @@ from folkmoot.ledger.history import History, read_receipt
 from folkmoot.ledger.port import AmendmentRecord, FinalBlock, LedgerHead, LedgerIdentity, Receipt, Record
 from folkmoot.ledger.rpc import Ask, RpcClient, RpcError
 from folkmoot.ledger.views import ContractView
-from folkmoot.protocol.charter import FINALITY_DEPTH, federation_id, quorum
+from folkmoot.protocol.charter import federation_id, quorum
+from folkmoot.protocol.charter_tables import FINALITY_DEPTH
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.typed_data import Domain
 from folkmoot.protocol.types import Digest, Round

@@ -13,7 +13,8 @@ from folkmoot.ledger.calls import PREFIXES, REPORTED, Amend, Attest, Call, Check
 from folkmoot.ledger.codec import NO_ADDRESS
 from folkmoot.ledger.errors import LedgerRejected
 from folkmoot.ledger.port import LedgerIdentity
-from folkmoot.protocol.charter import MAX_CHECKPOINT, federation_id, quorum
+from folkmoot.protocol.charter import federation_id, quorum
+from folkmoot.protocol.charter_tables import MAX_CHECKPOINT
 from folkmoot.protocol.governance import Amendment, Role
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.typed_data import encode_words, struct_hash

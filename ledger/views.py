@@ -11,7 +11,7 @@ from folkmoot.ledger.build import contract_build, expected_code_hash
 from folkmoot.ledger.errors import WrongLedger
 from folkmoot.ledger.port import FinalBlock
 from folkmoot.ledger.rpc import Ask, RpcError
-from folkmoot.protocol.charter import FINALITY_DEPTH
+from folkmoot.protocol.charter_tables import FINALITY_DEPTH
 from folkmoot.protocol.typed_data import keccak256
 from folkmoot.protocol.types import Digest, Round
 

@@ -21,18 +21,9 @@ from folkmoot.node.model_file import name_tensors
 from folkmoot.node.parts_draft import assign_parts
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.source import find_source, locate_source, search_path, source_digest
-from folkmoot.protocol.charter import (
-    Averaging,
-    Charter,
-    Member,
-    Model,
-    Privacy,
-    Rate,
-    Tensor,
-    Training,
-    default_mode,
-)
+from folkmoot.protocol.charter import Charter, default_mode
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import Averaging, Member, Model, Privacy, Rate, Tensor, Training
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.outer import Start

@@ -12,8 +12,9 @@ import tomli_w
 
 from folkmoot.node.config import Home
 from folkmoot.node.toml import load
-from folkmoot.protocol.charter import Charter, Member, verify_charter
+from folkmoot.protocol.charter import Charter, verify_charter
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import CharterError
 
 SIGNATURE_SIZE = 64

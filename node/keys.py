@@ -21,7 +21,7 @@ import msgspec
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from folkmoot.protocol.charter import Member
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import FolkmootError
 
 IDENTITY = "identity.key"

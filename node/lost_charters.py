@@ -30,8 +30,9 @@ from folkmoot.node.network.port import FetchError, Network
 from folkmoot.node.store import Journal
 from folkmoot.protocol.amending import MAX_CHARTER
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_rules import decode_charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.types import MemberId

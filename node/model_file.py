@@ -14,7 +14,8 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from folkmoot.protocol.blob import Rest, ref_of, rest_of, root_with
-from folkmoot.protocol.charter import Charter, Model, Part, Tensor
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Model, Part, Tensor
 from folkmoot.protocol.errors import CharterError, FolkmootError
 from folkmoot.protocol.outer import Start
 from folkmoot.protocol.parts import Parts

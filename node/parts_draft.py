@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from folkmoot.protocol.charter import Part, Tensor
+from folkmoot.protocol.charter_tables import Part, Tensor
 from folkmoot.protocol.errors import CharterError
 
 MAX_PATTERN = 500

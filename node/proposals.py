@@ -23,8 +23,9 @@ from folkmoot.node.charter_files import render_charter
 from folkmoot.node.config import Home
 from folkmoot.node.toml import load
 from folkmoot.protocol.amending import describe_change, make_amendment
-from folkmoot.protocol.charter import Address, Charter, Hex32
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import Address, Hex32
 from folkmoot.protocol.errors import FolkmootError, RemoteProtocolError
 from folkmoot.protocol.governance import Amendment, Change, Role, decode_changes
 from folkmoot.protocol.typed_data import Domain, signing_digest, struct_hash

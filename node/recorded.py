@@ -20,7 +20,7 @@ from folkmoot.node.store import Journal
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.train.wire import PERSONAL
 from folkmoot.protocol.certificates import verify_final
-from folkmoot.protocol.charter import Part
+from folkmoot.protocol.charter_tables import Part
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.journal import Adopted, RolledBack, decode_entry, entry_tag
 from folkmoot.protocol.messages import Final, round_of

@@ -10,8 +10,9 @@ from folkmoot.node.charters import load_charter_in_work, load_timeline
 from folkmoot.node.config import Home, NodeConfig, load_config
 from folkmoot.node.proposals import Proposal, ProposalError
 from folkmoot.protocol.amending import check_amended, compute_changes, make_amendment, verify_amendment
-from folkmoot.protocol.charter import FINALITY_DEPTH, Charter, quorum
+from folkmoot.protocol.charter import Charter, quorum
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import FINALITY_DEPTH
 from folkmoot.protocol.governance import Amendment, decode_changes
 from folkmoot.protocol.timeline import Timeline
 from folkmoot.protocol.typed_data import Domain, struct_hash

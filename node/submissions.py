@@ -13,7 +13,8 @@ from typing import NamedTuple
 from folkmoot.ledger.calls import Attest, Call, Checkpoint, Finalize
 from folkmoot.ledger.port import Record as LedgerRecord
 from folkmoot.node.transactions import Order
-from folkmoot.protocol.charter import MAX_CHECKPOINT, Charter
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import MAX_CHECKPOINT
 from folkmoot.protocol.effects import Record
 from folkmoot.protocol.messages import Signed, Statement
 from folkmoot.protocol.typed_data import keccak256, struct_hash

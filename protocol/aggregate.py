@@ -12,7 +12,8 @@ from typing import Generic, Self, TypeAlias
 import numpy as np
 
 from folkmoot.protocol import ring
-from folkmoot.protocol.charter import Charter, CodecName
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import CodecName
 from folkmoot.protocol.codec import codec_named
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer import NoMeanError, Outer, Snapshots, Stored, in_memory, take_step

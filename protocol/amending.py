@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import msgspec
 
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.governance import Amendment, Change, Role, decode_changes, encode_changes
 from folkmoot.protocol.types import Digest, Round

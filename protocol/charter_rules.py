@@ -2,22 +2,18 @@
 
 import msgspec
 
-from folkmoot.protocol.charter import (
+from folkmoot.protocol.charter import Charter, crowd, max_faults, quorum, shares_to_open
+from folkmoot.protocol.charter_options import check_options
+from folkmoot.protocol.charter_tables import (
     MAX_ATTESTERS,
     MAX_MEMBERS,
     MAX_ON_8_BITS,
     MAX_SUMMED,
     MIN_GROUP,
     READY_SIZE,
-    Charter,
     Model,
     Secrecy,
-    crowd,
-    max_faults,
-    quorum,
-    shares_to_open,
 )
-from folkmoot.protocol.charter_options import check_options
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.messages import MAX_FRAME
 from folkmoot.protocol.schema import Schema, check_schema

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from folkmoot.protocol.charter import Auditor, Charter, Member
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Auditor, Member
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.hashing import digest
 

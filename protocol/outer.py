@@ -27,7 +27,8 @@ import msgspec
 import numpy as np
 
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import STATES, Averaging, Charter, Tensor
+from folkmoot.protocol.charter import STATES, Charter
+from folkmoot.protocol.charter_tables import Averaging, Tensor
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer_rules import RULES, Rates
 from folkmoot.protocol.parts import Parts

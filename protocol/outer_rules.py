@@ -6,7 +6,7 @@ from typing import Self, TypeAlias
 
 import numpy as np
 
-from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.protocol.ring import Float32s
 
 _ONE = np.float32(1)

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.charter_tables import Schedule
 from folkmoot.protocol.types import Attempt
 
 GROWTH = 1.5

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.charter import Model, Part, Tensor
+from folkmoot.protocol.charter_tables import Model, Part, Tensor
 from folkmoot.protocol.ring import Float32s
 
 Value = TypeVar("Value", bound=np.generic)

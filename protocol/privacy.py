@@ -17,7 +17,8 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from folkmoot.protocol.charter import Charter, Hex32, Name, Privacy
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Hex32, Name, Privacy
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.types import Digest, Round

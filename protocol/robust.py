@@ -18,7 +18,8 @@ from typing import Self, TypeAlias
 
 import numpy as np
 
-from folkmoot.protocol.charter import Charter, RobustRule, max_faults
+from folkmoot.protocol.charter import Charter, max_faults
+from folkmoot.protocol.charter_tables import RobustRule
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.ring import VALUE_BITS, Float64s, Layout
 

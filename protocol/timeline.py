@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from folkmoot.protocol.amending import describe_change, verify_amendment
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import CharterError, FolkmootError
 from folkmoot.protocol.governance import Amendment, Role, decode_changes
 from folkmoot.protocol.types import Digest, Round

@@ -23,6 +23,7 @@ from folkmoot.ledger.signing import KeySigner
 from folkmoot.node.cli import cli
 from folkmoot.protocol import addresses as member_addresses
 from folkmoot.protocol import charter, messages, schema, typed_data
+from folkmoot.protocol import charter_tables as tables
 from folkmoot.protocol.blob import BlobRef
 from folkmoot.protocol.certificates import archive_digest
 from folkmoot.protocol.charter import federation_id
@@ -48,9 +49,8 @@ _MESSAGES: tuple[type[msgspec.Struct], ...] = (
     messages.Unmasking, RoundRecord,
 )  # fmt: skip
 _CHARTER: tuple[type[msgspec.Struct], ...] = (
-    charter.Charter, charter.Model, charter.Tensor, charter.Schedule, charter.LedgerTerms, charter.Training,
-    charter.Averaging, charter.Secrecy, charter.Privacy, charter.Member, charter.Auditor, schema.Schema,
-    schema.Column,
+    charter.Charter, tables.Model, tables.Tensor, tables.Schedule, tables.LedgerTerms, tables.Training,
+    tables.Averaging, tables.Secrecy, tables.Privacy, tables.Member, tables.Auditor, schema.Schema, schema.Column,
 )  # fmt: skip
 
 _LIMITS = (
@@ -75,8 +75,8 @@ _LIMITS = (
     ("addresses.MAX_ADDRESSES", "addresses that one member may announce"),
     ("addresses.MAX_ADDRESS", "characters of the longest"),
     ("addresses.MAX_SIGNED", "bytes of the largest signed announcement of addresses"),
-    ("charter.MAX_GROUP", "members of the largest group of secure mode"),
-    ("charter.MAX_SUMMED", "members of the largest federation in open mode"),
+    ("charter_tables.MAX_GROUP", "members of the largest group of secure mode"),
+    ("charter_tables.MAX_SUMMED", "members of the largest federation in open mode"),
 )
 """Constants of folkmoot.protocol that the specification names, and what they are."""
 

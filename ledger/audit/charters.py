@@ -10,8 +10,9 @@ from folkmoot.ledger.identity import founding_of
 from folkmoot.ledger.port import LedgerIdentity
 from folkmoot.protocol.amending import MAX_CHARTER
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import FINALITY_DEPTH, Charter, federation_id, verify_charter
+from folkmoot.protocol.charter import Charter, federation_id, verify_charter
 from folkmoot.protocol.charter_rules import decode_charter
+from folkmoot.protocol.charter_tables import FINALITY_DEPTH
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.timeline import Timeline

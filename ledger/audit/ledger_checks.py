@@ -12,7 +12,8 @@ from folkmoot.ledger.audit.state import Provable, StateProof, Unproven
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
 from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
-from folkmoot.protocol.charter import MAX_CHECKPOINT, Charter, federation_id, quorum
+from folkmoot.protocol.charter import Charter, federation_id, quorum
+from folkmoot.protocol.charter_tables import MAX_CHECKPOINT
 from folkmoot.protocol.messages import Signed, Statement
 from folkmoot.protocol.typed_data import Domain, struct_hash
 from folkmoot.protocol.types import Digest, Round

@@ -12,7 +12,7 @@ from folkmoot.ledger.errors import LedgerReorganised, LedgerUnavailable
 from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.ledger.reader import LedgerReader
 from folkmoot.ledger.rpc import RpcClient, RpcError
-from folkmoot.protocol.charter import FINALITY_DEPTH
+from folkmoot.protocol.charter_tables import FINALITY_DEPTH
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.types import Digest, Round
 

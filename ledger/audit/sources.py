@@ -23,8 +23,9 @@ import safetensors.numpy
 
 from folkmoot.protocol import merkle
 from folkmoot.protocol.blob import CHUNK, BlobRef, ref_of
-from folkmoot.protocol.charter import Charter, Tensor
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_rules import parse_charter
+from folkmoot.protocol.charter_tables import Tensor
 from folkmoot.protocol.errors import CharterError, FolkmootError, RemoteProtocolError
 from folkmoot.protocol.messages import MAX_FRAME
 from folkmoot.protocol.record import MAX_RECORD

@@ -154,7 +154,7 @@ def new(
     from folkmoot.node import charter_draft
     from folkmoot.node.charter_files import render_charter
     from folkmoot.node.toml import load
-    from folkmoot.protocol.charter import Member
+    from folkmoot.protocol.charter_tables import Member
     from folkmoot.protocol.outer import with_start
 
     if out.exists():

@@ -15,7 +15,7 @@ from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.toml import ConfigError
 
 if TYPE_CHECKING:
-    from folkmoot.protocol.charter import Member
+    from folkmoot.protocol.charter_tables import Member
 
 _UNSET = "0x" + 40 * "0"
 """Stands for the contract until the ledger is known; commented out in the file."""
@@ -69,7 +69,7 @@ def init(
     """
     from folkmoot.node.charter_files import write_member
     from folkmoot.node.store import Journal
-    from folkmoot.protocol.charter import Member
+    from folkmoot.protocol.charter_tables import Member
 
     place = Home(home)
     config = _config(name, listen, bootstrap, query)

@@ -61,7 +61,7 @@ def propose(
     from folkmoot.node.standing import Standing
     from folkmoot.node.toml import load
     from folkmoot.protocol import membership
-    from folkmoot.protocol.charter import Member
+    from folkmoot.protocol.charter_tables import Member
 
     if not (added or removed or suspended or restored or roles):
         raise click.UsageError("give --add, --remove, --suspend, --restore or --role")

@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from folkmoot.node.model_file import ModelCard
     from folkmoot.node.recorded import RecordedModels
-    from folkmoot.protocol.charter import Model
+    from folkmoot.protocol.charter_tables import Model
     from folkmoot.protocol.schema import Schema
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from folkmoot.protocol.charter import Charter, Model
+    from folkmoot.protocol.charter import Charter
+    from folkmoot.protocol.charter_tables import Model
     from folkmoot.protocol.groups import Group
     from folkmoot.protocol.schema import Schema
 

@@ -7,7 +7,8 @@ import msgspec
 
 from folkmoot.node.config import Home, NodeConfig
 from folkmoot.node.status_file import NodeStatus
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Member
 
 State: TypeAlias = Literal["ok", "warning", "problem"]
 

@@ -22,7 +22,7 @@ from folkmoot.protocol.addresses import (
     sign_addresses,
     verify_addresses,
 )
-from folkmoot.protocol.charter import Member
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.messages import encode
 from folkmoot.protocol.types import Digest

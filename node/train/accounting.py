@@ -14,7 +14,7 @@ import msgspec
 from folkmoot.node.train.noise import Noise
 from folkmoot.node.train.wire import TrainerError
 from folkmoot.protocol import renyi
-from folkmoot.protocol.charter import Privacy
+from folkmoot.protocol.charter_tables import Privacy
 from folkmoot.protocol.privacy import Cost, grouped
 from folkmoot.protocol.secure.masked_noise import NoisePlan
 

@@ -15,7 +15,7 @@ from folkmoot.node.train import local, models
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 
 
 def train_beside(

@@ -12,7 +12,7 @@ from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.steering import Carried, make_update, shift_of
 from folkmoot.node.train.vectors import Fragment, Vector
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 from folkmoot.protocol.parts import Parts
 
 

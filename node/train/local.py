@@ -25,7 +25,7 @@ from folkmoot.node.train.optimizers import make_optimizer
 from folkmoot.node.train.steering import Steering
 from folkmoot.node.train.tallies import Tally
 from folkmoot.node.train.wire import Metrics, TrainerError
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 
 EVALUATION_BATCH = 1024
 

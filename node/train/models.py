@@ -19,7 +19,7 @@ from folkmoot.node.train.custom import CustomSource, build_custom
 from folkmoot.node.train.objectives import Objective
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Model, Part, Tensor
+from folkmoot.protocol.charter_tables import Model, Part, Tensor
 
 
 def build(

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 

@@ -36,7 +36,7 @@ from folkmoot.node.train.wire import (
     Task,
     TrainerError,
 )
-from folkmoot.protocol.charter import Part, Training
+from folkmoot.protocol.charter_tables import Part, Training
 from folkmoot.protocol.parts import Parts, as_own
 
 _OWN_MODELS = frozenset({DITTO, ALONE})

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from folkmoot.protocol.charter import Model
+from folkmoot.protocol.charter_tables import Model
 from folkmoot.protocol.toml import ConfigError
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.node.train.vectors import Vector
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 
 
 @dataclass(frozen=True)

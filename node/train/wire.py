@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from folkmoot.node.config import Device
-from folkmoot.protocol.charter import Charter, Model, Privacy, Training
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Model, Privacy, Training
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.privacy import Cost, planned_rounds
 from folkmoot.protocol.schema import Schema

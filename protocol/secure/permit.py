@@ -18,7 +18,8 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import Charter, Hex32, Name, crowd
+from folkmoot.protocol.charter import Charter, crowd
+from folkmoot.protocol.charter_tables import Hex32, Name
 from folkmoot.protocol.errors import Reject, RemoteProtocolError
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import Bytes16, Bytes32, Few, Uint32, encode

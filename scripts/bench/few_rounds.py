@@ -10,7 +10,7 @@ import sys
 import msgspec
 
 from folkmoot.node.train import local
-from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.testnet import examples
 from folkmoot.testnet.rehearsal import Rehearsal, Terms
 

@@ -35,7 +35,7 @@ from folkmoot.node.train.beside import train_beside
 from folkmoot.node.train.custom import CustomSource
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.tallies import pairs_in_order
-from folkmoot.protocol.charter import Averaging, Training
+from folkmoot.protocol.charter_tables import Averaging, Training
 from folkmoot.protocol.ring import Float32s
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsal import Rehearsal, Terms

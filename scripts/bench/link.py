@@ -20,7 +20,7 @@ from folkmoot.node.keys import IDENTITY, create_keys
 from folkmoot.node.network.libp2p_transport import Libp2pSettings, open_libp2p
 from folkmoot.node.passphrase import create_passphrase_file
 from folkmoot.protocol import blob
-from folkmoot.protocol.charter import Member
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.testnet import bench_links, bench_tcp
 from folkmoot.testnet.bench_links import Lines
 from folkmoot.testnet.home import TestnetHome

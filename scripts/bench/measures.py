@@ -12,7 +12,7 @@ import torch
 
 from folkmoot.node.train import local, models
 from folkmoot.node.train.objectives import Classification
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 
 MODELS = {
     "digits, 10 classes": ((64, 256, 128, 10), 1440),

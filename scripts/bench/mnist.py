@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from folkmoot.node.train import local
-from folkmoot.protocol.charter import Averaging, Privacy, Secrecy, Training
+from folkmoot.protocol.charter_tables import Averaging, Privacy, Secrecy, Training
 from folkmoot.testnet.dirichlet import deal
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsal import Terms

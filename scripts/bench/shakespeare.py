@@ -22,7 +22,7 @@ from plot import COLOURS, Line, plot
 
 from folkmoot.node.train import local
 from folkmoot.node.train.custom import CustomSource
-from folkmoot.protocol.charter import Averaging, Training
+from folkmoot.protocol.charter_tables import Averaging, Training
 from folkmoot.protocol.codec import codec_named
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsal import Rehearsal, Terms

@@ -15,7 +15,7 @@ from typing import Any
 
 from plot import Line, plot
 
-from folkmoot.protocol.charter import MAX_SUMMED
+from folkmoot.protocol.charter_tables import MAX_SUMMED
 from folkmoot.testnet.simulation.faults import Faults
 from folkmoot.testnet.simulation.federation import Simulation
 from folkmoot.testnet.simulation.masked_workshop import MaskedWorkshop

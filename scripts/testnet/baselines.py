@@ -25,7 +25,7 @@ from folkmoot.node.train.objectives import Objective, make_objective
 from folkmoot.node.train.source import locate_source
 from folkmoot.node.train.vectors import Vector
 from folkmoot.node.train.wire import Metrics, TrainerError
-from folkmoot.protocol.charter import Model, Training
+from folkmoot.protocol.charter_tables import Model, Training
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.schema import Schema
 from folkmoot.testnet.attacks import BACKDOOR_TARGET, backdoor_value, plant_patch

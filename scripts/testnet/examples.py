@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.schema import Schema
 from folkmoot.testnet import dirichlet

@@ -34,19 +34,9 @@ from folkmoot.node.keys import GAS, IDENTITY, PublicKeys, create_keys, public_ke
 from folkmoot.node.model_file import name_tensors
 from folkmoot.node.passphrase import create_passphrase_file
 from folkmoot.node.store import Journal
-from folkmoot.protocol.charter import (
-    Averaging,
-    Charter,
-    LedgerTerms,
-    Member,
-    Model,
-    Schedule,
-    Secrecy,
-    Tensor,
-    federation_id,
-    sign_charter,
-)
+from folkmoot.protocol.charter import Charter, federation_id, sign_charter
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import Averaging, LedgerTerms, Member, Model, Schedule, Secrecy, Tensor
 from folkmoot.protocol.outer import Start, with_start
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.testnet.chains import read_chain_id

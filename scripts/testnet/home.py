@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from folkmoot.node.config import Home
-from folkmoot.protocol.charter import CodecName
+from folkmoot.protocol.charter_tables import CodecName
 from folkmoot.protocol.schema import Task
 from folkmoot.testnet.processes import ProcessRef, TestnetError
 from folkmoot.testnet.strays import find_strays

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from folkmoot.node.report.story import Step
-from folkmoot.protocol.charter import Tensor
+from folkmoot.protocol.charter_tables import Tensor
 from folkmoot.testnet.examples import Learnable
 from folkmoot.testnet.forkserver import launch_command, server_command
 from folkmoot.testnet.home import Plan, TestnetHome

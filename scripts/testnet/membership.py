@@ -17,7 +17,8 @@ from folkmoot.node.proposals import Proposal, enclose_federation, write_proposal
 from folkmoot.node.standing import Standing
 from folkmoot.node.store import Journal
 from folkmoot.node.submitting import submit_amendment
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.membership import add_member, remove_members
 from folkmoot.protocol.types import Round
 from folkmoot.testnet import control, found

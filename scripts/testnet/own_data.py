@@ -14,7 +14,7 @@ import numpy as np
 
 from folkmoot.node.data.propose import propose, spelled
 from folkmoot.node.data.source import Source, quote_name, quote_text
-from folkmoot.protocol.charter import Training
+from folkmoot.protocol.charter_tables import Training
 from folkmoot.protocol.schema import DataError, Schema
 from folkmoot.testnet.dirichlet import concentration_of
 from folkmoot.testnet.dirichlet import deal as deal_classes

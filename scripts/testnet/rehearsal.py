@@ -21,9 +21,10 @@ from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.vectors import Fragment
 from folkmoot.node.train.wire import Metrics
-from folkmoot.protocol.charter import (
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_options import check_options
+from folkmoot.protocol.charter_tables import (
     Averaging,
-    Charter,
     LedgerTerms,
     Member,
     Model,
@@ -32,7 +33,6 @@ from folkmoot.protocol.charter import (
     Secrecy,
     Training,
 )
-from folkmoot.protocol.charter_options import check_options
 from folkmoot.protocol.outer import Outer, Start
 from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.privacy import planned_rounds

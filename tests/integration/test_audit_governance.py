@@ -17,7 +17,7 @@ from folkmoot.ledger.audit_key import AuditKey
 from folkmoot.ledger.calls import Attest, Checkpoint, Report
 from folkmoot.ledger.evm import EvmLedger, deploy
 from folkmoot.ledger.identity import founding_of
-from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.charter_tables import Schedule
 from folkmoot.protocol.messages import Vote
 from folkmoot.protocol.typed_data import keccak256
 

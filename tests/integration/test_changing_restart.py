@@ -16,7 +16,7 @@ import trio
 from changing_federation import ChangingFederation, ChangingHouse
 from living_federation import House, in_virtual_time, survive
 
-from folkmoot.protocol.charter import Averaging, Schedule, Secrecy
+from folkmoot.protocol.charter_tables import Averaging, Schedule, Secrecy
 
 pytestmark = pytest.mark.integration
 

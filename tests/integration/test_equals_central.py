@@ -36,7 +36,7 @@ from folkmoot.node.train.session import Session
 from folkmoot.node.train.wire import Evaluate, Fit, Task
 from folkmoot.node.trainer import FitResult, KeptVectors, Measured
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Averaging, Model, Training
+from folkmoot.protocol.charter_tables import Averaging, Model, Training
 from folkmoot.protocol.messages import Roster
 from folkmoot.protocol.privacy import Cost
 from folkmoot.protocol.record import decode_record

@@ -33,7 +33,8 @@ from folkmoot.node.store import KILL_AFTER_ENTRY, Journal
 from folkmoot.node.toml import load
 from folkmoot.node.watch import LEFT
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.testnet import examples, learning
 from folkmoot.testnet.chains import await_url, start_embedded
 from folkmoot.testnet.found import found, make_homes

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from folkmoot.node.charter_files import write_member
-from folkmoot.protocol.charter import Member
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.testnet import relay_link
 from folkmoot.testnet.home import Plan, Testnet, TestnetHome, write_testnet
 from folkmoot.testnet.processes import TestnetError, stop_children

@@ -24,7 +24,7 @@ from folkmoot.node.disk import DiskFull, run_unless_full
 from folkmoot.node.learning import DISCLOSURE
 from folkmoot.node.network.memory import Faults
 from folkmoot.node.store import KILL_AT_WRITE, Journal
-from folkmoot.protocol.charter import Averaging, Secrecy
+from folkmoot.protocol.charter_tables import Averaging, Secrecy
 from folkmoot.protocol.journal import SatOut, decode_entry
 from folkmoot.testnet.home import Plan
 

@@ -26,7 +26,7 @@ from folkmoot.ledger.memory import MemoryLedger
 from folkmoot.node.ledger_start import accept_chain
 from folkmoot.node.store import Journal
 from folkmoot.node.trainer import FakeTrainer
-from folkmoot.protocol.charter import Averaging, Schedule, Secrecy
+from folkmoot.protocol.charter_tables import Averaging, Schedule, Secrecy
 from folkmoot.protocol.fork import decode_fork
 from folkmoot.protocol.messages import Statement
 from folkmoot.protocol.record import decode_record

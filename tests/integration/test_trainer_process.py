@@ -30,7 +30,7 @@ from folkmoot.node.train.models import build, initial_vector, layout
 from folkmoot.node.train.session import Session
 from folkmoot.node.train.vectors import write_vector
 from folkmoot.node.trainer import Task, TrainerError, TrainerProcess, read_vector
-from folkmoot.protocol.charter import Model, Training
+from folkmoot.protocol.charter_tables import Model, Training
 from folkmoot.testnet import baselines, examples
 from folkmoot.testnet.forkserver import launch_command, server_command
 from folkmoot.testnet.home import TestnetHome

@@ -34,10 +34,10 @@ from folkmoot.protocol.certificates import (
     compute_statement,
     roster_members,
 )
-from folkmoot.protocol.charter import (
+from folkmoot.protocol.charter import Charter, federation_id, sign_charter
+from folkmoot.protocol.charter_tables import (
     Auditor,
     Averaging,
-    Charter,
     LedgerTerms,
     Member,
     Model,
@@ -45,8 +45,6 @@ from folkmoot.protocol.charter import (
     Schedule,
     Secrecy,
     Tensor,
-    federation_id,
-    sign_charter,
 )
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.membership import remove_members

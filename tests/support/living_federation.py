@@ -40,7 +40,8 @@ from folkmoot.node.rooms import Rooms
 from folkmoot.node.store import PERMITTED, Journal, JournalEntry
 from folkmoot.node.trainer import FakeTrainer, Trainer
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Charter, Schedule, Tensor
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Schedule, Tensor
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.events import FrameReceived

@@ -18,7 +18,8 @@ from folkmoot.node.config import Home
 from folkmoot.node.keys import IDENTITY, write_secret_file
 from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import Averaging, Charter, Schedule, Secrecy, Tensor
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Averaging, Schedule, Secrecy, Tensor
 from folkmoot.protocol.events import Value
 from folkmoot.protocol.hashing import digest
 from folkmoot.protocol.messages import (

@@ -20,7 +20,8 @@ from folkmoot.node.train.vectors import Vector, write_vector
 from folkmoot.node.trainer import FitResult, KeptVectors, Measured
 from folkmoot.protocol.blob import BlobRef, ref_of
 from folkmoot.protocol.certificates import Federation, compute_exponents
-from folkmoot.protocol.charter import Averaging, Charter, Secrecy, Tensor
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Averaging, Secrecy, Tensor
 from folkmoot.protocol.effects import Check, SumParts, Unmask
 from folkmoot.protocol.events import Encoded
 from folkmoot.protocol.messages import (

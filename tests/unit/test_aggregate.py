@@ -14,7 +14,7 @@ import pytest
 from folkmoot.protocol import sealing
 from folkmoot.protocol.aggregate import Aggregate, Method, aggregate, aggregate_stream
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import RobustRule
+from folkmoot.protocol.charter_tables import RobustRule
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.protocol.outer import Piece, Snapshots

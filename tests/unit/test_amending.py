@@ -10,8 +10,9 @@ from folkmoot.protocol.amending import (
     make_amendment,
     verify_amendment,
 )
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_rules import decode_charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.governance import Amendment, Change, Role, encode_changes
 from folkmoot.protocol.timeline import CharterMissing, Timeline

@@ -12,7 +12,7 @@ from folkmoot.node.train import local, models
 from folkmoot.node.train.session import Session
 from folkmoot.node.train.vectors import read_vector, write_vector
 from folkmoot.node.train.wire import Fit, Task
-from folkmoot.protocol.charter import Model, Training
+from folkmoot.protocol.charter_tables import Model, Training
 from folkmoot.protocol.ring import Float32s
 from folkmoot.testnet.attacker import Liar
 from folkmoot.testnet.attacks import inner_product

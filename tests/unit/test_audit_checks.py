@@ -17,7 +17,7 @@ from folkmoot.ledger.errors import LedgerUnavailable, WrongLedger
 from folkmoot.ledger.port import AmendmentRecord, LedgerHead, LedgerIdentity, Record
 from folkmoot.node.archive import Archive
 from folkmoot.node.store import Journal, Secret
-from folkmoot.protocol.charter import Auditor, Averaging
+from folkmoot.protocol.charter_tables import Auditor, Averaging
 from folkmoot.protocol.fork import Fork, RecordedRound, encode_fork
 from folkmoot.protocol.messages import Commitment, Evidence, Statement, Vote, encode
 from folkmoot.protocol.record import RoundRecord, encode_record

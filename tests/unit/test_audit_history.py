@@ -15,7 +15,7 @@ from folkmoot.ledger.port import Record
 from folkmoot.node.archive import Archive
 from folkmoot.node.config import Home
 from folkmoot.node.store import Journal
-from folkmoot.protocol.charter import Auditor, Schedule
+from folkmoot.protocol.charter_tables import Auditor, Schedule
 from folkmoot.protocol.journal import Entry, Proposed, Said, encode_entry, entry_kind
 from folkmoot.protocol.messages import (
     Commitment,

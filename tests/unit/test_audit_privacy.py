@@ -16,7 +16,7 @@ from folkmoot.ledger.audit.shown import ShownLedger
 from folkmoot.ledger.audit.sources import Source
 from folkmoot.node.config import Home
 from folkmoot.node.train.accounting import epsilon_of
-from folkmoot.protocol.charter import Privacy
+from folkmoot.protocol.charter_tables import Privacy
 from folkmoot.protocol.privacy import Cost, Log
 
 PRIVACY = Privacy(mechanism="records", epsilon="2", noise="0.8")

@@ -19,7 +19,7 @@ from masked_federation import MaskedFederation
 
 from folkmoot.ledger.audit_key import AuditKey, recover
 from folkmoot.ledger.memory import MemoryChain, MemoryLedger
-from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.charter_tables import Schedule
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.typed_data import keccak256
 

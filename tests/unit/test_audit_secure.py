@@ -15,7 +15,7 @@ from folkmoot.ledger.memory import MemoryLedger
 from folkmoot.ledger.memory_chain import MemoryChain
 from folkmoot.node.archive import Archive
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Averaging, Schedule
+from folkmoot.protocol.charter_tables import Averaging, Schedule
 from folkmoot.protocol.messages import (
     Commitment,
     Evidence,

@@ -8,16 +8,9 @@ from msgspec.structs import replace
 from nacl.signing import SigningKey
 
 from folkmoot.protocol.canonical import encode_terms
-from folkmoot.protocol.charter import (
-    MAX_SUMMED,
-    Charter,
-    Member,
-    Tensor,
-    federation_id,
-    sign_charter,
-    verify_charter,
-)
+from folkmoot.protocol.charter import Charter, federation_id, sign_charter, verify_charter
 from folkmoot.protocol.charter_rules import check_charter, decode_charter, parse_charter
+from folkmoot.protocol.charter_tables import MAX_SUMMED, Member, Tensor
 from folkmoot.protocol.errors import CharterError, LocalProtocolError
 from folkmoot.protocol.ring import check_headroom
 from folkmoot.protocol.toml import ConfigError

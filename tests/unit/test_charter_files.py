@@ -16,8 +16,9 @@ from folkmoot.node.charter_files import (
     write_member,
 )
 from folkmoot.node.config import Home
-from folkmoot.protocol.charter import Charter, LedgerTerms, Member, Model, Schedule, Tensor, sign_charter
+from folkmoot.protocol.charter import Charter, sign_charter
 from folkmoot.protocol.charter_rules import parse_charter
+from folkmoot.protocol.charter_tables import LedgerTerms, Member, Model, Schedule, Tensor
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.toml import ConfigError
 

@@ -5,8 +5,9 @@ import pytest
 from audited_federation import AuditedFederation
 from masked_federation import MaskedFederation
 
-from folkmoot.protocol.charter import Averaging, Charter
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_options import check_options, describe_learning
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.protocol.errors import CharterError
 
 

@@ -17,7 +17,8 @@ from folkmoot.node.proposals import read_proposal
 from folkmoot.node.standing import Standing
 from folkmoot.node.store import Journal
 from folkmoot.node.submitting import _why_not
-from folkmoot.protocol.charter import Charter, Member, sign_charter
+from folkmoot.protocol.charter import Charter, sign_charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.membership import key_fingerprint
 from folkmoot.protocol.typed_data import Domain

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from living_federation import House, LivingFederation, in_virtual_time
 
-from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.charter_tables import Averaging
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,9 @@ from folkmoot.node.train.check import check_model
 from folkmoot.node.train.convolutions import Image
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Charter, Model, Training
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import Model, Training
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.toml import ConfigError
 from folkmoot.testnet.examples import load

@@ -18,8 +18,9 @@ from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.source import find_source, locate_source, source_digest
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Charter, Model, Tensor
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import Model, Tensor
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.toml import ConfigError
 

@@ -25,7 +25,7 @@ from folkmoot.node.disputes import DisputeError, Party
 from folkmoot.node.keys import KeysError
 from folkmoot.node.store import PERMITTED, Journal, StoreError
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.charter_tables import Schedule
 from folkmoot.protocol.errors import CharterError, Reject
 from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.messages import Commitment

@@ -22,7 +22,7 @@ from folkmoot.node.payloads import Payloads
 from folkmoot.node.store import PERMITTED, Journal, StoreError
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.node.trainer import FakeTrainer, TrainerError
-from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.protocol.effects import Effect
 from folkmoot.protocol.equivocation import compute_slot
 from folkmoot.protocol.events import Encoded, Event, PayloadArrived, TransferProgress

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from folkmoot.node.archive import ArchiveError
 from folkmoot.node.masked_sums import MaskedSums
-from folkmoot.protocol.charter import Averaging, Secrecy, Tensor
+from folkmoot.protocol.charter_tables import Averaging, Secrecy, Tensor
 from folkmoot.protocol.effects import Check, SumParts
 from folkmoot.protocol.events import Checked, PartsSummed
 

@@ -11,8 +11,9 @@ from living_federation import LivingFederation, in_virtual_time
 from folkmoot.node.member_state import MemberStates
 from folkmoot.node.train.vectors import Fragment, read_vector, write_vector
 from folkmoot.protocol.amending import check_amended
-from folkmoot.protocol.charter import Averaging, Charter, Secrecy, Tensor, Training
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_options import check_options, describe_learning
+from folkmoot.protocol.charter_tables import Averaging, Secrecy, Tensor, Training
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.outer import Outer, in_memory, take_step
 from folkmoot.protocol.traffic import upload_bytes

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.protocol.charter import MAX_GROUP, CharterError, max_faults, quorum
+from folkmoot.protocol.charter import CharterError, max_faults, quorum
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import MAX_GROUP
 from folkmoot.protocol.groups import Groups, chance_of_capture, draw_groups, one_group
 from folkmoot.testnet.simulation.node import simulated_charter
 

@@ -14,7 +14,8 @@ from folkmoot.ledger.development import (
     check_secret_keys,
 )
 from folkmoot.node.cli.terms import describe
-from folkmoot.protocol.charter import Charter, LedgerTerms
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import LedgerTerms
 from folkmoot.testnet.chains import DEFAULT_CHAIN_ID
 
 MNEMONICS = (

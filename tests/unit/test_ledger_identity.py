@@ -6,7 +6,8 @@ import pytest
 from folkmoot.ledger.build import expected_code_hash
 from folkmoot.ledger.errors import WrongLedger
 from folkmoot.ledger.identity import check_identity, founding_of
-from folkmoot.protocol.charter import Charter, LedgerTerms, Member, Model, Schedule, Tensor
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import LedgerTerms, Member, Model, Schedule, Tensor
 
 
 def member(index: int, attester: bool = True) -> Member:

@@ -7,7 +7,7 @@ from living_federation import LivingFederation, in_virtual_time
 
 from folkmoot.node.limits import Uploads
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.protocol.traffic import upload_bytes
 
 ROUNDS, ALICE, BOB = 3, 0, 1

@@ -22,8 +22,9 @@ from folkmoot.node.train.private import masked_step
 from folkmoot.node.train.vectors import read_vector, write_vector
 from folkmoot.node.trainer import FakeTrainer, FitResult, KeptVectors
 from folkmoot.protocol import renyi
-from folkmoot.protocol.charter import Averaging, Charter, Privacy, Secrecy, Tensor, Training
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_options import check_options
+from folkmoot.protocol.charter_tables import Averaging, Privacy, Secrecy, Tensor, Training
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.privacy import Cost
 from folkmoot.protocol.secure.masked_noise import describe_noise, exponent_bounds, noise_seed, plan_noise

@@ -13,7 +13,7 @@ from folkmoot.ledger.memory import MemoryLedger
 from folkmoot.node.ledger_start import accept_chain, read_final_block
 from folkmoot.node.outbox import PAUSED_SECONDS
 from folkmoot.node.store import Journal
-from folkmoot.protocol.charter import Averaging, Schedule
+from folkmoot.protocol.charter_tables import Averaging, Schedule
 
 ROUNDS, AHEAD = 7, 3
 OUTAGE = 600.0

@@ -25,7 +25,7 @@ from folkmoot.ledger.port import PreparedTransaction
 from folkmoot.node.outbox import BUMP_SECONDS, PAUSED_SECONDS
 from folkmoot.node.pace import BACKOFF_SECONDS
 from folkmoot.node.submissions import Backlog
-from folkmoot.protocol.charter import Schedule
+from folkmoot.protocol.charter_tables import Schedule
 
 
 @pytest.fixture(autouse=True)

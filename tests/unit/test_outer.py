@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from folkmoot.protocol.aggregate import Aggregate, Method, aggregate
 from folkmoot.protocol.blob import CHUNK, ref_of, rest_of, root_with
-from folkmoot.protocol.charter import STATES, Averaging
+from folkmoot.protocol.charter import STATES
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.outer import Outer, Snapshots, collect, take_step
 from folkmoot.protocol.payload_sums import Payload

@@ -20,8 +20,9 @@ from folkmoot.node.train.session import Session
 from folkmoot.node.train.starting import take_start
 from folkmoot.node.train.vectors import Vector, read_vector, write_vector
 from folkmoot.node.train.wire import PERSONAL, Evaluate, Fit, Fitted, Kept, Task, TrainerError
-from folkmoot.protocol.charter import Charter, Model, Tensor, Training
+from folkmoot.protocol.charter import Charter
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import Model, Tensor, Training
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.outer import Outer, Start, with_start
 from folkmoot.protocol.parts import Parts, unshared_refs

@@ -16,7 +16,7 @@ from folkmoot.node.train import models
 from folkmoot.node.train.custom import CustomSource
 from folkmoot.node.train.source import source_digest
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Model
+from folkmoot.protocol.charter_tables import Model
 from folkmoot.protocol.errors import FolkmootError
 from folkmoot.protocol.schema import Column, Schema
 

@@ -17,7 +17,8 @@ from folkmoot.node.data import source
 from folkmoot.node.data.child import prepare_data
 from folkmoot.node.data.prepare import Rows, held_out, prepare
 from folkmoot.node.data.summary import Summary
-from folkmoot.protocol.charter import Charter, LedgerTerms, Member, Model, Schedule, Tensor
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import LedgerTerms, Member, Model, Schedule, Tensor
 from folkmoot.protocol.schema import Column, DataError, Schema
 
 SCHEMA = Schema(

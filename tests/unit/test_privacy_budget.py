@@ -17,7 +17,8 @@ from folkmoot.ledger.audit.sources import SignedCharter, Source
 from folkmoot.node.privacy_log import PrivacyLog, PrivacyLogError
 from folkmoot.node.train.accounting import Budget
 from folkmoot.node.trainer import FakeTrainer, FitResult, KeptVectors
-from folkmoot.protocol.charter import Averaging, Privacy, sign_charter
+from folkmoot.protocol.charter import sign_charter
+from folkmoot.protocol.charter_tables import Averaging, Privacy
 from folkmoot.protocol.effects import Promote
 from folkmoot.protocol.messages import Declined, Ready, Signed, decode_frame
 from folkmoot.protocol.privacy import Cost, Owner, Spending, read_log

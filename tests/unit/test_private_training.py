@@ -18,7 +18,7 @@ from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.private import check_private, private_steps
 from folkmoot.node.train.steering import Carried
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Privacy, Training
+from folkmoot.protocol.charter_tables import Privacy, Training
 from folkmoot.protocol.parts import Parts
 from folkmoot.protocol.privacy import Cost
 

@@ -31,7 +31,8 @@ from folkmoot.node.proposals import (
 )
 from folkmoot.node.store import Journal
 from folkmoot.protocol.amending import compute_changes, make_amendment
-from folkmoot.protocol.charter import Charter, Member, federation_id, sign_charter
+from folkmoot.protocol.charter import Charter, federation_id, sign_charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import CharterError
 from folkmoot.protocol.membership import add_member, remove_members, replace_member, set_role
 from folkmoot.protocol.typed_data import Domain

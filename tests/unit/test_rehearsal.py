@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from folkmoot.node.train import local
-from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.testnet import baselines, examples
 from folkmoot.testnet.rehearsal import Rehearsal, Terms
 

@@ -13,7 +13,8 @@ from folkmoot.node.config import StorageConfig
 from folkmoot.node.retention import JOURNAL_ROUNDS, STEP, Retention
 from folkmoot.node.store import Journal
 from folkmoot.protocol.blob import BlobRef
-from folkmoot.protocol.charter import Averaging, Charter, Secrecy
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Averaging, Secrecy
 from folkmoot.protocol.journal import Adopted, Began, Entry, encode_entry, entry_kind
 from folkmoot.protocol.messages import Commitment, Final
 from folkmoot.protocol.record import encode_record

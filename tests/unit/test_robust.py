@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.protocol import robust
-from folkmoot.protocol.charter import RobustRule
+from folkmoot.protocol.charter_tables import RobustRule
 from folkmoot.protocol.errors import LocalProtocolError
 from folkmoot.protocol.ring import CHUNK_VALUES, FixedPoint, Layout, compute_exponents
 

@@ -23,7 +23,7 @@ from folkmoot.node.network import serving
 from folkmoot.node.rooms import Rooms
 from folkmoot.node.train.vectors import read_vector
 from folkmoot.protocol.blob import ref_of
-from folkmoot.protocol.charter import Averaging
+from folkmoot.protocol.charter_tables import Averaging
 from folkmoot.protocol.effects import Check, SumParts
 from folkmoot.protocol.events import Checked, Encoded, PartsSummed
 from folkmoot.protocol.messages import Roster, decode_frame

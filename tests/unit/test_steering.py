@@ -12,8 +12,8 @@ from folkmoot.node.train.fitting import Turn, fit
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.steering import Carried, Steering, make_update, path_length, shift_of
 from folkmoot.node.train.vectors import Vector
-from folkmoot.protocol.charter import Averaging, Training
-from folkmoot.protocol.charter import Training as Terms
+from folkmoot.protocol.charter_tables import Averaging, Training
+from folkmoot.protocol.charter_tables import Training as Terms
 from folkmoot.protocol.parts import Parts
 from folkmoot.testnet.examples import Rows
 from folkmoot.testnet.rehearsal import Rehearsal

@@ -12,7 +12,7 @@ from folkmoot.node.train import wire
 from folkmoot.node.train.command import trainer_environment
 from folkmoot.node.train.vectors import write_vector
 from folkmoot.node.trainer import FakeTrainer, TrainerError, read_vector
-from folkmoot.protocol.charter import Model, Tensor, Training
+from folkmoot.protocol.charter_tables import Model, Tensor, Training
 
 MODEL = Model(
     kind="logistic",

@@ -13,7 +13,7 @@ from torch import nn
 from folkmoot.node.train import local, models
 from folkmoot.node.train.objectives import Classification
 from folkmoot.node.train.wire import TrainerError
-from folkmoot.protocol.charter import Model, Tensor, Training
+from folkmoot.protocol.charter_tables import Model, Tensor, Training
 
 CLASSES = Classification(3, 3)
 

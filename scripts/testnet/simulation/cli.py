@@ -5,8 +5,8 @@ from typing import get_args
 
 import click
 
-from folkmoot.protocol.charter import RobustRule
 from folkmoot.protocol.charter_rules import check_charter
+from folkmoot.protocol.charter_tables import RobustRule
 from folkmoot.testnet.simulation.batch import LIMIT, Outcome, run_seeds
 from folkmoot.testnet.simulation.faults import format_faults, parse_faults
 from folkmoot.testnet.simulation.federation import Simulation, Violation

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from folkmoot.protocol.charter import RobustRule
+from folkmoot.protocol.charter_tables import RobustRule
 from folkmoot.protocol.effects import (
     Accuse,
     ArchiveRound,

@@ -14,7 +14,8 @@ from folkmoot.ledger.codec import NO_ADDRESS
 from folkmoot.ledger.rules import SignerOf
 from folkmoot.ledger.signing import KeySigner, KeyVerifier
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import Charter, Member
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import Member
 from folkmoot.protocol.errors import RemoteProtocolError
 from folkmoot.protocol.governance import Amendment
 from folkmoot.protocol.hashing import digest

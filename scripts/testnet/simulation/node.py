@@ -7,10 +7,10 @@ import numpy as np
 
 from folkmoot.ledger.memory import MemoryLedger
 from folkmoot.protocol.certificates import Federation
-from folkmoot.protocol.charter import (
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import (
     MAX_ATTESTERS,
     Averaging,
-    Charter,
     LedgerTerms,
     Model,
     RobustRule,

@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from folkmoot.protocol.charter import MAX_GROUP, MIN_GROUP, RobustRule, max_faults, quorum
+from folkmoot.protocol.charter import max_faults, quorum
+from folkmoot.protocol.charter_tables import MAX_GROUP, MIN_GROUP, RobustRule
 from folkmoot.protocol.types import MemberId
 from folkmoot.testnet.simulation.faults import CHANGES, LIES, Faults, format_faults
 

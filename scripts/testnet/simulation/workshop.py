@@ -13,7 +13,8 @@ import numpy as np
 
 from folkmoot.protocol.aggregate import Method, aggregate
 from folkmoot.protocol.blob import BlobRef, ref_of
-from folkmoot.protocol.charter import MAX_SUMMED, Charter
+from folkmoot.protocol.charter import Charter
+from folkmoot.protocol.charter_tables import MAX_SUMMED
 from folkmoot.protocol.codec import codec_named, encode_vector
 from folkmoot.protocol.effects import Aggregate, Effect, Encode, Fetch, FetchSnapshot, Fit
 from folkmoot.protocol.events import (
