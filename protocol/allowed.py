@@ -54,9 +54,12 @@ def _words(node: inspect.Type) -> str:
             return "text"
         case inspect.StructType(fields=fields):
             return f"a table of {', '.join(field.encode_name for field in fields)}"
-        case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
-            inner = _words(item)
-            return f"a list, each {inner}" if inner else "a list"
+        case (
+            inspect.ListType(item_type=item, min_length=least)
+            | inspect.VarTupleType(item_type=item, min_length=least)
+        ):
+            inner, length = _words(item), f" of at least {least}" if least else ""
+            return f"a list{length}" + (f", each {inner}" if inner else "")
     return ""
 
 

@@ -18,7 +18,7 @@ from folkmoot.protocol.toml import ConfigError
         ("schedule.attempt_min", "a number from 0 to 86400"),
         ("training.lr", 'a decimal not below 0, such as "0.05"'),
         ("members[2].name", "up to 32 small letters, digits and dashes, with no dash first"),
-        ("model.layers", "a list, each a whole number of at least 1"),
+        ("model.layers", "a list of at least 2, each a whole number of at least 1"),
         ("data.task", "one of binary, multiclass, regression"),
         ("training", "a table of epochs, steps, batch, "),
         ("nothing.here", ""),

@@ -59,7 +59,7 @@ def test_the_least_that_must_be_said(home: Home) -> None:
         (MINIMAL.replace('"alice"', "7"), "'name': expected str, got int"),
         (
             MINIMAL.replace('["http://127.0.0.1:8545"]', '"http://x"'),
-            "'ledger.rpc': must be a list, not \"http://x\"",
+            "'ledger.rpc': must be a list of at least 1, not \"http://x\"",
         ),
         (MINIMAL.replace('"http://127.0.0.1:8545"', "1"), "'ledger.rpc[0]': expected str, got int"),
         (

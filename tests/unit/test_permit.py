@@ -279,7 +279,7 @@ def test_sealed_nonsense_is_refused(permit: Permit) -> None:
     [
         ("", "missing"),
         ("fedration = 'x'", "did you mean 'federation'"),
-        ("members = []", "array of length >= 1"),
+        ("members = []", "a list of at least 1, each up to 32"),
     ],
     ids=["empty", "typo", "nobody"],
 )
