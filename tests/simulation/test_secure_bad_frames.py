@@ -159,7 +159,7 @@ def run_until_spoilt(spoil: Spoil) -> SpoiltSimulation:
         (share_off_the_polynomial, "does not fit its dealer's commitment"),
         (share_for_another, "share for member 2"),
         (sum_of_no_shard, "sum of shard 99"),
-        (sum_of_another_size, "bytes, shard"),
+        (sum_of_another_size, "bytes, that of shard"),
         (sum_of_another_federation, "of another federation"),
         (sum_by_nobody, "signed by member 99"),
         (sum_with_a_bad_signature, "bad signature"),
