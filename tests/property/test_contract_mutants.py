@@ -6,7 +6,7 @@ from typing import Any
 import boa
 import pytest
 from contract_calls import Caller
-from contract_founding import check_founding
+from contract_founding import check_founding, check_return
 from contract_pair import KEYS, SOURCE, Disagreement, Pair
 
 SEEDS, CALLS = 20, 50
@@ -138,8 +138,9 @@ def test_a_broken_rule_is_noticed(name: str) -> None:
 
 
 def _try_everything(deployer: Any, seeds: int) -> None:
-    with boa.env.anchor():
-        check_founding(deployer)
+    for check in (check_founding, check_return):
+        with boa.env.anchor():
+            check(deployer)
     for seed in range(seeds):
         random = Random(seed)
         with boa.env.anchor():

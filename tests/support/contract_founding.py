@@ -1,4 +1,7 @@
-"""A founding with members that are no attesters, step by step; `test_contract_mutants` runs it on changed contracts."""
+"""A founding with members that are no attesters, and an attester that comes back, step by step.
+
+`test_contract_mutants` runs them on changed contracts.
+"""
 
 from random import Random
 from typing import Any
@@ -8,6 +11,7 @@ from contract_calls import Caller
 from contract_pair import KEYS, Disagreement, Pair, agree
 
 from folkmoot.ledger.calldata import encode_call, encode_enrolment
+from folkmoot.protocol.governance import Change, Role
 
 ATTESTERS, OTHERS = KEYS[:4], KEYS[20:25]
 
@@ -39,3 +43,15 @@ def check_founding(deployer: Any) -> None:
     pair.compare_views()
     if pair.judge(calls.finalize()) is not None:
         raise Disagreement("after the founding nothing can be recorded")
+
+
+def check_return(deployer: Any) -> None:
+    """Raise `Disagreement` unless an attester that went and came back counts once, as before."""
+    pair = Pair(ATTESTERS, 1, deployer=deployer)
+    calls = Caller(pair, Random(0))
+    for role in (Role.REMOVED, Role.ATTESTER):
+        change = (Change(ATTESTERS[0].address, role),)
+        calls.changes = lambda change=change: change  # type: ignore[method-assign,misc]
+        agree(f"{role.name} by amendment", pair.judge(calls.amend()), None)
+        while pair.state.height < pair.state.effective:
+            agree("a round on the way", pair.judge(calls.finalize()), None)
