@@ -149,7 +149,7 @@ def make_newcomer(made: Growing) -> None:
         name=NEWCOMER,
         network=NetworkConfig(bootstrap=tuple(f"../{other}/address" for other in FOUNDERS)),
         ledger=LedgerConfig(rpc=(made.testnet.rpc,), contract="0x" + 40 * "0"),
-        trainer=TrainerConfig(command=trainer_command(made.home)),
+        trainer=TrainerConfig(command=trainer_command(made.home, made.testnet.plan, NEWCOMER)),
         data=DataConfig(),
     )
     home.config.write_text(render_config(config))

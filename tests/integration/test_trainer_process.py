@@ -33,7 +33,7 @@ from folkmoot.node.trainer import Task, TrainerError, TrainerProcess, read_vecto
 from folkmoot.protocol.charter_tables import Model, Training
 from folkmoot.testnet import baselines, examples
 from folkmoot.testnet.forkserver import launch_command, server_command
-from folkmoot.testnet.home import TestnetHome
+from folkmoot.testnet.home import Plan, Testnet, TestnetHome, write_testnet
 
 pytestmark = pytest.mark.integration
 
@@ -329,9 +329,8 @@ async def test_an_error_in_a_request_leaves_the_process_alone(
 
 async def test_what_user_code_prints_goes_to_the_log(task: Task, tmp_path: Path) -> None:
     chatty = """
-load = worker.open_session
-worker.open_session = lambda task: print("hello from training") or os.system("echo and its children") or load(task)
-worker.main()
+begin = worker.open_session
+worker.main(lambda task: print("hello from training") or os.system("echo and its children") or begin(task))
 """
     log = tmp_path / "trainer.log"
     with trio.fail_after(DEADLINE):
@@ -422,6 +421,7 @@ def write_founded(path: Path, names: tuple[str, ...]) -> TestnetHome:
         safetensors.numpy.save_file(weights, home.node(name).initial_model)
         write_charter(home.node(name), charter, {})
         home.node(name).config.write_text(render_config(NodeConfig(name=name, ledger=ledger)))
+    write_testnet(home, Testnet(plan=Plan(nodes=len(names), rounds=2, example="breast-cancer")))
     return home
 
 
